@@ -1,0 +1,251 @@
+"""Bytes to pixels, and the one preprocessing that training and inference share.
+
+Everything here is numpy and Pillow, so that what a model was trained on and what it is
+given later cannot drift apart. The border format is RGB uint8 [H, W, 3].
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RGB: TypeAlias = NDArray[np.uint8]
+"""uint8 [H, W, 3], sRGB as stored (colour profiles are not applied)."""
+
+Source: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+MAX_PIXELS = 100_000_000
+"""Pictures over this many pixels are refused before they are decoded (300 MB as RGB)."""
+
+MIN_SIDE = 32
+"""Pictures with a side under this many pixels hold too little to judge."""
+
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .gif .tif .tiff .bmp .heic .heif".split()
+)
+
+# Pillow warns from 89 megapixels and raises from 179; MAX_PIXELS is checked here, so that
+# the warning would only repeat it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class ImageError(ValueError):
+    """A picture that can't be scored; the message is one sentence for its owner."""
+
+
+@cache
+def _register_heif() -> bool:
+    """Add HEIC to Pillow if pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> RGB:
+    """Decode a picture to RGB uint8 [H, W, 3].
+
+    The first frame of an animation is taken; EXIF orientation is applied; alpha is laid
+    over white; palette, grey, CMYK and 16-bit pictures are brought to 8-bit RGB.
+
+    Raises:
+        ImageError: not a picture, empty, truncated, over `max_pixels`, a side under
+            `min_side`, or unreadable; the message says which.
+        TypeError: `source` is none of the accepted kinds.
+    """
+    if isinstance(source, np.ndarray):
+        rgb = _from_array(source)
+        _check_size(rgb.shape[1], rgb.shape[0], max_pixels, min_side)
+        return rgb
+    if isinstance(source, Image.Image):
+        _check_size(*source.size, max_pixels, min_side)
+        return _to_rgb(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    elif isinstance(source, str | Path):
+        data = _read(Path(source))
+    else:
+        raise TypeError(
+            f"cannot decode a {type(source).__name__}: give a path, bytes, a PIL image or a "
+            "uint8 array [H, W, 3]"
+        )
+    return decode_bytes(data, max_pixels=max_pixels, min_side=min_side)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        kind = "a dangling link" if path.is_symlink() else "no such file"
+        raise ImageError(f"cannot be read: {kind}") from None
+    except IsADirectoryError:
+        raise ImageError("cannot be read: it is a folder") from None
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+
+
+def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> RGB:
+    """Decode the bytes of a picture file; see `decode`."""
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    if data[4:8] == b"ftyp" and data[8:12] in {b"heic", b"heix", b"mif1", b"hevc"}:
+        _register_heif()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(*image.size, max_pixels, min_side)
+            return _to_rgb(image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(
+            "not a picture in a known format (JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP; "
+            "HEIC with the package pillow-heif)"
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"too many pixels: over the limit of {max_pixels / 1e6:.0f} megapixels"
+        ) from None
+    except MemoryError:
+        raise ImageError("too large to decode in the memory at hand") from None
+    # Pillow's decoders raise many types on damaged data (OSError, SyntaxError, struct.error,
+    # IndexError, ...): for the owner of the picture they all mean the same.
+    except Exception as error:
+        detail = str(error).strip() or type(error).__name__
+        raise ImageError(f"damaged or truncated picture: {detail}") from None
+
+
+def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            f"too many pixels: {width} x {height} is over the limit of "
+            f"{max_pixels / 1e6:.0f} megapixels"
+        )
+    if min(width, height) < min_side:
+        raise ImageError(
+            f"too small to judge: {width} x {height} pixels, at least {min_side} on each side "
+            "are needed"
+        )
+
+
+def _from_array(array: NDArray[np.uint8]) -> RGB:
+    if array.dtype != np.uint8:
+        raise TypeError(f"array dtype is {array.dtype}: give uint8 in 0..255")
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] not in {3, 4}:
+        raise ValueError(f"array shape is {array.shape}: give [H, W, 3], [H, W, 4] or [H, W]")
+    if array.shape[2] == 4:
+        return _to_rgb(Image.fromarray(array))
+    return np.ascontiguousarray(array)
+
+
+def _to_rgb(image: Image.Image) -> RGB:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+    elif image.mode in {"I", "F"}:
+        image = Image.fromarray(_to_eight_bits(np.asarray(image)))
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Bring 32-bit integers or floats to 8 bits by the smallest range that holds them."""
+    numbers = np.nan_to_num(values.astype(np.float64))
+    top = float(numbers.max(initial=0.0))
+    scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / max(65535.0, top)
+    return np.clip(np.rint(numbers * scale), 0, 255).astype(np.uint8)
+
+
+def resize(rgb: RGB, width: int, height: int) -> RGB:
+    """Resample to width x height with an antialiased Lanczos kernel."""
+    image = Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def limit_short_side(rgb: RGB, short_side: int) -> RGB:
+    """Scale down so that the shorter side is at most `short_side`; never scale up."""
+    height, width = rgb.shape[:2]
+    if min(height, width) <= short_side:
+        return rgb
+    scale = short_side / min(height, width)
+    return resize(rgb, max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def jpeg(rgb: RGB, quality: int, subsampling: int = 2) -> RGB:
+    """One JPEG pass: quality 1..95; subsampling 0 for 4:4:4, 2 for 4:2:0."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    with Image.open(buffer) as image:
+        return np.array(image)
+
+
+def equalize(rgb: RGB, short_side: int = 512, quality: int = 90) -> RGB:
+    """Give both classes one history: short side at most `short_side`, then one JPEG pass.
+
+    What is left after it can't tell the classes by file format, size or compression.
+    """
+    return jpeg(limit_short_side(rgb, short_side), quality)
+
+
+# Centre first, then the diagonals: any prefix is a fair spread. The outermost tenth is
+# left out, where borders, watermarks and generators' colour bars sit.
+_CROP_CENTRES = ((0.5, 0.5), (0.2, 0.2), (0.8, 0.8), (0.8, 0.2), (0.2, 0.8))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded picture to what the network sees: square crops at native resolution.
+
+    Resizing a picture erases the traces that detection lives on, so that crops are cut
+    without resampling; only pictures whose shorter side is over `short_side` are scaled
+    down to it first, as the training pictures were.
+    """
+
+    crop: int = 160
+    """Side of a crop, in pixels."""
+    crops: int = 2
+    """Crops scored for each picture, 1 to 5; their logits are averaged."""
+    short_side: int = 512
+    """Largest shorter side, in pixels, that is kept at native resolution."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crops <= len(_CROP_CENTRES):
+            raise ValueError(f"crops is {self.crops}: give 1 to {len(_CROP_CENTRES)}")
+        if self.crop < MIN_SIDE:
+            raise ValueError(f"crop is {self.crop}: give at least {MIN_SIDE}")
+
+    def __call__(self, rgb: RGB) -> NDArray[np.uint8]:
+        """Cut RGB [H, W, 3] into uint8 [crops, crop, crop, 3].
+
+        Pictures smaller than a crop are continued by reflection.
+        """
+        rgb = reflect_to(limit_short_side(rgb, self.short_side), self.crop)
+        height, width = rgb.shape[:2]
+        cut = []
+        for y, x in _CROP_CENTRES[: self.crops]:
+            top, left = round(y * (height - self.crop)), round(x * (width - self.crop))
+            cut.append(rgb[top : top + self.crop, left : left + self.crop])
+        return np.stack(cut)
+
+
+def reflect_to(rgb: RGB, side: int) -> RGB:
+    """Continue by reflection until both sides are at least `side` pixels."""
+    height, width = rgb.shape[:2]
+    down, right = max(0, side - height), max(0, side - width)
+    if not down and not right:
+        return rgb
+    return np.pad(rgb, ((0, down), (0, right), (0, 0)), mode="symmetric")

@@ -1,0 +1,1 @@
+"""Noise sources: networks that give the first-step noise of an image."""
