@@ -1,1 +1,1 @@
-
+"""Data: manifests, dataset layouts, augmentation, caches and the audit."""

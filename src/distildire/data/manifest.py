@@ -1,0 +1,89 @@
+"""Manifests: one row an image, with its label and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REAL, FAKE = "real", "fake"
+
+LABELS = {
+    **dict.fromkeys(("real", "reals", "0_real", "nature", "natural", "no", "0", "0.0"), REAL),
+    **dict.fromkeys(("camera", "photo", "authentic", "human", "false"), REAL),
+    **dict.fromkeys(("fake", "fakes", "1_fake", "ai", "generated", "synthetic", "yes"), FAKE),
+    **dict.fromkeys(("1", "1.0", "true"), FAKE),
+}
+"""Other words for the two classes, in lower case (`yes` answers "is it generated?")."""
+
+OPTIONAL_COLUMNS = ("split", "generator", "source")
+
+
+class ManifestError(ValueError):
+    """A manifest that can't be used; the message names the rows and the mend."""
+
+
+def read_manifest(path: str | Path) -> pd.DataFrame:
+    """Read a Parquet or CSV manifest.
+
+    Returns a table with the columns `path` (absolute), `label` ("real" or "fake"), `split`,
+    `generator`, `source` (empty strings where the file has none) and whatever else the file
+    holds. Relative paths are taken relative to the manifest. Labels in other words
+    (`LABELS`) are translated; repeated rows of one path are kept once.
+
+    Raises:
+        ManifestError: unreadable file, missing column, unknown label, or one path with both
+            labels.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such manifest (a .parquet or .csv file is needed)")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except Exception as error:
+        raise ManifestError(f"{path}: not a readable manifest: {error}") from error
+    missing = {"path", "label"} - set(table.columns)
+    if missing:
+        raise ManifestError(
+            f"{path}: no column {', '.join(sorted(missing))} (it has {', '.join(table.columns)})"
+        )
+    if table.empty:
+        raise ManifestError(f"{path}: the manifest has no rows")
+    for column in OPTIONAL_COLUMNS:
+        values = table[column] if column in table else pd.Series("", index=table.index)
+        table[column] = values.fillna("").astype(str)
+    table["label"] = translate_labels(table["label"], str(path))
+    root = path.resolve().parent
+    table["path"] = [str(root / p) for p in table["path"].astype(str)]
+    both = table.groupby("path")["label"].nunique()
+    if (both > 1).any():
+        raise ManifestError(f"{path}: {both.idxmax()} is labelled both real and fake")
+    return table.drop_duplicates("path").reset_index(drop=True)
+
+
+def translate_labels(labels: pd.Series, where: str) -> pd.Series:
+    """Bring labels to "real" and "fake"; raise ManifestError on a word not in `LABELS`."""
+    words = labels.astype(str).str.strip().str.lower()
+    known = words.map(LABELS)
+    if known.isna().any():
+        unknown = ", ".join(repr(word) for word in words[known.isna()].unique()[:5])
+        raise ManifestError(
+            f"{where}: unknown label {unknown}; use real and fake (or a word like "
+            "nature/ai, 0_real/1_fake, 0/1)"
+        )
+    return known
+
+
+def fingerprint(table: pd.DataFrame) -> str:
+    """SHA-256 over the sorted (content hash or path, label) pairs: names a data set."""
+    key = "sha256" if "sha256" in table else "path"
+    lines = sorted(f"{name} {label}" for name, label in zip(table[key], table["label"], strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
