@@ -73,7 +73,7 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
     elif isinstance(source, str | Path):
-        data = _read(Path(source))
+        data = read_bytes(Path(source))
     else:
         raise TypeError(
             f"cannot decode a {type(source).__name__}: give a path, bytes, a PIL image or a "
@@ -82,7 +82,8 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_
     return decode_bytes(data, max_pixels=max_pixels, min_side=min_side)
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; raises ImageError with the reason where it can't be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

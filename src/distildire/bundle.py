@@ -1,0 +1,133 @@
+"""What a trained detector is on disk: model.onnx, bundle.json and MODEL_CARD.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from distildire.calibration import Calibration
+from distildire.images import Preprocessing
+
+FORMAT = 1
+"""Version of the bundle format; a reader refuses a newer one."""
+
+
+class BundleError(ValueError):
+    """A damaged or foreign bundle; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A detector's description; the graph itself stays in `graph` until it is run.
+
+    The graph maps `rgb` uint8 [N, crop, crop, 3] to `logit` float32 [N], noise and student
+    together.
+    """
+
+    name: str
+    folder: Path
+    sha256: str
+    """Of model.onnx."""
+    preprocessing: Preprocessing
+    calibration: Calibration | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Config, seed, data fingerprint, package versions and command of the training run."""
+
+    @property
+    def graph(self) -> Path:
+        """Path of the ONNX file."""
+        return self.folder / "model.onnx"
+
+    def save(self) -> None:
+        """Write bundle.json beside the graph."""
+        about = {
+            "format": FORMAT,
+            "name": self.name,
+            "sha256": self.sha256,
+            "preprocessing": asdict(self.preprocessing),
+            "calibration": self.calibration.to_dict() if self.calibration else None,
+            "provenance": self.provenance,
+        }
+        (self.folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
+
+    def with_calibration(self, calibration: Calibration) -> Bundle:
+        """A copy with `calibration`, which must belong to this bundle's weights."""
+        if calibration.weights_sha256 != self.sha256:
+            raise BundleError(
+                f"{self.name}: the calibration belongs to other weights "
+                f"({calibration.weights_sha256[:12]}, not {self.sha256[:12]}): calibrate again"
+            )
+        return replace(self, calibration=calibration)
+
+
+def models_folder() -> Path:
+    """Where the bundled models lie."""
+    return Path(str(resources.files("distildire") / "models"))
+
+
+def bundled() -> list[str]:
+    """Names of the models in the package."""
+    return sorted(path.parent.name for path in models_folder().glob("*/bundle.json"))
+
+
+def load_bundle(model: str | Path) -> Bundle:
+    """Open a bundled model by name, or a bundle folder by path, and check it.
+
+    Raises:
+        BundleError: unknown name, missing or damaged file, wrong hash, newer format, or a
+            calibration of other weights.
+    """
+    folder = Path(model)
+    if str(model) in bundled():
+        folder = models_folder() / str(model)
+    if not folder.is_dir():
+        raise BundleError(
+            f"{model}: no such model; bundled are {', '.join(bundled()) or 'none'}, or give the "
+            "folder of a bundle"
+        )
+    about = _read_description(folder)
+    try:
+        calibration = about["calibration"]
+        bundle = Bundle(
+            name=str(about["name"]),
+            folder=folder,
+            sha256=str(about["sha256"]),
+            preprocessing=Preprocessing(**about["preprocessing"]),
+            provenance=dict(about.get("provenance") or {}),
+        )
+        calibration = Calibration.from_dict(calibration) if calibration else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder}: bundle.json is damaged: {error}") from error
+    if not bundle.graph.is_file():
+        raise BundleError(f"{folder}: not a whole bundle: model.onnx is missing")
+    if sha256_of(bundle.graph) != bundle.sha256:
+        raise BundleError(f"{folder}: model.onnx is damaged or was replaced: its hash differs")
+    return bundle.with_calibration(calibration) if calibration else bundle
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / "bundle.json"
+    if not path.is_file():
+        raise BundleError(f"{folder}: not a bundle: bundle.json is missing")
+    try:
+        about = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{folder}: bundle.json can't be read: {error}") from error
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+        raise BundleError(f"{folder}: bundle.json describes no distildire bundle")
+    if about["format"] > FORMAT:
+        raise BundleError(
+            f"{folder}: bundle format {about['format']} is newer than this version reads "
+            f"({FORMAT}): upgrade distildire"
+        )
+    return about
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

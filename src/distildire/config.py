@@ -1,0 +1,72 @@
+"""One tree of frozen dataclasses, read from YAML, with `key.sub=value` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be used; the message names the key."""
+
+
+def load_config(kind: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Read a YAML file into the dataclass `kind`; unknown keys are errors."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a mapping of keys is needed, not a {type(tree).__name__}")
+    return build(kind, with_overrides(tree, overrides), str(path))
+
+
+def with_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `tree` with every `a.b=value` set; values are read as YAML."""
+    result = dict(tree)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {override}: use key=value, for instance optim.steps=500")
+        *parents, leaf = key.strip().split(".")
+        node = result
+        for parent in parents:
+            child = node.get(parent)
+            node[parent] = dict(child) if isinstance(child, Mapping) else {}
+            node = node[parent]
+        node[leaf] = yaml.safe_load(value)
+    return result
+
+
+def build(kind: type[T], tree: Mapping[str, Any], where: str = "config") -> T:
+    """Make a dataclass tree from nested mappings; unknown keys and wrong types are errors."""
+    import dacite
+
+    try:
+        return dacite.from_dict(
+            kind, tree, dacite.Config(strict=True, cast=[tuple], type_hooks={float: float})
+        )
+    except (dacite.DaciteError, ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The tree as plain lists, numbers and strings, fit for YAML and JSON."""
+    if not is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"{config!r} is not a config")
+    return {key: _plain(value) for key, value in asdict(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

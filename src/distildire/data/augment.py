@@ -1,0 +1,133 @@
+"""Augmentation that kills scale and compression as cues, in numpy and Pillow.
+
+Geometry moves the image and whatever is aligned with it (a DIRE map); degradation then
+touches the image alone. Noise is computed from the degraded crop, never before.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from distildire.images import RGB, jpeg, reflect_to
+
+_KERNELS = (
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.LANCZOS,
+    Image.Resampling.BOX,
+    Image.Resampling.HAMMING,
+)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Probabilities (0..1) and ranges of the training augmentation."""
+
+    resize: float = 0.5
+    """Probability of resampling before the crop, with a random kernel."""
+    scale: tuple[float, float] = (0.6, 1.25)
+    """Range of the scale factor, log-uniform."""
+    jpeg: float = 0.7
+    quality: tuple[int, int] = (40, 98)
+    """JPEG and WebP quality, both ends included."""
+    second_jpeg: float = 0.15
+    webp: float = 0.1
+    blur: float = 0.1
+    sigma: tuple[float, float] = (0.2, 1.0)
+    """Gaussian blur, in pixels."""
+    noise: float = 0.1
+    noise_sigma: tuple[float, float] = (0.5, 4.0)
+    """Gaussian noise, in grey levels."""
+    tone: float = 0.3
+    """Probability of a change of brightness and contrast, up to 20%."""
+    flip: float = 0.5
+    grey: float = 0.03
+    """Probability of dropping the colour."""
+
+
+# JPEG is applied to a slightly larger piece, so that its 8 x 8 grid meets the crop anywhere.
+_MARGIN = 8
+
+
+def augment(
+    images: Sequence[RGB], crop: int, config: AugmentConfig, rng: np.random.Generator
+) -> list[RGB]:
+    """One random training view of the first image, and of the maps aligned with it.
+
+    `images` are [H, W, 3] of one size; the result are as many [crop, crop, 3].
+    """
+    pieces = _geometry(images, crop + _MARGIN, config, rng)
+    pieces[0] = _degrade(pieces[0], config, rng)
+    top, left = rng.integers(0, _MARGIN + 1, 2)
+    return [np.ascontiguousarray(p[top : top + crop, left : left + crop]) for p in pieces]
+
+
+def _geometry(
+    images: Sequence[RGB], side: int, config: AugmentConfig, rng: np.random.Generator
+) -> list[RGB]:
+    """Resample, crop to side x side and flip, all images alike."""
+    height, width = images[0].shape[:2]
+    scale = 1.0
+    if rng.random() < config.resize:
+        low, high = np.log(config.scale)
+        scale = float(np.exp(rng.uniform(low, high)))
+        scale = max(scale, min(1.0, side / min(height, width)))
+    kernel = _KERNELS[rng.integers(len(_KERNELS))]
+    source = max(1, round(side / scale))
+    top = int(rng.integers(0, max(1, height - source + 1)))
+    left = int(rng.integers(0, max(1, width - source + 1)))
+    flip = rng.random() < config.flip
+    pieces = []
+    for image in images:
+        piece = image[top : top + source, left : left + source]
+        if scale != 1.0:
+            new = (round(piece.shape[1] * scale), round(piece.shape[0] * scale))
+            piece = np.asarray(Image.fromarray(piece).resize(new, kernel))
+        piece = reflect_to(piece, side)[:side, :side]
+        pieces.append(piece[:, ::-1] if flip else piece)
+    return pieces
+
+
+def _degrade(rgb: RGB, config: AugmentConfig, rng: np.random.Generator) -> RGB:
+    """Tone, blur, noise and compression, in the order in which pictures meet them."""
+    if rng.random() < config.tone:
+        gain, shift = rng.uniform(0.8, 1.2), rng.uniform(-20, 20)
+        rgb = np.clip((rgb.astype(np.float32) - 128) * gain + 128 + shift, 0, 255).astype(np.uint8)
+    if rng.random() < config.grey:
+        rgb = np.array(Image.fromarray(np.ascontiguousarray(rgb)).convert("L").convert("RGB"))
+    if rng.random() < config.blur:
+        blur = ImageFilter.GaussianBlur(rng.uniform(*config.sigma))
+        rgb = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).filter(blur))
+    if rng.random() < config.noise:
+        noise = rng.standard_normal(rgb.shape, np.float32) * rng.uniform(*config.noise_sigma)
+        rgb = np.clip(np.rint(rgb + noise), 0, 255).astype(np.uint8)
+    if rng.random() < config.webp:
+        return _webp(rgb, _quality(config, rng))
+    if rng.random() < config.jpeg:
+        rgb = _jpeg(rgb, config, rng)
+        if rng.random() < config.second_jpeg:
+            top, left = rng.integers(0, 8, 2)
+            rgb = np.roll(rgb, (-top, -left), (0, 1))
+            rgb = np.roll(_jpeg(rgb, config, rng), (top, left), (0, 1))
+    return rgb
+
+
+def _quality(config: AugmentConfig, rng: np.random.Generator) -> int:
+    return int(rng.integers(config.quality[0], config.quality[1] + 1))
+
+
+def _jpeg(rgb: RGB, config: AugmentConfig, rng: np.random.Generator) -> RGB:
+    subsampling = (0, 2)[rng.integers(2)]
+    return jpeg(np.ascontiguousarray(rgb), _quality(config, rng), subsampling)
+
+
+def _webp(rgb: RGB, quality: int) -> RGB:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "WEBP", quality=quality, method=1)
+    with Image.open(buffer) as image:
+        return np.array(image.convert("RGB"))

@@ -1,0 +1,91 @@
+"""The training stream: item i is always the same picture, place and degradation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from distildire.data.augment import AugmentConfig, augment
+from distildire.data.manifest import FAKE
+from distildire.images import RGB, ImageError, decode
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def sampling_weights(table: pd.DataFrame, *, power: float, max_share: float) -> NDArray[np.float64]:
+    """Probability of each row: half for each class, sources by size ** power, none above a share.
+
+    What a capped source loses goes to the others of its class; where a class has too few
+    sources for the cap, they share alike.
+    """
+    weights = np.zeros(len(table))
+    for _, rows in table.groupby("label").indices.items():
+        sources, inverse, sizes = np.unique(
+            table["source"].to_numpy()[rows], return_inverse=True, return_counts=True
+        )
+        share = _capped(sizes.astype(float) ** power, max(max_share, 1.0 / len(sources)))
+        weights[rows] = (share / sizes)[inverse] / table["label"].nunique()
+    return weights
+
+
+def _capped(raw: NDArray[np.float64], cap: float) -> NDArray[np.float64]:
+    """Shares that sum to one, in proportion to `raw` but none above `cap` (>= 1 / len)."""
+    share = raw / raw.sum()
+    while (over := share > cap + 1e-12).any():
+        free = ~over & (share < cap)
+        excess = (share[over] - cap).sum()
+        share[over] = cap
+        share[free] *= 1.0 + excess / share[free].sum()
+    return share
+
+
+class TrainingStream(Dataset[tuple[Tensor, ...]]):
+    """Augmented crops, drawn by weight; item i depends on the seed and i alone.
+
+    Items are (crop uint8 [3, S, S], label float 0 or 1) and, with `dire`, the DIRE map of
+    the same crop. An unreadable picture is replaced by the next draw.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        weights: NDArray[np.float64],
+        crop: int,
+        config: AugmentConfig,
+        *,
+        length: int,
+        start: int = 0,
+        seed: int = 0,
+        dire: Callable[[str], RGB] | None = None,
+    ) -> None:
+        self.paths = table["path"].to_list()
+        self.fake = (table["label"] == FAKE).to_numpy()
+        self.cumulative = np.cumsum(weights / weights.sum())
+        self.crop, self.config, self.dire = crop, config, dire
+        self.start, self.length, self.seed = start, length, seed
+
+    def __len__(self) -> int:
+        return self.length - self.start
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        rng = np.random.default_rng((self.seed, self.start + index))
+        for _ in range(20):
+            row = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.paths) - 1)
+            try:
+                images = [decode(self.paths[row])]
+            except ImageError:
+                continue
+            if self.dire is not None:
+                images.append(self.dire(self.paths[row]))
+            crops = augment(images, self.crop, self.config, rng)
+            label = torch.tensor(float(self.fake[row]))
+            first, *rest = (torch.from_numpy(c).permute(2, 0, 1) for c in crops)
+            return (first, label, *rest)
+        raise ImageError("20 pictures in a row could not be read: check the manifest")

@@ -1,0 +1,103 @@
+"""Every option of a training run, with its meaning beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from distildire.data.augment import AugmentConfig
+from distildire.distill.student import Inputs
+from distildire.images import Preprocessing
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on and what chooses the checkpoint."""
+
+    manifests: tuple[str, ...] = ()
+    """Parquet or CSV manifests, read one after the other."""
+    split: str = "train"
+    """Rows of this split are used; an empty string: all rows."""
+    val_sources: tuple[str, ...] = ()
+    """Sources held out for validation. Those of one repository stay together."""
+    max_share: float = 0.04
+    """Largest share of a class that one source may have in the sampling."""
+    power: float = 0.5
+    """A source is sampled in proportion to size ** power (1: every image alike)."""
+    dire_cache: str = ""
+    """Folder made by `distildire noise --dire`, for a teacher that sees DIRE."""
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The network that is trained; see `Student`."""
+
+    backbone: str = "resnet50"
+    stage: int = 4
+    inputs: Inputs = "both"
+    pretrained: bool = False
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The frozen network whose feature map the student imitates."""
+
+    backbone: str = "resnet50"
+    """timm name; an empty string: no distillation."""
+    stage: int = 4
+    input: Literal["image", "dire"] = "image"
+    """The paper's summary says the image, the authors' code the DIRE map."""
+    weight: float = 1.0
+    """lambda of the paper."""
+    pretrained: bool = True
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimisation."""
+
+    steps: int = 2000
+    batch: int = 32
+    lr: float = 3e-4
+    """Peak learning rate of AdamW: linear warm-up, then a cosine to zero."""
+    probe_steps: int = 0
+    """First steps in which only the linear head learns."""
+    warmup: int = 100
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    pos_weight: float = 1.0
+    ema: float = 0.998
+    """Decay of the moving average of the weights, which is what is kept (0: none)."""
+    workers: int = 1
+    """Processes that decode and augment."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """When and how the checkpoint is chosen."""
+
+    every: int = 500
+    """Steps between validations and between checkpoints."""
+    patience: int = 0
+    """Validations without a better score before stopping (0: never)."""
+    limit: int = 0
+    """Largest number of images a source (0: all)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run: `distildire train --config FILE`."""
+
+    name: str = "detector"
+    data: DataConfig = field(default_factory=DataConfig)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    noise: str = "nano"
+    """Noise source: nano, adm, or a folder (see `load_noise_source`)."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)

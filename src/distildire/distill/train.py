@@ -1,0 +1,330 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from distildire.config import to_dict
+from distildire.data.manifest import ManifestError, fingerprint, read_manifest
+from distildire.data.stream import TrainingStream, sampling_weights
+from distildire.distill.backbones import Backbone
+from distildire.distill.config import TrainConfig
+from distildire.distill.loss import Projection, distillation_loss
+from distildire.distill.student import Student
+from distildire.distill.validation import score_table, validation_summary
+from distildire.noise import load_noise_source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+Log = Callable[[dict[str, Any]], None]
+
+
+def train(config: TrainConfig, out: Path, *, resume: bool = False, report: Log | None = None) -> Path:
+    """Train a student and return the path of the best checkpoint, `out`/best.pt.
+
+    Writes `config.json`, `metrics.jsonl` (one object a line), TensorBoard events,
+    `checkpoint.pt` (everything that `resume` needs), `best.pt` (the weights chosen by
+    `validation_summary`) and `val_scores.csv` (the best checkpoint's logits).
+
+    Raises:
+        ValueError: nothing to resume, or a resumed run with another config.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    # Data ---------------------------------------------------------------------------------
+    optim = config.optim
+    set_seed(optim.seed)
+    table, val = read_split(config)
+    weights = sampling_weights(table, power=config.data.power, max_share=config.data.max_share)
+
+    # Networks -----------------------------------------------------------------------------
+    accelerator = Accelerator(mixed_precision=optim.precision)
+    device = accelerator.device
+    student = build_student(config)
+    teacher, projection = None, None
+    if config.teacher.backbone:
+        spec = config.teacher
+        teacher = Backbone(spec.backbone, stage=spec.stage, pretrained=spec.pretrained)
+        teacher = teacher.eval().requires_grad_(False).to(device)
+        projection = Projection(student.backbone.channels, teacher.channels)
+    learner = Learner(student, projection).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    source = load_noise_source(config.noise, device=device)
+
+    # Optimiser ----------------------------------------------------------------------------
+    decay = [p for p in learner.parameters() if p.ndim > 1]
+    plain = [p for p in learner.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": optim.weight_decay}, {"params": plain}],
+        lr=optim.lr,
+        weight_decay=0.0,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: learning_rate(s, config))
+    learner, optimizer = accelerator.prepare(learner, optimizer)
+    average = moving_average(accelerator.unwrap_model(learner).student, optim.ema)
+
+    # Resume -------------------------------------------------------------------------------
+    state = {"step": 0, "best": -1.0, "stale": 0}
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    parts = {"learner": accelerator.unwrap_model(learner), "average": average,
+             "optimizer": optimizer, "schedule": schedule}  # fmt: skip
+    if resume:
+        if not checkpoint.is_file():
+            raise ValueError(f"{checkpoint}: nothing to resume")
+        state = restore(checkpoint, parts, config)
+    elif accelerator.is_main_process:
+        (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        (out / "metrics.jsonl").write_text("")
+
+    stream = TrainingStream(
+        table, weights, config.preprocessing.crop, config.augment,
+        length=optim.steps * optim.batch * accelerator.num_processes,
+        start=state["step"] * optim.batch * accelerator.num_processes,
+        seed=optim.seed, dire=dire_reader(config),
+    )  # fmt: skip
+    loader = accelerator.prepare(
+        DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
+    )
+    writer = Metrics(out, report) if accelerator.is_main_process else None
+
+    # Train --------------------------------------------------------------------------------
+    started, since = time.monotonic(), state["step"]
+    sums: dict[str, float] = {}
+    for step, (crop, label, *dire) in enumerate(loader, start=state["step"] + 1):
+        learner.train()
+        x0 = to_unit(crop)
+        with torch.no_grad(), accelerator.autocast():
+            eps0 = source.eps0(x0)
+            target = None
+            if teacher is not None:
+                target = teacher(to_unit(dire[0]) if dire else x0)
+        with accelerator.autocast():
+            logits, student_map = learner(x0, eps0, target)
+        smooth = label * (1 - optim.label_smoothing) + optim.label_smoothing / 2
+        losses = distillation_loss(
+            logits.float(), smooth, student_map.float(),
+            None if target is None else target.float(),
+            weight=config.teacher.weight, pos_weight=optim.pos_weight,
+        )  # fmt: skip
+        probing = step <= optim.probe_steps
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(losses["loss"])
+        if probing:
+            drop_body_gradients(accelerator.unwrap_model(learner))
+        accelerator.clip_grad_norm_(learner.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(accelerator.unwrap_model(learner).student)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value.item()
+
+        # Report and validate --------------------------------------------------------------
+        if writer is not None and (step % 50 == 0 or step == optim.steps):
+            row = {name: value / min(50, step - since) for name, value in sums.items()}
+            seconds = (time.monotonic() - started) / (step - since)
+            writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
+            sums = {}
+        if step % config.validation.every == 0 or step == optim.steps:
+            state["step"] = step
+            if accelerator.is_main_process:
+                validate(average.module, source, val, config, state, out, writer)
+                save(checkpoint, {name: part.state_dict() for name, part in parts.items()},
+                     config, **state)  # fmt: skip
+            accelerator.wait_for_everyone()
+            patience = config.validation.patience
+            if patience and state["stale"] >= patience:
+                log.info("stopped at step %d: no better score in %d validations", step, patience)
+                break
+    return out / "best.pt"
+
+
+class Learner(nn.Module):
+    """Student and projection as one module, so that a parallel wrapper sees one forward."""
+
+    def __init__(self, student: Student, projection: Projection | None) -> None:
+        super().__init__()
+        self.student, self.projection = student, projection
+
+    def forward(self, x0: Tensor, eps0: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits [B], and the student's map in the shape of `target` if there is one."""
+        feature_map = self.student.forward_map(x0, eps0)
+        logits = self.student.classify(feature_map)
+        if self.projection is not None and target is not None:
+            feature_map = self.projection(feature_map, target)
+        return logits, feature_map
+
+
+class Metrics:
+    """JSON lines and TensorBoard, side by side."""
+
+    def __init__(self, out: Path, report: Log | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.file = (out / "metrics.jsonl").open("a")
+        self.board = SummaryWriter(str(out / "tensorboard"))
+        self.report = report
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Write one row; `step` is its place."""
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        for name, value in row.items():
+            if name != "step":
+                self.board.add_scalar(name, value, row["step"])
+        self.board.flush()
+        if self.report is not None:
+            self.report(row)
+
+
+def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training and validation rows; a repository of a validation source is held out whole."""
+    import pandas as pd
+
+    table = pd.concat([read_manifest(m) for m in config.data.manifests], ignore_index=True)
+    if config.data.split:
+        table = table[table["split"] == config.data.split]
+    unknown = set(config.data.val_sources) - set(table["source"])
+    if unknown:
+        raise ManifestError(f"val_sources not in the manifests: {', '.join(sorted(unknown))}")
+    held_out = table["source"].isin(config.data.val_sources)
+    if "repository" in table:
+        named = table["repository"].fillna("") != ""
+        held_out |= named & table["repository"].isin(table["repository"][held_out & named])
+    for name, part in (("training", table[~held_out]), ("validation", table[held_out])):
+        if part["label"].nunique() < 2:
+            raise ManifestError(f"the {name} rows hold one class only: choose other val_sources")
+    return table[~held_out].reset_index(drop=True), table[held_out].reset_index(drop=True)
+
+
+def build_student(config: TrainConfig) -> Student:
+    """The student that `config` describes."""
+    spec = config.student
+    return Student(
+        spec.backbone, stage=spec.stage, inputs=spec.inputs, pretrained=spec.pretrained,
+        dropout=spec.dropout,
+    )  # fmt: skip
+
+
+def to_unit(rgb: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] -> float32 in [-1, 1], channels last."""
+    return (rgb.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Factor on the peak rate at `step`: probe at the peak, then warm-up and cosine."""
+    optim = config.optim
+    if step < optim.probe_steps:
+        return 1.0
+    step -= optim.probe_steps
+    if step < optim.warmup:
+        return (step + 1) / optim.warmup
+    total = max(1, optim.steps - optim.probe_steps - optim.warmup)
+    return 0.5 * (1.0 + float(np.cos(np.pi * min(1.0, (step - optim.warmup) / total))))
+
+
+def moving_average(student: Student, decay: float) -> torch.optim.swa_utils.AveragedModel:
+    """Exponential moving average of weights and batch statistics, warmed up."""
+
+    def update(
+        old: list[Tensor], new: list[Tensor], count: Tensor | int
+    ) -> None:  # the decay grows with the number of updates, so that the start is forgotten
+        rate = min(decay, (1 + float(count)) / (10 + float(count)))
+        for a, b in zip(old, new, strict=True):
+            if a.is_floating_point():
+                a.lerp_(b, 1.0 - rate)
+            else:
+                a.copy_(b)
+
+    return torch.optim.swa_utils.AveragedModel(
+        student, multi_avg_fn=torch.no_grad()(update), use_buffers=True
+    )
+
+
+def drop_body_gradients(learner: Learner) -> None:
+    """Linear probe: nothing but the head and the projection learns."""
+    for parameter in learner.student.backbone.parameters():
+        parameter.grad = None
+
+
+@torch.no_grad()
+def validate(
+    student: nn.Module, source: Any, val: pd.DataFrame, config: TrainConfig,
+    state: dict[str, Any], out: Path, writer: Metrics | None,
+) -> None:  # fmt: skip
+    """Score the validation sources and keep the student if it is the best so far."""
+    student.eval()
+    device = next(student.parameters()).device
+
+    def score(crops: Tensor) -> Tensor:
+        x0 = to_unit(crops.to(device))
+        logits: Tensor = student(x0, source.eps0(x0))
+        return logits.cpu()
+
+    if config.validation.limit:
+        val = val.groupby(["source", "label"]).head(config.validation.limit)
+    logits = score_table(score, val, config.preprocessing, workers=config.optim.workers)
+    summary = validation_summary(val, logits)
+    if writer is not None:
+        writer({"step": state["step"], **{f"val_{k}": v for k, v in summary.items()}})
+    if summary["choice"] > state["best"]:
+        state["best"], state["stale"] = summary["choice"], 0
+        save(out / "best.pt", {"student": student.state_dict()}, config,
+             step=state["step"], validation=summary)  # fmt: skip
+        val.assign(logit=logits).to_csv(out / "val_scores.csv", index=False)
+    else:
+        state["stale"] += 1
+
+
+def save(path: Path, weights: dict[str, Any], config: TrainConfig, **facts: Any) -> None:
+    """Write a checkpoint in one step: a killed run leaves the old one."""
+    partial = path.with_suffix(".partial")
+    torch.save({"config": to_dict(config), "facts": facts, **weights}, partial)
+    partial.replace(path)
+
+
+def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """Load every part of `checkpoint.pt`; the config must be the one that it was made with."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if saved["config"] != to_dict(config):
+        changed = [k for k, v in to_dict(config).items() if saved["config"].get(k) != v]
+        raise ValueError(f"{path} was made with other options: {', '.join(changed)} differ")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return dict(saved["facts"])
+
+
+def dire_reader(config: TrainConfig) -> Callable[[str], Any] | None:
+    """Reads the cached DIRE map of a picture, where the teacher wants it."""
+    if not config.teacher.backbone or config.teacher.input == "image":
+        return None
+    if not config.data.dire_cache:
+        raise ValueError("teacher.input is dire: give data.dire_cache (distildire noise --dire)")
+    from distildire.data.cache import open_dire
+
+    return open_dire(Path(config.data.dire_cache))
+
+
+def describe_data(config: TrainConfig) -> dict[str, Any]:
+    """What the model card tells of the data: counts, sources and the fingerprint."""
+    table, val = read_split(config)
+    return {
+        "train_images": len(table),
+        "train_sources": sorted(table["source"].unique()),
+        "train_fingerprint": fingerprint(table),
+        "val_images": len(val),
+        "val_sources": sorted(val["source"].unique()),
+        "val_fingerprint": fingerprint(val),
+    }
