@@ -84,7 +84,7 @@ class Detector:
         self.bundle = load_bundle(model)
         self.fpr = fpr
         self._thresholds(fpr)
-        self._session = _open_session(self.bundle, threads)
+        self._session = open_session(self.bundle, threads)
 
     @property
     def name(self) -> str:
@@ -188,7 +188,8 @@ class Detector:
             )  # fmt: skip
 
 
-def _open_session(bundle: Bundle, threads: int | None) -> Any:
+def open_session(bundle: Bundle, threads: int | None = None) -> Any:
+    """An ONNX Runtime session on the CPU; `threads` of the network, all cores by default."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

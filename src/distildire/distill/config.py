@@ -37,6 +37,8 @@ class StudentConfig:
     inputs: Inputs = "both"
     pretrained: bool = False
     dropout: float = 0.0
+    init: str = ""
+    """Checkpoint of the same student to start from (best.pt of another run)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class OptimConfig:
     """First steps in which only the linear head learns."""
     warmup: int = 100
     weight_decay: float = 0.01
+    freeze_norm: bool = False
+    """Keep the batch statistics of the pretrained student: steadier in small batches."""
     label_smoothing: float = 0.0
     pos_weight: float = 1.0
     ema: float = 0.998

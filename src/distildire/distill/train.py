@@ -105,6 +105,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, report: Log |
     sums: dict[str, float] = {}
     for step, (crop, label, *dire) in enumerate(loader, start=state["step"] + 1):
         learner.train()
+        if optim.freeze_norm:
+            freeze_norm(learner)
         x0 = to_unit(crop)
         with torch.no_grad(), accelerator.autocast():
             eps0 = source.eps0(x0)
@@ -212,10 +214,14 @@ def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
 def build_student(config: TrainConfig) -> Student:
     """The student that `config` describes."""
     spec = config.student
-    return Student(
+    student = Student(
         spec.backbone, stage=spec.stage, inputs=spec.inputs, pretrained=spec.pretrained,
         dropout=spec.dropout,
     )  # fmt: skip
+    if spec.init:
+        saved = torch.load(spec.init, map_location="cpu", weights_only=True)
+        student.load_state_dict(saved["student"])
+    return student
 
 
 def to_unit(rgb: Tensor) -> Tensor:
@@ -251,6 +257,13 @@ def moving_average(student: Student, decay: float) -> torch.optim.swa_utils.Aver
     return torch.optim.swa_utils.AveragedModel(
         student, multi_avg_fn=torch.no_grad()(update), use_buffers=True
     )
+
+
+def freeze_norm(learner: nn.Module) -> None:
+    """Batch normalisation by the stored statistics instead of the batch's."""
+    for module in learner.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def drop_body_gradients(learner: Learner) -> None:

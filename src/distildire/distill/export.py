@@ -1,0 +1,176 @@
+"""A checkpoint becomes a bundle: noise and student in one ONNX graph, from RGB to logit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distildire.bundle import Bundle, sha256_of
+from distildire.config import build
+from distildire.distill.config import TrainConfig
+from distildire.distill.student import Student
+
+PACKAGES = ("torch", "timm", "numpy", "Pillow", "onnx", "onnxruntime")
+
+
+class DetectorGraph(nn.Module):
+    """RGB to logit as one module: eps0, student and class activation map."""
+
+    def __init__(self, source: nn.Module, student: Student) -> None:
+        super().__init__()
+        self.source, self.student = source, student
+
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [N, S, S, 3] -> logit [N], cam [N, h, w].
+
+        `cam` is the linear unit applied at each place of the map. Its mean is the logit
+        (the pool and the unit are both linear), so that it shows exactly where the logit
+        comes from (Zhou et al. 2016).
+        """
+        x0 = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        eps0 = self.source.eps0(x0)  # type: ignore[operator]
+        feature_map = self.student.forward_map(x0, eps0)
+        weight = self.student.head.weight[:, :, None, None]
+        cam = nn.functional.conv2d(feature_map, weight, self.student.head.bias)[:, 0]
+        return cam.mean(dim=(1, 2)), cam
+
+
+def load_checkpoint(path: Path) -> tuple[Student, TrainConfig, dict[str, Any]]:
+    """The student (eval mode), its config and the facts saved with it."""
+    from distildire.distill.train import build_student
+
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
+    if not isinstance(saved, dict) or not {"student", "config"} <= set(saved):
+        raise ValueError(f"{path}: not a student checkpoint of distildire (best.pt of a run)")
+    tree = saved["config"]
+    tree["student"] |= {"pretrained": False, "init": ""}
+    config = build(TrainConfig, tree, str(path))
+    student = build_student(config)
+    student.load_state_dict(saved["student"])
+    return student.eval(), config, dict(saved["facts"])
+
+
+def average_checkpoints(paths: list[Path]) -> dict[str, Tensor]:
+    """Mean of the students' weights; the runs must share one start (Wortsman et al. 2022)."""
+    states = [torch.load(p, map_location="cpu", weights_only=True)["student"] for p in paths]
+    return {
+        key: torch.stack([s[key].double() for s in states]).mean(0).to(value.dtype)
+        for key, value in states[0].items()
+    }
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    half: bool = True,
+    preprocessing: dict[str, int] | None = None,
+    command: str = "",
+    data: dict[str, Any] | None = None,
+) -> Bundle:
+    """Write the bundle of a checkpoint into the folder `out` (not calibrated yet).
+
+    Args:
+        checkpoint: best.pt of a training run.
+        out: folder; an existing bundle in it is replaced.
+        name: of the model; the config's by default.
+        half: store the weights as float16 (computed in float32 all the same).
+        preprocessing: changes to the crops of the training run, for instance more of them.
+        command: the command that trained it, for the record.
+        data: what `describe_data` tells of the training data, for the record.
+
+    Raises:
+        ValueError: not a checkpoint; or the graph's logits differ from the student's.
+    """
+    import dataclasses
+
+    from distildire.noise import load_noise_source
+
+    student, config, facts = load_checkpoint(checkpoint)
+    cut = dataclasses.replace(config.preprocessing, **(preprocessing or {}))
+    graph = DetectorGraph(load_noise_source(config.noise), student).eval()
+    out.mkdir(parents=True, exist_ok=True)
+    example = torch.randint(0, 256, (2, cut.crop, cut.crop, 3), dtype=torch.uint8)
+    path = out / "model.onnx"
+    _write_onnx(graph, example, path, half=half)
+    _check(graph, example, path, tolerance=0.05 if half else 1e-3)
+    from distildire.config import to_dict
+
+    bundle = Bundle(
+        name=name or config.name,
+        folder=out,
+        sha256=sha256_of(path),
+        preprocessing=cut,
+        provenance={
+            "config": to_dict(config),
+            "facts": json.loads(json.dumps(facts, default=str)),
+            "command": command,
+            "data": data or {},
+            "packages": {p: importlib.metadata.version(p) for p in PACKAGES},
+        },
+    )
+    bundle.save()
+    card = checkpoint.parent / "MODEL_CARD.md"
+    if card.is_file():
+        shutil.copy(card, out / "MODEL_CARD.md")
+    return bundle
+
+
+def _write_onnx(graph: nn.Module, example: Tensor, path: Path, *, half: bool) -> None:
+    import onnx
+
+    torch.onnx.export(
+        graph,
+        (example,),
+        str(path),
+        input_names=["rgb"],
+        output_names=["logit", "cam"],
+        dynamic_axes={"rgb": {0: "N"}, "logit": {0: "N"}, "cam": {0: "N"}},
+        opset_version=17,
+        dynamo=False,
+    )
+    model = onnx.load(str(path))
+    if half:
+        _halve_weights(model.graph)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _halve_weights(graph: Any) -> None:
+    """Store large float32 weights as float16, each cast back when the graph is loaded."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < 64:
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_half"))
+        casts.append(helper.make_node("Cast", [name + "_half"], [name], to=TensorProto.FLOAT))
+    nodes = casts + list(graph.node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+@torch.no_grad()
+def _check(graph: nn.Module, example: Tensor, path: Path, *, tolerance: float) -> None:
+    """The file must give the student's own logits."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logit"], {"rgb": example.numpy()})
+    worst = float(np.abs(logits - graph(example)[0].numpy()).max())
+    if worst > tolerance:
+        raise ValueError(f"{path}: the exported logits are off by {worst:.4f}")
