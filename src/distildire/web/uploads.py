@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from distildire.web.problems import Problem
 from distildire.web.settings import Settings
@@ -40,6 +41,8 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
             f"the body did not arrive within {settings.read_seconds:g} seconds",
             headers={"Connection": "close"},
         ) from None
+    except ClientDisconnect:
+        raise Problem(400, "the caller left before the body was whole") from None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         if not body:
