@@ -1,0 +1,70 @@
+"""A verdict in words that claim no more than was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distildire.calibration import Calibration
+
+HEADLINES = {
+    "fake": "Likely AI-generated",
+    "real": "No sign of AI generation found",
+    "unsure": "Unsure: the score decides nothing",
+}
+
+LIMITS = (
+    "The score speaks of how the pixels were made, not of whether what they show is true.",
+    "It is a statistical sign, not proof, and is to be weighed with the source, the context "
+    "and other methods.",
+    "The probability assumes that real and generated pictures are equally common where this "
+    "one comes from; where generated ones are rarer, it is lower than stated.",
+    "Generators, cameras and editing programs that were absent from the calibration pictures "
+    "can be judged wrongly more often than the stated budget.",
+    "Resizing, screenshots, strong compression and filters weaken the traces; a picture "
+    "altered to deceive the detector can do so.",
+    "A real picture with a generated part, or a generated one pasted together, may be judged "
+    "by either part.",
+)
+
+
+def paragraph(
+    result: Mapping[str, Any],
+    stability: Mapping[str, Any] | None,
+    c2pa: Mapping[str, Any],
+    calibration: Calibration | None,
+) -> str:
+    """Two to five sentences on one result, for readers who know no statistics."""
+    percent = f"{100 * result['probability']:.0f}%"
+    budget = f"{100 * result['fpr']:g}%"
+    n_real = calibration.n_real if calibration else 0
+    sentences = {
+        "fake": [
+            f"The detector rates this picture as likely AI-generated (calibrated score {percent}).",
+            f"Of the {n_real} camera pictures that it was calibrated on, at most {budget} score "
+            "as high.",
+        ],
+        "real": [
+            "The detector finds no sign that this picture was generated (calibrated score for "
+            f"generated: {percent}).",
+            f"At most {budget} of the generated pictures that it was calibrated on score as low; "
+            "generators that it has never seen can pass unnoticed.",
+        ],
+        "unsure": [
+            f"The calibrated score for generated is {percent}, between the two thresholds.",
+            f"At an error budget of {budget} it supports neither verdict, and should be used for "
+            "neither.",
+        ],
+    }[result["verdict"]]
+    if stability is not None:
+        sentences.append(
+            "The verdict stays the same when the picture is re-encoded and resized."
+            if stability["stable"]
+            else "The verdict changes when the picture is re-encoded or resized, and so is weak."
+        )
+    if c2pa.get("declares_generated") and c2pa["status"] in {"Valid", "Trusted"}:
+        sentences.append(
+            "Apart from the score, the file carries a signed statement (C2PA) that it was "
+            "generated."
+        )
+    return " ".join(sentences)

@@ -1,0 +1,149 @@
+"""The FastAPI application: one detector behind an HTTP interface."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from distildire import __version__
+from distildire.detector import Detector
+from distildire.web import problems
+from distildire.web.batching import Batcher
+from distildire.web.lanes import SlowLane
+from distildire.web.metrics import BATCHES, SECONDS, Registry, resident_bytes
+from distildire.web.routes import build_router
+from distildire.web.schemas import ProblemDetails
+from distildire.web.service import Service
+from distildire.web.settings import Settings
+
+STATIC = Path(__file__).parent / "static"
+
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+
+_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        b"media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
+    """The service over one detector; it serves its page at `/`.
+
+    Uploads stay in memory, and nothing that a request names is fetched.
+
+    Raises:
+        BundleError: the detector is not calibrated.
+    """
+    settings = settings or Settings()
+    metrics = Registry()
+    batches = metrics.histogram(
+        "distildire_batch_size", "Pictures scored together.", tuple(map(float, BATCHES))
+    )
+    batcher = Batcher(
+        detector,
+        queue_size=settings.queue_size,
+        max_batch=settings.max_batch,
+        max_pixels=settings.max_pixels,
+        on_batch=batches.observe,
+    )
+    lane = SlowLane(settings.max_explanations)
+    service = Service(detector, settings, batcher, lane, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        lane.close()
+        batcher.close()
+
+    app = FastAPI(
+        title="distildire",
+        version=__version__,
+        summary="Tell camera images from generated ones, with a calibrated score.",
+        # FastAPI's own documentation pages load scripts from a CDN.
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    problems.install(app)
+    app.include_router(build_router(service))
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    app.add_middleware(_Observed, metrics=metrics)  # type: ignore[arg-type]
+    _describe_problems(app)
+    return app
+
+
+class _Observed:
+    """ASGI middleware: counts and times requests, and adds the security headers."""
+
+    def __init__(self, app: Any, metrics: Registry) -> None:
+        self._app = app
+        self._requests = metrics.counter("distildire_requests_total", "Answers by path and status.")
+        self._seconds = metrics.histogram(
+            "distildire_request_seconds", "Time to answer /v1 requests.", SECONDS
+        )
+        started = time.time()
+        metrics.gauge("process_start_time_seconds", "Since the epoch.", lambda: started)
+        metrics.gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes)
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def observed(message: _Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            # Only paths that exist become labels, or callers could grow the metrics at will.
+            route = scope.get("route")
+            path = getattr(route, "path", None) or "other"
+            self._requests.add(path=path, status=str(status))
+            if path.startswith("/v1"):
+                self._seconds.observe(time.perf_counter() - started)
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the problem document into the OpenAPI schema, where `responses` refers to it."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            tree = plain()
+            schemas = tree.setdefault("components", {}).setdefault("schemas", {})
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            template = "#/components/schemas/{model}"
+            schemas["ProblemDetails"] = ProblemDetails.model_json_schema(ref_template=template)
+            schemas["ProblemDetails"].pop("$defs", None)
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]

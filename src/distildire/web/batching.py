@@ -1,0 +1,170 @@
+"""Scoring across requests: one bounded queue, decoding in threads, batches as they come.
+
+No timer gathers a batch: while one is scored the next ones arrive, so that a lone request
+waits for nobody and a crowd is scored together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distildire.detector import Detector, Verdict
+from distildire.images import ImageError, decode_bytes
+from distildire.web.uploads import Upload
+
+
+class Busy(Exception):  # noqa: N818  (a state, not a fault)
+    """The queue is full."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass
+class _Job:
+    upload: Upload
+    fpr: float
+    future: Future[Verdict] = field(default_factory=Future)
+    sha256: str = ""
+    size: tuple[int, int] = (0, 0)
+    crops: NDArray[np.uint8] | None = None
+
+
+class Batcher:
+    """Takes files from many requests at once and scores them together.
+
+    A place in the queue is held until its work is over, even where the caller has left, so
+    that the limit bounds the work and not only the callers.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        queue_size: int = 256,
+        max_batch: int = 4,
+        max_pixels: int = 50_000_000,
+        decoders: int = 2,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self._detector = detector
+        self._queue_size = queue_size
+        self._max_batch = max_batch
+        self._max_pixels = max_pixels
+        self._on_batch = on_batch
+        self._pending = 0
+        self._lock = threading.Lock()
+        self._seconds_each = 0.05
+        self._ready: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._decoders = ThreadPoolExecutor(decoders, "decode")
+        self._scorer = threading.Thread(target=self._score_forever, name="score", daemon=True)
+        self._scorer.start()
+
+    @property
+    def pending(self) -> int:
+        """Files waiting or at work."""
+        return self._pending
+
+    def submit(self, uploads: Sequence[Upload], fpr: float) -> list[Future[Verdict]]:
+        """Queue all of `uploads`, or none.
+
+        Raises:
+            Busy: they don't fit into the queue.
+        """
+        with self._lock:
+            if self._pending + len(uploads) > self._queue_size:
+                wait = math.ceil(self._pending * self._seconds_each)
+                raise Busy(min(max(wait, 1), 60))
+            self._pending += len(uploads)
+        jobs = [_Job(upload, fpr) for upload in uploads]
+        for job in jobs:
+            self._decoders.submit(self._decode, job)
+        return [job.future for job in jobs]
+
+    def close(self) -> None:
+        """Finish what is queued and end the threads."""
+        self._decoders.shutdown()
+        self._ready.put(None)
+        self._scorer.join()
+
+    def _decode(self, job: _Job) -> None:
+        if not job.future.set_running_or_notify_cancel():
+            self._release(1)
+            return
+        data = job.upload.data
+        job.sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            rgb = decode_bytes(data, max_pixels=self._max_pixels)
+            job.size = (rgb.shape[1], rgb.shape[0])
+            job.crops = self._detector.bundle.preprocessing(rgb)
+        except ImageError as error:
+            verdict = Verdict(
+                job.upload.name, job.sha256, None, None, None, self._detector.name,
+                None, None, str(error),
+            )  # fmt: skip
+            self._release(1)
+            job.future.set_result(verdict)
+        except Exception as error:
+            self._release(1)
+            job.future.set_exception(error)
+        else:
+            self._ready.put(job)
+
+    def _score_forever(self) -> None:
+        while (first := self._ready.get()) is not None:
+            batch = [first]
+            while len(batch) < self._max_batch:
+                try:
+                    job = self._ready.get_nowait()
+                except queue.Empty:
+                    break
+                if job is None:
+                    self._ready.put(None)
+                    break
+                batch.append(job)
+            self._score(batch)
+
+    def _score(self, batch: Sequence[_Job]) -> None:
+        started = time.perf_counter()
+        try:
+            verdicts = self._judge(batch)
+        except Exception as error:
+            self._release(len(batch))
+            for job in batch:
+                job.future.set_exception(error)
+            return
+        each = (time.perf_counter() - started) / len(batch)
+        self._seconds_each = 0.9 * self._seconds_each + 0.1 * each
+        self._on_batch(len(batch))
+        self._release(len(batch))
+        for job, verdict in zip(batch, verdicts, strict=True):
+            job.future.set_result(verdict)
+
+    def _judge(self, batch: Sequence[_Job]) -> list[Verdict]:
+        crops = [job.crops for job in batch if job.crops is not None]
+        scores = self._detector.score_crops(np.concatenate(crops)).reshape(len(batch), -1)
+        verdicts = []
+        for job, logit in zip(batch, scores.mean(axis=1, dtype=np.float64).tolist(), strict=True):
+            probability, verdict = self._detector.verdict_of(logit, job.fpr)
+            verdicts.append(
+                Verdict(
+                    job.upload.name, job.sha256, round(probability, 6), round(logit, 6), verdict,
+                    self._detector.name, *job.size,
+                )  # fmt: skip
+            )
+        return verdicts
+
+    def _release(self, places: int) -> None:
+        with self._lock:
+            self._pending -= places

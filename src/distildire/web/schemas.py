@@ -1,0 +1,141 @@
+"""The service's answers, for its OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Result(BaseModel):
+    """One file: `distildire detect --format jsonl` gives the same fields."""
+
+    path: str = Field(description="the file's name as sent; empty for a raw body")
+    sha256: str | None
+    probability: float | None = Field(
+        description="calibrated probability of generated, 0 to 1, at equal shares of both"
+    )
+    logit: float | None = Field(description="uncalibrated score")
+    verdict: Literal["real", "fake", "unsure"] | None
+    model: str
+    width: int | None
+    height: int | None
+    error: str | None = Field(description="why the file could not be scored, one sentence")
+    timeline: list[dict[str, Any]] | None = Field(
+        default=None, description="of a video: its scored frames with their time in seconds"
+    )
+
+
+class Detection(BaseModel):
+    """The files of one request, in their order."""
+
+    model: str
+    fpr: float = Field(description="error budget of the verdicts")
+    results: list[Result]
+
+
+class Threshold(BaseModel):
+    """Where the verdict changes at one error budget."""
+
+    fpr: float
+    real_below: float = Field(description="calibrated probability")
+    fake_above: float = Field(description="calibrated probability")
+    real_below_logit: float
+    fake_above_logit: float
+
+
+class Model(BaseModel):
+    """A model that this service can use."""
+
+    name: str
+    sha256: str = Field(description="of the weights")
+    version: str = Field(description="of distildire")
+    fpr: float = Field(description="error budget where a request names none")
+    calibrated_on: dict[str, Any]
+    thresholds: list[Threshold]
+
+
+class Limits(BaseModel):
+    """What one request may bring."""
+
+    max_body: int
+    max_pixels: int
+    max_files: int
+    video: bool
+
+
+class Models(BaseModel):
+    """The models, the one in use first."""
+
+    models: list[Model]
+    limits: Limits
+
+
+class Explanation(BaseModel):
+    """A record (see its published schema), and the first-step noise as a picture."""
+
+    record: dict[str, Any]
+    noise: str | None = Field(description="data URI of a PNG; grey is zero")
+
+
+class Health(BaseModel):
+    """The service is up."""
+
+    status: Literal["ok"]
+    model: str
+    version: str
+    pending: int = Field(description="files waiting or at work")
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    results: list[Result] | None = None
+
+
+BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "pictures or videos; the field may be repeated",
+                    }
+                },
+            }
+        },
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+"""The request body of every endpoint that takes files."""
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint that can answer with these problems."""
+    content = {
+        "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
+    }
+    return {
+        status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses
+    }
+
+
+_DESCRIPTIONS = {
+    400: "malformed body",
+    401: "the bearer key is missing or wrong",
+    408: "the body did not arrive in time",
+    413: "over a limit",
+    422: "no file of the request can be scored, or a parameter is out of range",
+    429: "busy; `Retry-After` says in how many seconds to try again",
+    503: "no answer in time",
+}

@@ -1,0 +1,192 @@
+"""What the endpoints do, apart from HTTP's own forms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Request
+
+from distildire import __version__
+from distildire.detector import Detector, Verdict
+from distildire.explanation import noise_of
+from distildire.images import ImageError, decode_bytes
+from distildire.record import Record, make_record
+from distildire.web.batching import Batcher, Busy
+from distildire.web.lanes import SlowLane
+from distildire.web.metrics import Registry
+from distildire.web.problems import Problem
+from distildire.web.settings import Settings
+from distildire.web.uploads import Upload, read_uploads
+from distildire.web.videos import can_read_videos, is_video, judge_upload
+
+BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Error budgets whose thresholds `/v1/models` spells out, for the page's slider."""
+
+
+class Service:
+    """One detector with its queue, its limits and its counters."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        settings: Settings,
+        batcher: Batcher,
+        lane: SlowLane,
+        metrics: Registry,
+    ) -> None:
+        self.detector = detector
+        self.settings = settings
+        self.metrics = metrics
+        self._batcher = batcher
+        self._lane = lane
+        self._reading = 0
+        self._files = metrics.counter("distildire_files_total", "Files by verdict or error.")
+        metrics.gauge("distildire_queue_files", "Files waiting or at work.", lambda: self.pending)
+        metrics.gauge("distildire_slow_lane", "Explanations and videos.", lambda: lane.pending)
+        metrics.gauge(
+            "distildire_info", "Version and model.", lambda: 1.0,
+            version=__version__, model=detector.name, sha256=detector.bundle.sha256,
+        )  # fmt: skip
+
+    @property
+    def pending(self) -> int:
+        """Files waiting or at work in the queue."""
+        return self._batcher.pending
+
+    async def detect(self, request: Request, fpr: float) -> dict[str, Any]:
+        """Score every file of a request.
+
+        Raises:
+            Problem: a limit, a malformed body, a full queue, or no file that can be scored.
+        """
+        async with self._admitted():
+            uploads = await read_uploads(request, self.settings)
+            async with self._answering():
+                results = await self._judge(uploads, fpr)
+        for result in results:
+            self._files.add(verdict=result["verdict"] or "error")
+        if all(result["error"] is not None for result in results):
+            detail = results[0]["error"] if len(results) == 1 else "no file could be scored"
+            raise Problem(422, detail, results=results)
+        return {"model": self.detector.name, "fpr": fpr, "results": results}
+
+    async def record(self, request: Request, fpr: float) -> Record:
+        """The record of the one picture of a request."""
+        return (await self._examine(request, fpr, noise=False))[0]
+
+    async def explain(self, request: Request, fpr: float) -> dict[str, Any]:
+        """The record's tree and the noise picture of the one picture of a request."""
+        record, noise = await self._examine(request, fpr, noise=True)
+        return {"record": record.tree, "noise": noise}
+
+    async def _examine(
+        self, request: Request, fpr: float, *, noise: bool
+    ) -> tuple[Record, str | None]:
+        async with self._admitted():
+            uploads = await read_uploads(request, self.settings)
+            if len(uploads) != 1:
+                raise Problem(422, f"{len(uploads)} files: send one")
+            upload = uploads[0]
+
+            def work() -> tuple[Record, str | None]:
+                pixels = self.settings.max_pixels
+                record = make_record(
+                    self.detector, upload.data, name=upload.name, fpr=fpr, max_pixels=pixels
+                )
+                rgb = decode_bytes(upload.data, max_pixels=pixels) if noise else None
+                return record, None if rgb is None else noise_of(self.detector, rgb)
+
+            async with self._answering():
+                try:
+                    return await self._lane.run(work)
+                except ImageError as error:
+                    raise Problem(422, str(error)) from None
+
+    async def _judge(self, uploads: Sequence[Upload], fpr: float) -> list[dict[str, Any]]:
+        videos = {i for i, upload in enumerate(uploads) if is_video(upload.data)}
+        pictures = [upload for i, upload in enumerate(uploads) if i not in videos]
+        futures: list[Future[Verdict]] = self._batcher.submit(pictures, fpr) if pictures else []
+        waiting = iter([asyncio.wrap_future(future) for future in futures])
+        results = []
+        for i, upload in enumerate(uploads):
+            if i in videos:
+                results.append(
+                    await self._lane.run(lambda up=upload: judge_upload(self.detector, up, fpr))  # type: ignore[misc]
+                )
+            else:
+                results.append((await next(waiting)).to_dict())
+        return results
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        """Bound the requests whose bodies are in memory."""
+        if self._reading >= self.settings.max_requests:
+            raise _busy(1)
+        self._reading += 1
+        try:
+            yield
+        finally:
+            self._reading -= 1
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.settings.answer_seconds):
+                yield
+        except TimeoutError:
+            raise Problem(
+                503,
+                f"no answer within {self.settings.answer_seconds:g} seconds",
+                headers={"Retry-After": "10"},
+            ) from None
+        except Busy as busy:
+            raise _busy(busy.retry_after) from None
+
+    def describe(self) -> dict[str, Any]:
+        """The answer of `/v1/models`."""
+        bundle = self.detector.bundle
+        calibration = bundle.calibration
+        assert calibration is not None  # Detector refuses a model without one
+        thresholds = []
+        for budget in sorted({*BUDGETS, self.detector.fpr}):
+            low, high = calibration.thresholds(budget)
+            thresholds.append(
+                {
+                    "fpr": budget,
+                    "real_below": float(calibration.probability(low)),
+                    "fake_above": float(calibration.probability(high)),
+                    "real_below_logit": low,
+                    "fake_above_logit": high,
+                }
+            )
+        model = {
+            "name": bundle.name,
+            "sha256": bundle.sha256,
+            "version": __version__,
+            "fpr": self.detector.fpr,
+            "calibrated_on": {
+                "n_real": calibration.n_real,
+                "n_fake": calibration.n_fake,
+                "data": calibration.data,
+            },
+            "thresholds": thresholds,
+        }
+        limits = {
+            "max_body": self.settings.max_body,
+            "max_pixels": self.settings.max_pixels,
+            "max_files": self.settings.max_files,
+            "video": can_read_videos(),
+        }
+        return {"models": [model], "limits": limits}
+
+
+def _busy(seconds: int) -> Problem:
+    return Problem(
+        429,
+        f"the service is busy: try again in {seconds} s",
+        headers={"Retry-After": str(seconds)},
+    )

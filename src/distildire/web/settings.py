@@ -1,0 +1,58 @@
+"""What an operator may set about the service."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from distildire.images import MIN_SIDE
+
+KEY_VARIABLE = "DISTILDIRE_API_KEY"
+"""Environment variable of the bearer key; the key is never taken from the command line,
+where every user of the machine could read it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of the service; the defaults fit a laptop or a small server."""
+
+    max_body: int = 64 * 2**20
+    """Bytes of one request, all its files together."""
+    max_pixels: int = 50_000_000
+    """Pixels of one picture (150 MB once decoded)."""
+    max_files: int = 64
+    """Files of one request."""
+    queue_size: int = 256
+    """Files waiting or being scored, over all requests; past it the answer is 429."""
+    max_requests: int = 64
+    """Requests being read at once: with `max_body` it bounds the memory of uploads."""
+    max_explanations: int = 8
+    """Explanations, records and videos waiting or at work; they are made one at a time."""
+    read_seconds: float = 60.0
+    """For the whole body of a request to arrive."""
+    answer_seconds: float = 120.0
+    """From the whole body to the answer."""
+    max_batch: int = 4
+    """Pictures of different requests that are scored together."""
+    key: str | None = field(default=None, repr=False)
+    """Bearer key that `/v1` and `/metrics` ask for; none asked where it is None."""
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self) if f.name != "key"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0")
+        if self.max_files > self.queue_size:
+            raise ValueError(
+                f"max_files is {self.max_files}, over queue_size ({self.queue_size}): a full "
+                "request could never be taken"
+            )
+        if self.max_pixels < MIN_SIDE**2:
+            raise ValueError(f"max_pixels is {self.max_pixels}: give at least {MIN_SIDE**2}")
+        if self.key is not None and not self.key.strip():
+            raise ValueError(f"the key is empty: unset {KEY_VARIABLE}, or give it a value")
+
+
+def key_from_environment(environment: Mapping[str, str] | None = None) -> str | None:
+    """The bearer key in `DISTILDIRE_API_KEY`, or None where it is not set."""
+    return (os.environ if environment is None else environment).get(KEY_VARIABLE)

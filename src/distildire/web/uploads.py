@@ -1,0 +1,112 @@
+"""The body of a request as files, in memory and within limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from distildire.web.problems import Problem
+from distildire.web.settings import Settings
+
+FIELD = "file"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file of a request."""
+
+    name: str
+    """As the caller gave it; empty for a raw body."""
+    data: bytes
+
+
+async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
+    """The files of a request: multipart fields named `file`, or the raw body as one file.
+
+    Raises:
+        Problem: 400 malformed multipart, 408 too slow, 413 over a limit, 422 no file.
+    """
+    try:
+        async with asyncio.timeout(settings.read_seconds):
+            body = await _read_body(request, settings.max_body)
+    except TimeoutError:
+        raise Problem(
+            408,
+            f"the body did not arrive within {settings.read_seconds:g} seconds",
+            headers={"Connection": "close"},
+        ) from None
+    except ClientDisconnect:
+        raise Problem(400, "the caller left before the body was whole") from None
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        if not body:
+            raise Problem(422, "the body is empty: send a picture, or multipart fields `file`")
+        return [Upload("", body)]
+    uploads = await _read_multipart(request, body, settings)
+    if not uploads:
+        raise Problem(422, f"no file in the request: use the multipart field `{FIELD}`")
+    return uploads
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    def refuse() -> Problem:
+        return Problem(
+            413,
+            f"the body is over the limit of {limit / 2**20:.0f} MiB",
+            headers={"Connection": "close"},
+        )
+
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise refuse()
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise refuse()
+    return bytes(body)
+
+
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser writes files over 1 MB to disk; an upload is to stay in memory."""
+
+    spool_max_size = 2**40
+
+
+async def _read_multipart(request: Request, body: bytes, settings: Settings) -> list[Upload]:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    # One more than allowed, so that the excess is told from a malformed body.
+    parser = _InMemoryParser(
+        request.headers, stream(), max_files=settings.max_files + 1, max_fields=64  # type: ignore[arg-type]
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise _too_many(settings) from None
+        raise Problem(400, f"malformed multipart body: {error.message}") from None
+    # The parser under Starlette's lets decoding errors of hostile headers through.
+    except (KeyError, ValueError, LookupError, AssertionError) as error:
+        raise Problem(400, f"malformed multipart body: {type(error).__name__}") from None
+    files = [
+        value
+        for name, value in form.multi_items()
+        if name == FIELD and isinstance(value, UploadFile)
+    ]
+    if len(files) > settings.max_files:
+        raise _too_many(settings)
+    uploads = [Upload(file.filename or "", await file.read()) for file in files]
+    await form.close()
+    return uploads
+
+
+def _too_many(settings: Settings) -> Problem:
+    return Problem(413, f"over {settings.max_files} files in one request: split it")

@@ -1,0 +1,43 @@
+"""Videos among the uploads."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from distildire.detector import Detector, Verdict
+from distildire.web.uploads import Upload
+
+_PICTURE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis"})
+
+
+@cache
+def can_read_videos() -> bool:
+    """Whether the extra `video` is installed."""
+    return find_spec("av") is not None
+
+
+def is_video(data: bytes) -> bool:
+    """Tell the containers MP4, MOV, Matroska, WebM, AVI and MPEG-TS by their first bytes."""
+    if data[4:8] == b"ftyp":
+        return data[8:12] not in _PICTURE_BRANDS
+    if data[:4] == b"\x1aE\xdf\xa3" or (data[:4] == b"RIFF" and data[8:12] == b"AVI "):
+        return True
+    return len(data) > 188 and data[0] == 0x47 == data[188]
+
+
+def judge_upload(detector: Detector, upload: Upload, fpr: float) -> dict[str, Any]:
+    """The fields of a result, with the timeline where it could be scored."""
+    if not can_read_videos():
+        error = "a video: this service was installed without the extra distildire[video]"
+        sha256 = hashlib.sha256(upload.data).hexdigest()
+        return Verdict(
+            upload.name, sha256, None, None, None, detector.name, None, None, error
+        ).to_dict()
+    from distildire.video import judge_video
+
+    verdict = judge_video(detector, io.BytesIO(upload.data), fpr=fpr, name=upload.name)
+    return verdict.to_dict()

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import builtins
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from distildire import Detector
+from distildire.web.app import create_app
+from distildire.web.settings import Settings
+
+Client = Callable[..., TestClient]
+
+
+def assert_problem(response: Any, status: int, words: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert words in body["detail"]
+    assert body["type"]
+    assert body["title"]
+    return body
+
+
+def test_one_file_gets_what_the_detector_says(
+    client: TestClient, detector: Detector, fake_png: bytes
+) -> None:
+    response = client.post("/v1/detect", files={"file": ("a.png", fake_png)})
+    assert response.status_code == 200
+    (result,) = response.json()["results"]
+    expected = detector.predict([fake_png])[0].to_dict() | {"path": "a.png"}
+    assert result == expected
+    assert result["sha256"] == hashlib.sha256(fake_png).hexdigest()
+
+
+def test_many_files_keep_their_order(
+    client: TestClient, fake_png: bytes, real_png: bytes
+) -> None:
+    files = [("file", (f"{i}.png", (fake_png, real_png)[i % 2])) for i in range(10)]
+    results = client.post("/v1/detect", files=files).json()["results"]
+    assert [r["path"] for r in results] == [f"{i}.png" for i in range(10)]
+    assert [r["verdict"] for r in results] == ["fake", "real"] * 5
+
+
+def test_raw_body(client: TestClient, real_png: bytes) -> None:
+    response = client.post("/v1/detect", content=real_png, headers={"Content-Type": "image/png"})
+    assert response.json()["results"][0]["verdict"] == "real"
+
+
+def test_no_picture_is_a_problem(client: TestClient) -> None:
+    body = assert_problem(
+        client.post("/v1/detect", files={"file": ("a.txt", b"hello")}), 422, "not a picture"
+    )
+    assert body["results"][0]["path"] == "a.txt"
+    assert_problem(client.post("/v1/detect", content=b""), 422, "empty")
+    assert_problem(client.post("/v1/detect", content=b"hello"), 422, "not a picture")
+    assert_problem(client.post("/v1/detect", files={"other": ("a", b"x")}), 422, "`file`")
+
+
+def test_bad_files_among_good_ones_have_their_error(client: TestClient, real_png: bytes) -> None:
+    files = [("file", ("bad.jpg", b"\xff\xd8\xff")), ("file", ("good.png", real_png))]
+    response = client.post("/v1/detect", files=files)
+    assert response.status_code == 200
+    bad, good = response.json()["results"]
+    assert bad["error"]
+    assert bad["probability"] is None
+    assert good["error"] is None
+
+
+def test_malformed_multipart(client: TestClient) -> None:
+    kinds = {
+        "multipart/form-data": b"x",
+        "multipart/form-data; boundary=abc": b"--abc\r\nbroken",
+    }
+    for kind, body in kinds.items():
+        response = client.post("/v1/detect", content=body, headers={"Content-Type": kind})
+        assert response.status_code in {400, 422}
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("fpr", ["0", "-1", "0.6", "abc", "nan", "inf"])
+def test_error_budget_out_of_range(client: TestClient, real_png: bytes, fpr: str) -> None:
+    response = client.post(f"/v1/detect?fpr={fpr}", content=real_png)
+    assert_problem(response, 422, "fpr")
+
+
+def test_error_budget_moves_the_verdict(client: TestClient, detector: Detector) -> None:
+    tree = client.get("/v1/models").json()["models"][0]
+    bounds = {row["fpr"]: row for row in tree["thresholds"]}
+    low, high = detector.bundle.calibration.thresholds(0.05)  # type: ignore[union-attr]
+    assert bounds[0.05]["real_below_logit"] == low
+    assert bounds[0.05]["fake_above_logit"] == high
+    assert bounds[0.001]["fake_above"] > bounds[0.1]["fake_above"]
+
+
+def test_limits(client_with: Client, real_png: bytes) -> None:
+    small = client_with(max_body=1000, max_files=2)
+    assert_problem(small.post("/v1/detect", content=real_png), 413, "limit")
+    chunks = (b"x" * 400 for _ in range(10))
+    assert_problem(small.post("/v1/detect", content=chunks), 413, "limit")
+    many = [("file", ("a", b"x"))] * 3
+    assert_problem(small.post("/v1/detect", files=many), 413, "over 2 files")
+    narrow = client_with(max_pixels=32 * 32)
+    assert_problem(narrow.post("/v1/detect", content=real_png), 422, "too many pixels")
+
+
+def test_full_queue_says_when_to_return(client_with: Client, real_png: bytes) -> None:
+    client = client_with(max_files=2, queue_size=2)
+    batcher = client.app.state.service._batcher  # type: ignore[attr-defined]
+    with batcher._lock:
+        batcher._pending += 2
+    response = client.post("/v1/detect", content=real_png)
+    assert_problem(response, 429, "busy")
+    assert int(response.headers["retry-after"]) >= 1
+    with batcher._lock:
+        batcher._pending -= 2
+    assert client.post("/v1/detect", content=real_png).status_code == 200
+
+
+def test_places_are_given_back(client: TestClient, real_png: bytes) -> None:
+    for body in (real_png, b"junk", real_png[:200]):
+        client.post("/v1/detect", content=body)
+    assert client.get("/healthz").json()["pending"] == 0
+
+
+def test_key(client_with: Client, real_png: bytes) -> None:
+    client = client_with(key="s3cret-ß")
+    assert_problem(client.post("/v1/detect", content=real_png), 401, "needed")
+    for path in ("/v1/models", "/metrics"):
+        assert client.get(path).headers["www-authenticate"] == "Bearer"
+    wrong = {"Authorization": "Bearer nope"}
+    assert_problem(client.get("/v1/models", headers=wrong), 401, "wrong")
+    right = {"Authorization": "Bearer s3cret-ß".encode()}
+    assert client.get("/v1/models", headers=right).status_code == 200
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/").status_code == 200
+
+
+def test_uploads_never_touch_the_disk(
+    client: TestClient, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("something was written to disk")
+
+    monkeypatch.setattr(tempfile, "_mkstemp_inner", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    opened = builtins.open
+
+    def read_only(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        assert not set(mode) & set("wax+"), (file, mode)
+        return opened(file, mode, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", read_only)
+    padded = real_png + bytes(3 * 2**20)
+    response = client.post("/v1/detect", files=[("file", ("a.png", padded))])
+    assert response.status_code == 200, response.text
+
+
+def test_metrics(client: TestClient, real_png: bytes) -> None:
+    client.post("/v1/detect", content=real_png)
+    client.get("/nothing-here")
+    text = client.get("/metrics").text
+    assert 'distildire_files_total{verdict="real"} 1' in text
+    assert 'distildire_requests_total{path="/v1/detect",status="200"} 1' in text
+    assert 'distildire_requests_total{path="other",status="404"} 1' in text
+    assert "distildire_batch_size_count 1" in text
+    for line in text.splitlines():
+        assert line.startswith("#") or len(line.rsplit(" ", 1)) == 2
+
+
+def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:
+    assert_problem(client.get("/nothing"), 404, "Not Found")
+    assert_problem(client.get("/v1/detect"), 405, "Not Allowed")
+
+
+def test_record_has_the_same_bytes_twice(client: TestClient, real_png: bytes) -> None:
+    first, second = (
+        client.post("/v1/record", files={"file": ("a.png", real_png)}) for _ in range(2)
+    )
+    assert first.content == second.content
+    assert first.json()["result"]["verdict"] == "real"
+    html = client.post("/v1/record?format=html", files={"file": ("a.png", real_png)})
+    assert html.headers["content-type"].startswith("text/html")
+    assert "attachment" in html.headers["content-disposition"]
+
+
+def test_explain(client: TestClient, real_png: bytes) -> None:
+    tree = client.post("/v1/explain", files={"file": ("a.png", real_png)}).json()
+    assert tree["noise"].startswith("data:image/png;base64,")
+    assert tree["record"]["input"]["name"] == "a.png"
+    assert_problem(client.post("/v1/explain", content=b"junk"), 422, "not a picture")
+    two = [("file", ("a.png", real_png))] * 2
+    assert_problem(client.post("/v1/explain", files=two), 422, "send one")
+
+
+def test_slow_body_is_cut_off(detector: Detector) -> None:
+    import asyncio
+
+    app = create_app(detector, Settings(read_seconds=0.05))
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(5)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/detect", "raw_path": b"/v1/detect",
+        "query_string": b"", "headers": [], "http_version": "1.1", "scheme": "http",
+        "server": ("localhost", 80), "client": ("localhost", 1), "root_path": "",
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 408
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="max_body"):
+        Settings(max_body=0)
+    with pytest.raises(ValueError, match="queue_size"):
+        Settings(max_files=300)
+    with pytest.raises(ValueError, match="DISTILDIRE_API_KEY"):
+        Settings(key=" ")
+
+
+def test_page_is_small_and_needs_nothing_else(client: TestClient) -> None:
+    static = Path(create_app.__globals__["STATIC"])
+    files = [path for path in static.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 300_000
+    for path in files:
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        assert "//cdn" not in text
+        assert 'src="http' not in text
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_a_text_field_is_no_file(client: TestClient) -> None:
+    response = client.post("/v1/detect", files={"other": (None, "x"), "file": (None, "text")})
+    assert_problem(response, 422, "no file")
