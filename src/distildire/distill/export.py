@@ -27,8 +27,8 @@ class DetectorGraph(nn.Module):
         super().__init__()
         self.source, self.student = source, student
 
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [N, S, S, 3] -> logit [N], cam [N, h, w].
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """uint8 [N, S, S, 3] -> logit [N], cam [N, h, w], eps0 [N, 3, S, S].
 
         `cam` is the linear unit applied at each place of the map. Its mean is the logit
         (the pool and the unit are both linear), so that it shows exactly where the logit
@@ -39,7 +39,7 @@ class DetectorGraph(nn.Module):
         feature_map = self.student.forward_map(x0, eps0)
         weight = self.student.head.weight[:, :, None, None]
         cam = nn.functional.conv2d(feature_map, weight, self.student.head.bias)[:, 0]
-        return cam.mean(dim=(1, 2)), cam
+        return cam.mean(dim=(1, 2)), cam, eps0
 
 
 def load_checkpoint(path: Path) -> tuple[Student, TrainConfig, dict[str, Any]]:
@@ -135,8 +135,8 @@ def _write_onnx(graph: nn.Module, example: Tensor, path: Path, *, half: bool) ->
         (example,),
         str(path),
         input_names=["rgb"],
-        output_names=["logit", "cam"],
-        dynamic_axes={"rgb": {0: "N"}, "logit": {0: "N"}, "cam": {0: "N"}},
+        output_names=["logit", "cam", "eps0"],
+        dynamic_axes={name: {0: "N"} for name in ("rgb", "logit", "cam", "eps0")},
         opset_version=17,
         dynamo=False,
     )

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from distildire.calibration import Calibration, calibrate
+
+
+def two_normals(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose log-odds are known: N(-1, 1) against N(1, 1) gives log-odds 2x."""
+    rng = np.random.default_rng(seed)
+    logits = np.concatenate([rng.normal(-1, 1, n), rng.normal(1, 1, n)])
+    return logits, np.repeat([False, True], n)
+
+
+def test_probability_is_the_true_posterior() -> None:
+    logits, fake = two_normals()
+    found = calibrate(logits, fake, "abc")
+    x = np.linspace(-3, 3, 13)
+    assert np.abs(found.probability(x) - 1 / (1 + np.exp(-2 * x))).max() < 0.03
+
+
+def test_shares_of_the_classes_do_not_matter() -> None:
+    logits, fake = two_normals()
+    keep = ~fake | (np.arange(len(fake)) % 10 == 0)
+    few = calibrate(logits[keep], fake[keep], "abc")
+    assert few.probability(0.0) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.05, 0.1])
+def test_budget_holds_on_both_sides(budget: float) -> None:
+    logits, fake = two_normals()
+    found = calibrate(logits, fake, "abc", points=2001)
+    called = np.array([found.verdict(v, budget) for v in logits])
+    assert np.mean(called[~fake] == "fake") <= budget + 5e-4
+    assert np.mean(called[fake] == "real") <= budget + 5e-4
+    assert np.mean(called[~fake] == "fake") > budget / 2
+    below, above = found.thresholds(budget)
+    assert below < above
+    assert found.verdict((below + above) / 2, budget) == "unsure"
+
+
+def test_thresholds_of_separated_classes_do_not_cross() -> None:
+    logits, fake = two_normals(200)
+    found = calibrate(logits + np.where(fake, 50.0, -50.0), fake, "abc")
+    below, above = found.thresholds(0.01)
+    assert below == above
+    assert found.verdict(60.0, 0.01) == "fake"
+    assert found.verdict(-60.0, 0.01) == "real"
+
+
+def test_survives_json() -> None:
+    found = calibrate(*two_normals(100), "abc", data="two normals")
+    assert Calibration.from_dict(found.to_dict()) == found
+
+
+def test_refusals() -> None:
+    logits, fake = two_normals(100)
+    with pytest.raises(ValueError, match="at least 50"):
+        calibrate(logits[:120], fake[:120], "abc")
+    with pytest.raises(ValueError, match="not finite"):
+        calibrate(np.where(np.arange(200) == 3, np.nan, logits), fake, "abc")
+    with pytest.raises(ValueError, match="swapped"):
+        calibrate(-logits, fake, "abc")
+    for budget in (0.0, -0.1, 0.6):
+        with pytest.raises(ValueError, match="fpr"):
+            calibrate(logits, fake, "abc").thresholds(budget)

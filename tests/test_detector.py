@@ -1,0 +1,109 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import standin
+from PIL import Image
+
+from distildire import Detector
+from distildire.bundle import BundleError, load_bundle
+
+
+def test_logit_is_the_mean_over_crops(detector: Detector, busy: np.ndarray) -> None:
+    crops = detector.bundle.preprocessing(busy)
+    assert detector.logit(busy) == pytest.approx(standin.expected_logit(crops).mean(), abs=1e-3)
+
+
+def test_verdicts_keep_order_and_name_errors(
+    detector: Detector, flat: np.ndarray, busy: np.ndarray, tmp_path: Path
+) -> None:
+    good = tmp_path / "Überwachung im März.png"
+    Image.fromarray(busy).save(good)
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    items = [good, flat, tmp_path / "empty.jpg", good.read_bytes(), Image.fromarray(flat), 3]
+    verdicts = detector.predict(items)  # type: ignore[arg-type]
+    assert [v.verdict for v in verdicts] == ["real", "fake", None, "real", "fake", None]
+    assert verdicts[0].path == str(good)
+    assert verdicts[0].sha256 == hashlib.sha256(good.read_bytes()).hexdigest()
+    assert verdicts[3].sha256 == verdicts[0].sha256
+    assert (verdicts[1].width, verdicts[1].height) == (flat.shape[1], flat.shape[0])
+    assert "empty" in (verdicts[2].error or "")
+    assert "cannot decode a int" in (verdicts[5].error or "")
+    assert verdicts[2].probability is verdicts[2].logit is verdicts[2].width is None
+    assert list(verdicts[0].to_dict()) == [
+        "path", "sha256", "probability", "logit", "verdict", "model", "width", "height", "error",
+    ]  # fmt: skip
+
+
+def test_batching_changes_nothing(detector: Detector) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [
+        rng.integers(0, high, (180, 200 + i, 3), dtype=np.uint8)
+        for i, high in enumerate(range(5, 60, 5))
+    ]
+    together = [v.logit for v in detector.predict(pictures)]
+    alone = [detector.logit(p) for p in pictures]
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_one_item_needs_no_list(detector: Detector, flat: np.ndarray) -> None:
+    assert len(detector.predict(flat)) == 1
+    assert len(detector.predict("absent.jpg")) == 1
+
+
+def test_budget_moves_the_verdict(detector: Detector) -> None:
+    below, above = detector.bundle.calibration.thresholds(0.01)  # type: ignore[union-attr]
+    middle = (below + above) / 2
+    assert detector.verdict_of(middle)[1] == "unsure"
+    assert detector.verdict_of(above + 0.01)[1] == "fake"
+    assert detector.verdict_of(below - 0.01)[1] == "real"
+    assert detector.verdict_of(above - 0.2, fpr=0.4)[1] == "fake"
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle, tmp_path / "copy"))
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "bundle.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such model"):
+        load_bundle("no-such-model")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(BundleError, match=r"bundle\.json is missing"):
+        load_bundle(tmp_path / "bare")
+    calibration = json.loads((copy / "bundle.json").read_text())["calibration"]
+    edit(copy, calibration={**calibration, "weights_sha256": "0" * 64})
+    with pytest.raises(BundleError, match="other weights"):
+        load_bundle(copy)
+    edit(copy, calibration=None)
+    with pytest.raises(BundleError, match="not calibrated"):
+        Detector(copy)
+    edit(copy, format=99)
+    with pytest.raises(BundleError, match="newer"):
+        load_bundle(copy)
+    edit(copy, format=1, preprocessing={"crop": 160, "colour": "sepia"})
+    with pytest.raises(BundleError, match="damaged"):
+        load_bundle(copy)
+    (copy / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match="can't be read"):
+        load_bundle(copy)
+
+
+def test_changed_weights_are_noticed(copy: Path) -> None:
+    graph = copy / "model.onnx"
+    data = bytearray(graph.read_bytes())
+    data[-3] ^= 1
+    graph.write_bytes(data)
+    with pytest.raises(BundleError, match="hash differs"):
+        load_bundle(copy)
+    graph.unlink()
+    with pytest.raises(BundleError, match=r"model\.onnx is missing"):
+        load_bundle(copy)
