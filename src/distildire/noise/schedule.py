@@ -28,13 +28,17 @@ def linear_alpha_bar(steps: int = STEPS, start: float = 1e-4, end: float = 0.02)
 
 
 def predict_x0(x_t: Tensor, eps: Tensor, alpha_bar_t: float) -> Tensor:
-    """x0_hat = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t), not clipped."""
-    return (x_t - (1.0 - alpha_bar_t) ** 0.5 * eps) / alpha_bar_t**0.5
+    """x0_hat = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t), not clipped.
+
+    Multiplied out in the order that guided-diffusion rounds in: in float32, forty passes of
+    a network enlarge a difference of one rounding to 1e-3.
+    """
+    return (1.0 / alpha_bar_t) ** 0.5 * x_t - (1.0 / alpha_bar_t - 1.0) ** 0.5 * eps
 
 
 def rederive_eps(x_t: Tensor, x0_hat: Tensor, alpha_bar_t: float) -> Tensor:
     """The noise that leads from `x0_hat` to `x_t`: the inverse of `predict_x0`."""
-    return (x_t / alpha_bar_t**0.5 - x0_hat) / (1.0 / alpha_bar_t - 1.0) ** 0.5
+    return ((1.0 / alpha_bar_t) ** 0.5 * x_t - x0_hat) / (1.0 / alpha_bar_t - 1.0) ** 0.5
 
 
 def first_step_noise(eps: Tensor, x0: Tensor, alpha_bar_0: float, *, clip: bool = True) -> Tensor:
@@ -74,7 +78,9 @@ def ddim_step(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_to: float)
     """
     x0_hat = predict_x0(x_t, eps, alpha_bar_t).clamp(-1.0, 1.0)
     eps = rederive_eps(x_t, x0_hat, alpha_bar_t)
-    return alpha_bar_to**0.5 * x0_hat + (1.0 - alpha_bar_to) ** 0.5 * eps
+    # The reference takes this level's roots in the pictures' own precision.
+    level = torch.tensor(alpha_bar_to, dtype=x_t.dtype)
+    return x0_hat * level.sqrt() + (1.0 - level).sqrt() * eps
 
 
 def invert(
