@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_adm import reference, seeded_pictures
 
 from distildire.noise import NoiseSource, load_noise_source
 from distildire.noise.schedule import quantise_dire
-
-from .small_adm import reference, seeded_pictures
 
 PICTURES = {"adm": (32, 111), "plain": (32, 112)}
 

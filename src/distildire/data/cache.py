@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -179,6 +180,28 @@ class NoiseCache:
                     left.unlink()
             except FileNotFoundError:
                 continue  # another run's sweep was faster
+
+
+def open_dire(folder: str | Path, steps: int = 20) -> Callable[[str], RGB]:
+    """A reader of DIRE maps: picture's path -> uint8 [H, W, 3] of its first crop.
+
+    The reader is picklable, for data-loading workers.
+
+    Raises:
+        CacheError: no cache there, or one of several settings; the reader: no DIRE of that
+            picture as it is now.
+    """
+    return partial(_read_dire, NoiseCache(folder), steps)
+
+
+def _read_dire(cache: NoiseCache, steps: int, path: str) -> RGB:
+    crops = cache.dire(path, steps)
+    if crops is None:
+        raise CacheError(
+            f"{path}: no DIRE of it in {cache.root}, or the picture has changed since; run "
+            "`distildire noise --dire` again"
+        )
+    return np.ascontiguousarray(crops[0].transpose(1, 2, 0))
 
 
 def cache_settings(source: NoiseSource, prepare: Prepare) -> dict[str, Any]:

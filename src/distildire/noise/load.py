@@ -28,7 +28,7 @@ def load_noise_source(
     *,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
-    compile: bool = False,  # noqa: A002 - torch's own name for it
+    compile: bool = False,
 ) -> NoiseSource:
     """Load a noise source.
 
@@ -132,7 +132,9 @@ def _open_diffusers(folder: Path) -> tuple[nn.Module, Tensor, dict[str, Any]]:
         if report.get(kind)
     }
     if wrong:
-        listed = "; ".join(f"{kind}: {', '.join(map(str, keys[:4]))}" for kind, keys in wrong.items())
+        listed = "; ".join(
+            f"{kind}: {', '.join(map(str, list(keys)[:4]))}" for kind, keys in wrong.items()
+        )
         raise WeightsError(f"{home}: the weights don't fit config.json ({listed})")
     alpha_bar, prediction = _schedule(folder, home)
     size = config.get("sample_size")

@@ -54,6 +54,7 @@ class NoiseSource(nn.Module):
         self.register_buffer("alpha_bar", alpha_bar.double(), persistent=False)
         # On the CPU for good: reading it at each step must not wait for an accelerator.
         self._levels = alpha_bar.double().cpu()
+        self._first_level = float(self._levels[0])
         self.name = name
         self.dtype = dtype
         self.multiple = multiple
@@ -76,7 +77,7 @@ class NoiseSource(nn.Module):
         """
         x0 = self._checked(x0)
         t = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
-        return first_step_noise(self.predict(x0, t), x0, float(self._levels[0]), clip=self.clip)
+        return first_step_noise(self.predict(x0, t), x0, self._first_level, clip=self.clip)
 
     @torch.no_grad()
     def reconstruct(
@@ -132,6 +133,8 @@ class NoiseSource(nn.Module):
                 f"{self.multiple} for {self.name!r}"
             )
         x0 = x0.float()
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return x0  # a graph can't branch on values
         low, high = x0.aminmax() if x0.numel() else (x0.new_zeros(()), x0.new_zeros(()))
         # Written so that NaN, which compares false to everything, is caught too.
         if not (float(low) >= -1.001 and float(high) <= 1.001):
