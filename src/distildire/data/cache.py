@@ -41,8 +41,8 @@ STALE_SECONDS = 3600
 """Temporary files older than this were left by a killed run."""
 
 
-class CacheError(OSError):
-    """The cache can't be written; the message says what to do."""
+class CacheError(ValueError):
+    """A cache that can't be read or written; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -282,8 +282,6 @@ def fill_cache(
         except ImageError as error:
             report.failed.append((path, str(error)))
         except OSError as error:
-            if isinstance(error, CacheError):
-                raise
             report.failed.append((path, f"cannot be read: {error.strerror or error}"))
         if progress is not None:
             progress(report.done, len(files))
