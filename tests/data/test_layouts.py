@@ -188,8 +188,8 @@ def test_explicit_folders(tmp_path: Path) -> None:
     assert list(table["generator"]) == ["", "flux", "flux"]
     with pytest.raises(LayoutError, match="holds the other"):
         read_pairs(tmp_path, tmp_path / "theirs")
+    (tmp_path / "none").mkdir()
     with pytest.raises(LayoutError, match="no pictures"):
-        (tmp_path / "none").mkdir()
         read_pairs(tmp_path / "mine", tmp_path / "none")
 
 
