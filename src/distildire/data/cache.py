@@ -307,7 +307,7 @@ def _compute(group: _Waiting, source: NoiseSource, cache: NoiseCache, steps: int
 
     stacked = np.concatenate([crops for crops, _ in group.values()])
     pixels = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
-    x0 = pixels.to(source.alpha_bar.device).float() / 127.5 - 1.0
+    x0 = pixels.to(source.device).float() / 127.5 - 1.0
     _, missing = next(iter(group.values()))
     crops_each = len(stacked) // len(group)
     for kind in missing:

@@ -119,7 +119,7 @@ def _open_diffusers(folder: Path) -> tuple[nn.Module, Tensor, dict[str, Any]]:
     _check_diffusers(config, folder)
     try:
         unet, report = UNet2DModel.from_pretrained(
-            home, torch_dtype="auto", local_files_only=True, output_loading_info=True
+            home, torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
     # diffusers raises OSError, ValueError, RuntimeError and safetensors' own type on files
     # that are missing, cut short or of another shape.
@@ -203,11 +203,12 @@ class _ToEps(nn.Module):
             raise WeightsError(f"unknown prediction_type {prediction!r} in the scheduler's config")
         self.network = network
         self.prediction = prediction
-        self.register_buffer("levels", alpha_bar.float(), persistent=False)
+        # No buffer: it must stay float32 where the network is in half precision.
+        self.levels = alpha_bar.float()
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         out: Tensor = self.network(x_t, t)
-        level = self.levels.float()[t][:, None, None, None]  # type: ignore[operator]
+        level = self.levels.to(t.device)[t][:, None, None, None]
         if self.prediction == "v_prediction":
             return level.sqrt() * out + (1.0 - level).sqrt() * x_t
         return (x_t - level.sqrt() * out) / (1.0 - level).sqrt()

@@ -51,10 +51,10 @@ class NoiseSource(nn.Module):
         """
         super().__init__()
         self.network = network.to(dtype).eval().requires_grad_(False)
-        self.register_buffer("alpha_bar", alpha_bar.double(), persistent=False)
-        # On the CPU for good: reading it at each step must not wait for an accelerator.
-        self._levels = alpha_bar.double().cpu()
-        self._first_level = float(self._levels[0])
+        # No buffer, on the CPU for good: reading a level must not wait for an accelerator, and
+        # some have no float64.
+        self.alpha_bar = alpha_bar.double().cpu()
+        self._first_level = float(self.alpha_bar[0])
         self.name = name
         self.dtype = dtype
         self.multiple = multiple
@@ -99,8 +99,8 @@ class NoiseSource(nn.Module):
         x0 = self._checked(x0)
         down = None if progress is None else lambda done, _: progress(done, 2 * steps)
         up = None if progress is None else lambda done, _: progress(steps + done, 2 * steps)
-        latent = invert(self.predict, x0, self._levels, steps, down)
-        return latent, sample(self.predict, latent, self._levels, steps, up)
+        latent = invert(self.predict, x0, self.alpha_bar, steps, down)
+        return latent, sample(self.predict, latent, self.alpha_bar, steps, up)
 
     def dire(self, x0: Tensor, steps: int = 20, progress: Progress | None = None) -> Tensor:
         """DIRE of x0 [B, 3, H, W] in [-1, 1]: [B, 3, H, W] in [0, 1], in steps of 1 / 255.
@@ -111,6 +111,11 @@ class NoiseSource(nn.Module):
         return quantise_dire(x0.float(), x0_reconstructed).float() / 255.0
 
     @property
+    def device(self) -> torch.device:
+        """Where the network sits; pictures must be there too."""
+        return next(self.network.parameters()).device
+
+    @property
     def weights_hash(self) -> str:
         """SHA-256 of the weights as loaded (in their precision), with the schedule."""
         if self._hash is None:
@@ -119,7 +124,7 @@ class NoiseSource(nn.Module):
                 name.removeprefix("_orig_mod."): tensor
                 for name, tensor in self.network.state_dict().items()
             }
-            self._hash = weights_hash({**state, "alpha_bar": self._levels})
+            self._hash = weights_hash({**state, "alpha_bar": self.alpha_bar})
         return self._hash
 
     def _checked(self, x0: Tensor) -> Tensor:
