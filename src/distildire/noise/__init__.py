@@ -1,29 +1,28 @@
-"""Noise sources: networks that give the first-step noise of an image."""
+"""Noise sources: networks that give the first-step noise of an image.
+
+>>> from distildire.noise import load_noise_source
+>>> eps0 = load_noise_source("nano").eps0(x0)  # x0 [B, 3, H, W] in [-1, 1]
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["NoiseSource", "load_noise_source"]
+
+if TYPE_CHECKING:
+    from distildire.noise.load import load_noise_source
+    from distildire.noise.source import NoiseSource
 
 
-def load_noise_source(name: str, *, device: Any = "cpu", **options: Any) -> Any:
-    """Temporary seam."""
-    from distildire.noise.nano import load_nano
+def __getattr__(name: str) -> Any:
+    """Import torch on first use, so that `import distildire.noise` stays cheap."""
+    if name == "NoiseSource":
+        from distildire.noise import source
 
-    return load_nano_source(*load_nano(), device)
+        return source.NoiseSource
+    if name == "load_noise_source":
+        from distildire.noise import load
 
-
-def load_nano_source(network: Any, alpha_bar: Any, device: Any) -> Any:
-    import torch
-
-    from distildire.noise.schedule import first_step_noise
-
-    class Source(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def eps0(self, x0: Any) -> Any:
-            t = torch.zeros(len(x0), dtype=torch.long, device=x0.device)
-            return first_step_noise(self.network(x0, t), x0, float(alpha_bar[0]))
-
-    return Source().to(device).requires_grad_(False)
+        return load.load_noise_source
+    raise AttributeError(f"module 'distildire.noise' has no attribute {name!r}")

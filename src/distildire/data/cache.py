@@ -1,0 +1,351 @@
+"""eps0 and DIRE on disk: computed once for each picture's content, exact, safe to interrupt.
+
+A cache is a folder. Each combination of weights, precision and preprocessing has its own
+subfolder, named by their hash, with a `settings.json`; in it an array a picture, named by
+the SHA-256 of the picture's file: `<hash>.eps0.npy` (float32 [crops, 3, H, W]) and
+`<hash>.dire20.npy` (uint8, same shape; 20 is the number of DDIM steps). Arrays appear whole
+or not at all, so that any number of workers may read and write at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distildire.images import RGB, ImageError, decode_bytes, resize
+
+if TYPE_CHECKING:
+    from distildire.noise.source import NoiseSource
+
+log = logging.getLogger(__name__)
+
+Prepare: TypeAlias = Callable[[RGB], NDArray[np.uint8]]
+"""RGB [H, W, 3] -> uint8 [crops, h, w, 3]; its `repr` names it, so a frozen dataclass."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""(pictures done, pictures in all)."""
+
+STALE_SECONDS = 3600
+"""Temporary files older than this were left by a killed run."""
+
+
+class CacheError(ValueError):
+    """A cache that can't be read or written; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ResizeCrop:
+    """The paper's preprocessing: short side to `size`, then the central square."""
+
+    size: int = 256
+
+    def __call__(self, rgb: RGB) -> NDArray[np.uint8]:
+        """RGB [H, W, 3] -> uint8 [1, size, size, 3]."""
+        height, width = rgb.shape[:2]
+        if min(height, width) != self.size:
+            scale = self.size / min(height, width)
+            rgb = resize(
+                rgb, max(self.size, round(width * scale)), max(self.size, round(height * scale))
+            )
+        return _centre(rgb, self.size, self.size)[None]
+
+
+@dataclass(frozen=True)
+class NativeSize:
+    """No resampling: the central part whose sides are multiples of what the network needs."""
+
+    multiple: int = 1
+
+    def __call__(self, rgb: RGB) -> NDArray[np.uint8]:
+        """RGB [H, W, 3] -> uint8 [1, h, w, 3], h and w the largest multiples that fit."""
+        height, width = (side - side % self.multiple for side in rgb.shape[:2])
+        if not height or not width:
+            raise ImageError(
+                f"too small: {rgb.shape[1]} x {rgb.shape[0]} pixels, the network needs at least "
+                f"{self.multiple} a side"
+            )
+        return _centre(rgb, height, width)[None]
+
+
+def _centre(rgb: RGB, height: int, width: int) -> RGB:
+    top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
+    return rgb[top : top + height, left : left + width]
+
+
+def default_preparation(source: NoiseSource) -> Prepare:
+    """The size the network was trained on where known, else the picture's own."""
+    if source.image_size:
+        return ResizeCrop(source.image_size)
+    return NativeSize(source.multiple)
+
+
+@dataclass
+class CacheReport:
+    """What a run of `fill_cache` did, in pictures."""
+
+    computed: int = 0
+    present: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """(path, reason) of pictures that can't be read."""
+
+    @property
+    def done(self) -> int:
+        """Pictures dealt with."""
+        return self.computed + self.present + len(self.failed)
+
+
+class NoiseCache:
+    """The arrays of one setting; cheap to make, and picklable for data-loading workers."""
+
+    def __init__(self, folder: str | Path, settings: dict[str, Any] | None = None) -> None:
+        """Open a cache.
+
+        Args:
+            folder: the cache folder.
+            settings: as `cache_settings` gives; by default those of the only subfolder.
+
+        Raises:
+            CacheError: nothing cached there, or several settings and none chosen.
+        """
+        self.root = Path(folder)
+        if settings is None:
+            settings = _only_settings(self.root)
+        self.settings = settings
+        self.folder = self.root / settings_hash(settings)[:16]
+
+    def place(self, sha256: str, kind: str) -> Path:
+        """Where the array of a picture lies; `kind` is "eps0" or "dire<steps>"."""
+        return self.folder / sha256[:2] / f"{sha256}.{kind}.npy"
+
+    def has(self, sha256: str, kind: str) -> bool:
+        """Whether the array is there and whole."""
+        return self._open(sha256, kind) is not None
+
+    def eps0(self, path: str | Path) -> NDArray[np.float32] | None:
+        """eps0 float32 [crops, 3, H, W] of the picture as it is on disk now; None if absent."""
+        return self._open(_file_hash(Path(path).read_bytes()), "eps0")
+
+    def dire(self, path: str | Path, steps: int = 20) -> NDArray[np.uint8] | None:
+        """DIRE uint8 [crops, 3, H, W] (255 stands for a difference of 2); None if absent."""
+        return self._open(_file_hash(Path(path).read_bytes()), f"dire{steps}")
+
+    def _open(self, sha256: str, kind: str) -> NDArray[Any] | None:
+        # Opening as a map checks the header against the file's size: an array that a full
+        # disk or a crash of the machine cut short counts as absent.
+        try:
+            array: NDArray[Any] = np.load(self.place(sha256, kind), mmap_mode="r")
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+        return array
+
+    def write(self, sha256: str, kind: str, array: NDArray[Any]) -> None:
+        """Write an array whole or not at all.
+
+        Raises:
+            CacheError: full disk, or a folder that can't be written.
+        """
+        place = self.place(sha256, kind)
+        temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.save(file, array)
+            temporary.replace(place)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _cannot_write(self.root, array.nbytes, error) from error
+
+    def start(self) -> None:
+        """Record the settings, and sweep up what a killed run left half written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write_json(self.folder / "settings.json", self.settings)
+        except OSError as error:
+            raise _cannot_write(self.root, 4096, error) from error
+        for left in self.folder.glob("??/.*.tmp"):
+            try:
+                if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                    left.unlink()
+            except FileNotFoundError:
+                continue  # another run's sweep was faster
+
+
+def open_dire(folder: str | Path, steps: int = 20) -> Callable[[str], RGB]:
+    """A reader of DIRE maps: picture's path -> uint8 [H, W, 3] of its first crop.
+
+    The reader is picklable, for data-loading workers.
+
+    Raises:
+        CacheError: no cache there, or one of several settings; the reader: no DIRE of that
+            picture as it is now.
+    """
+    return partial(_read_dire, NoiseCache(folder), steps)
+
+
+def _read_dire(cache: NoiseCache, steps: int, path: str) -> RGB:
+    crops = cache.dire(path, steps)
+    if crops is None:
+        raise CacheError(
+            f"{path}: no DIRE of it in {cache.root}, or the picture has changed since; run "
+            "`distildire noise --dire` again"
+        )
+    return np.ascontiguousarray(crops[0].transpose(1, 2, 0))
+
+
+def cache_settings(source: NoiseSource, prepare: Prepare) -> dict[str, Any]:
+    """What the arrays depend on beside the picture: weights, precision, preprocessing."""
+    return {
+        "source": source.name,
+        "weights_sha256": source.weights_hash,
+        "dtype": str(source.dtype).removeprefix("torch."),
+        "clip": source.clip,
+        "preprocessing": repr(prepare),
+    }
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """SHA-256 of the settings; the source's name is for people and doesn't count."""
+    keyed = {key: value for key, value in settings.items() if key != "source"}
+    return hashlib.sha256(json.dumps(keyed, sort_keys=True).encode()).hexdigest()
+
+
+def fill_cache(
+    paths: Iterable[str | Path],
+    source: NoiseSource,
+    folder: str | Path,
+    *,
+    dire: bool = False,
+    steps: int = 20,
+    prepare: Prepare | None = None,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> CacheReport:
+    """Compute eps0, and DIRE if asked, of every picture that has none in the cache yet.
+
+    Every file is hashed anew, so that a changed picture is recomputed. At most `batch_size`
+    pictures are in memory; those of equal size go through the network together.
+
+    Args:
+        paths: the pictures.
+        source: the network; on whatever device it sits.
+        folder: the cache.
+        dire: also compute DIRE, at 2 x `steps` passes a picture.
+        steps: DDIM steps each way.
+        prepare: preprocessing, by default `default_preparation(source)`.
+        batch_size: pictures a pass.
+        progress: hears of the pictures done.
+
+    Raises:
+        CacheError: full or unwritable disk. What was written stays, and a new run goes on.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: give at least 1")
+    prepare = prepare or default_preparation(source)
+    cache = NoiseCache(folder, cache_settings(source, prepare))
+    cache.start()
+    kinds = ["eps0", f"dire{steps}"] if dire else ["eps0"]
+    files = list(dict.fromkeys(str(path) for path in paths))
+    report = CacheReport()
+    waiting: dict[str, tuple[NDArray[np.uint8], list[str]]] = {}
+
+    def flush() -> None:
+        for group in _of_equal_shape(waiting):
+            _compute(group, source, cache, steps)
+        report.computed += len(waiting)
+        waiting.clear()
+        if progress is not None:
+            progress(report.done, len(files))
+
+    for path in files:
+        try:
+            data = Path(path).read_bytes()
+            sha256 = _file_hash(data)
+            missing = [kind for kind in kinds if not cache.has(sha256, kind)]
+            if missing and sha256 not in waiting:
+                waiting[sha256] = (prepare(decode_bytes(data)), missing)
+                if len(waiting) == batch_size:
+                    flush()
+                continue
+            report.present += 1
+        except ImageError as error:
+            report.failed.append((path, str(error)))
+        except OSError as error:
+            report.failed.append((path, f"cannot be read: {error.strerror or error}"))
+        if progress is not None:
+            progress(report.done, len(files))
+    flush()
+    for path, reason in report.failed:
+        log.warning("%s: %s", path, reason)
+    return report
+
+
+_Waiting: TypeAlias = dict[str, tuple[NDArray[np.uint8], list[str]]]
+
+
+def _of_equal_shape(waiting: _Waiting) -> Iterator[_Waiting]:
+    groups: dict[tuple[Any, ...], _Waiting] = {}
+    for sha256, (crops, missing) in waiting.items():
+        groups.setdefault((crops.shape, tuple(missing)), {})[sha256] = (crops, missing)
+    yield from groups.values()
+
+
+def _compute(group: _Waiting, source: NoiseSource, cache: NoiseCache, steps: int) -> None:
+    """Run one group of pictures of equal shape, and write what each is missing."""
+    import torch
+
+    stacked = np.concatenate([crops for crops, _ in group.values()])
+    pixels = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
+    x0 = pixels.to(source.device).float() / 127.5 - 1.0
+    _, missing = next(iter(group.values()))
+    crops_each = len(stacked) // len(group)
+    for kind in missing:
+        if kind == "eps0":
+            array = source.eps0(x0).cpu().numpy()
+        else:
+            array = (source.dire(x0, steps) * 255.0).round().to(torch.uint8).cpu().numpy()
+        for i, sha256 in enumerate(group):
+            cache.write(sha256, kind, array[i * crops_each : (i + 1) * crops_each])
+
+
+def _only_settings(root: Path) -> dict[str, Any]:
+    found = sorted(root.glob("*/settings.json"))
+    if not found:
+        raise CacheError(f"{root}: no noise cache; fill one with `distildire noise`")
+    if len(found) > 1:
+        raise CacheError(
+            f"{root}: holds {len(found)} settings ({', '.join(f.parent.name for f in found)}); "
+            "say which source and preprocessing is meant"
+        )
+    content: dict[str, Any] = json.loads(found[0].read_text())
+    return content
+
+
+def _cannot_write(root: Path, needed: int, error: OSError) -> CacheError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    reason = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
+    return CacheError(
+        f"{root}: {reason}; the next array needs {needed:,} bytes. What is cached stays: make "
+        "room and run the same command again"
+    )
+
+
+def _file_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_json(path: Path, content: object) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,123 @@
+"""Datasets that come as a list of files: ForensicHub's JSON and GRIP's CSV."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distildire.data.layouts import LISTS, LayoutError
+from distildire.data.manifest import FAKE, REAL, translate_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["path", "label", "split", "generator", "source"]
+
+
+def read_list(path: Path) -> pd.DataFrame:
+    """Read one list; the columns are those of `read_layout`.
+
+    ForensicHub: a JSON list of `{"path", "label"}`, 1 for generated. GRIP: a CSV with
+    `filename` and `typ`, "real" or the generator. Relative paths are relative to the list.
+
+    Raises:
+        LayoutError: unreadable, of another form, or none of its pictures is there.
+    """
+    import pandas as pd
+
+    rows = _forensichub(path) if path.suffix.lower() == ".json" else _grip(path)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    if table.empty:
+        raise LayoutError(f"{path}: an empty list")
+    table["label"] = translate_labels(table["label"], str(path))
+    table["path"] = [str(path.absolute().parent / name) for name in table["path"]]
+    there = table["path"].map(lambda name: Path(name).is_file())
+    if not there.any():
+        raise LayoutError(
+            f"{path}: none of its {len(table)} pictures is there, the first would be "
+            f"{table['path'].iloc[0]}; relative paths are relative to the list"
+        )
+    if not there.all():
+        log.warning("%s: %d of %d pictures are absent", path, (~there).sum(), len(table))
+    table = table[there].drop_duplicates("path").sort_values("path").reset_index(drop=True)
+    name = "ForensicHub" if path.suffix.lower() == ".json" else "GRIP"
+    table.attrs = {"layout": name, "left_out": int((~there).sum())}
+    return table
+
+
+def read_lists(folder: Path) -> pd.DataFrame | None:
+    """Read the ForensicHub and GRIP lists that lie directly in `folder`; None if there are none.
+
+    The name of a list (train.json) gives the split.
+    """
+    import pandas as pd
+
+    lists = [p for p in sorted(folder.glob("*.json")) if _is_forensichub(p)]
+    lists += [p for p in sorted(folder.glob("*.csv")) if _is_grip(p)]
+    if not lists:
+        return None
+    tables = [read_list(path) for path in lists]
+    table = pd.concat(tables).drop_duplicates("path").sort_values("path").reset_index(drop=True)
+    table.attrs = {
+        "layout": tables[0].attrs["layout"],
+        "left_out": sum(t.attrs["left_out"] for t in tables),
+    }
+    return table
+
+
+def _split_of(path: Path) -> str:
+    words = path.stem.lower().replace("-", "_").split("_")
+    names = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+    return next((names[word] for word in words if word in names), "")
+
+
+def _forensichub(path: Path) -> list[tuple[str, str, str, str, str]]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise LayoutError(f"{path}: not readable JSON: {error}") from error
+    if not _is_entries(entries):
+        raise LayoutError(f"{path}: not a list of datasets. Known: {'; '.join(LISTS)}")
+    return [(str(e["path"]), str(e["label"]), _split_of(path), "", "") for e in entries]
+
+
+def _is_entries(entries: Any) -> bool:
+    return isinstance(entries, list) and all(
+        isinstance(entry, dict) and {"path", "label"} <= set(entry) for entry in entries
+    )
+
+
+def _is_forensichub(path: Path) -> bool:
+    # Only the start is looked at: an annotation file of another kind may have gigabytes.
+    with path.open("rb") as file:
+        start = file.read(2000)
+    return start.lstrip().startswith(b"[") and b'"path"' in start and b'"label"' in start
+
+
+def _grip(path: Path) -> list[tuple[str, str, str, str, str]]:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise LayoutError(f"{path}: not a readable CSV: {error}") from error
+    if not {"filename", "typ"} <= set(table.columns):
+        raise LayoutError(
+            f"{path}: has the columns {', '.join(table.columns)}. Known: {'; '.join(LISTS)}"
+        )
+    rows = []
+    for name, kind in zip(table["filename"], table["typ"], strict=True):
+        real = kind.strip().lower() == REAL
+        source = Path(name).parent.as_posix()
+        rows.append((name, REAL if real else FAKE, "", "" if real else kind, source))
+    return rows
+
+
+def _is_grip(path: Path) -> bool:
+    with path.open("rb") as file:
+        header = file.readline(2000).decode("utf-8", "replace").strip().split(",")
+    return {"filename", "typ"} <= set(header)

@@ -1,0 +1,116 @@
+"""The two steps before training, as plain functions: a manifest, and the noise of its pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distildire.data.layouts import read_layout, read_pairs
+from distildire.data.manifest import ManifestError, read_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from distildire.data.cache import CacheReport, Progress
+
+
+def prepare(
+    dataset: str | Path | None,
+    out: str | Path,
+    *,
+    real: str | Path | None = None,
+    fake: str | Path | None = None,
+) -> pd.DataFrame:
+    """Write the manifest of a dataset in any known layout, or of a real and a fake folder.
+
+    Paths are relative to the manifest for pictures below its folder, else absolute.
+
+    Args:
+        dataset: folder or list; None if `real` and `fake` are given.
+        out: .parquet or .csv to write.
+        real: folder of real pictures.
+        fake: folder of fake ones.
+
+    Returns:
+        The table as written; `attrs["layout"]` names the layout.
+
+    Raises:
+        ManifestError: unknown layout, no pictures, or neither a dataset nor both folders.
+    """
+    out = Path(out)
+    if out.suffix not in {".parquet", ".csv"}:
+        raise ManifestError(f"{out}: the manifest's name must end in .parquet or .csv")
+    if real is not None and fake is not None and dataset is None:
+        table = read_pairs(real, fake)
+    elif dataset is not None and real is None and fake is None:
+        table = read_layout(dataset)
+    else:
+        raise ManifestError("give a dataset folder, or both a folder of real and one of fake ones")
+    root = out.absolute().parent
+    table["path"] = [_relative(Path(path), root) for path in table["path"]]
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{os.getpid()}.{out.name}")
+    try:
+        if out.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return table
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def noise(
+    manifest: str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    dire: bool = False,
+    steps: int = 20,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    compile: bool = False,
+    batch_size: int = 8,
+    split: str = "",
+    progress: Progress | None = None,
+) -> CacheReport:
+    """Fill a cache with eps0, and DIRE if asked, of a manifest's pictures; resumable.
+
+    `out`/noise.json sums up the run. See `fill_cache` and `load_noise_source`.
+
+    Raises:
+        ValueError: unusable manifest or source, DIRE asked of nano, or a full disk.
+    """
+    from distildire.data.cache import cache_settings, default_preparation, fill_cache
+    from distildire.noise import load_noise_source
+
+    table = read_manifest(manifest)
+    if split:
+        table = table[table["split"] == split]
+    network = load_noise_source(source, device=device, dtype=dtype, compile=compile)
+    if dire and network.first_step_only:
+        raise ValueError(
+            f"the noise source {network.name!r} knows the first diffusion step alone and has no "
+            "DIRE; give --source adm or a folder"
+        )
+    report = fill_cache(
+        table["path"], network, out, dire=dire, steps=steps, batch_size=batch_size,
+        progress=progress,
+    )  # fmt: skip
+    about = {
+        "settings": cache_settings(network, default_preparation(network)),
+        "dire_steps": steps if dire else None,
+        "pictures": report.done,
+        "computed": report.computed,
+        "present": report.present,
+        "failed": [{"path": path, "error": error} for path, error in report.failed],
+    }
+    (Path(out) / "noise.json").write_text(json.dumps(about, indent=2) + "\n")
+    return report

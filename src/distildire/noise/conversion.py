@@ -1,0 +1,217 @@
+"""guided-diffusion checkpoints to diffusers: each key accounted for, one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distildire.noise.adm import AdmConfig, build_unet, infer_config, with_image_size
+from distildire.weights import (
+    WeightsError,
+    count_keys,
+    file_hash,
+    read_checkpoint,
+    write_safetensors,
+)
+
+_RESNET = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+_ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0"}
+_ENDS = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+}
+
+
+def convert_adm(
+    file: str | Path, out: str | Path, *, head_channels: int | None = None
+) -> AdmConfig:
+    """Convert a guided-diffusion checkpoint to a diffusers folder in safetensors.
+
+    `out` gets `config.json`, `diffusion_pytorch_model.safetensors`, `scheduler_config.json`
+    (the linear schedule of 1000 steps) and `conversion.json` (where it came from). The folder
+    appears whole or not at all. At most the checkpoint and one tensor are in memory.
+
+    Args:
+        file: a `.pt` in OpenAI's naming.
+        out: folder to make; an earlier conversion there is replaced.
+        head_channels: channels of an attention head, where they aren't the inferred ones.
+
+    Raises:
+        WeightsError: damaged file, class-conditional model, or keys that don't fit.
+    """
+    file, out = Path(file), Path(out)
+    if out.exists() and not (out / "config.json").is_file() and any(out.iterdir()):
+        raise WeightsError(f"{out}: not empty and no converted model; give another folder")
+    checkpoint = AdmCheckpoint(file, head_channels=head_channels)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        write_safetensors(
+            whole / "diffusion_pytorch_model.safetensors", checkpoint.layout(), checkpoint.tensor
+        )
+        checkpoint.unet.save_config(whole)
+        _write_json(whole / "scheduler_config.json", SCHEDULER)
+        about = {
+            "source": file.name,
+            "source_bytes": file.stat().st_size,
+            "source_sha256": file_hash(file),
+            "parameters": sum(shape.numel() for _, shape in checkpoint.layout().values()),
+        }
+        _write_json(whole / "conversion.json", about)
+        whole.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        whole.rename(out)
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+    return checkpoint.config
+
+
+SCHEDULER = {
+    "_class_name": "DDPMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+}
+
+
+class AdmCheckpoint:
+    """A guided-diffusion checkpoint seen through diffusers' key names."""
+
+    def __init__(self, file: str | Path, *, head_channels: int | None = None) -> None:
+        """Open `file` and account for every key; see `convert_adm` for what is raised."""
+        from dataclasses import replace
+
+        tensors = read_checkpoint(file)
+        named = {k: v for k, v in tensors.items() if isinstance(v, Tensor)}
+        shapes = {k: v.shape for k, v in named.items()}
+        try:
+            config = with_image_size(infer_config(shapes))
+            if head_channels is not None:
+                config = replace(config, head_channels=head_channels)
+            with torch.device("meta"):
+                self.unet: Any = build_unet(config)
+        except ValueError as error:
+            raise WeightsError(f"{file}: {error}") from error
+        self.config = config
+        self._tensors = named
+        self._places = dict(_places(config))
+        unet_shapes = {k: v.shape for k, v in self.unet.state_dict().items()}
+        places = {k: v for k, v in self._places.items() if k in unet_shapes}
+        # A place's shape is OpenAI's: q, k and v are rows of one qkv, 1x1 convolutions on
+        # tokens are linear layers here.
+        wanted = {
+            openai: _openai_shape(openai, unet_shapes[ours]) for ours, openai in places.items()
+        }
+        if missing := set(unet_shapes) - set(places):
+            raise AssertionError(f"keys of the UNet without a place: {sorted(missing)[:4]}")
+        count_keys(shapes, wanted, str(file))
+        self._shapes = unet_shapes
+
+    def layout(self) -> dict[str, tuple[torch.dtype, torch.Size]]:
+        """diffusers' keys with the type (as stored) and shape of each."""
+        return {
+            ours: (self._tensors[self._places[ours]].dtype, shape)
+            for ours, shape in self._shapes.items()
+        }
+
+    def tensor(self, ours: str) -> Tensor:
+        """One tensor under diffusers' key."""
+        openai = self._places[ours]
+        tensor = self._tensors[openai]
+        if ".qkv." in openai:
+            which = ("to_q", "to_k", "to_v").index(ours.split(".")[-2])
+            tensor = _legacy_part(tensor, which, self.config.head_channels)
+        return tensor.reshape(self._shapes[ours])
+
+
+def _legacy_part(qkv: Tensor, which: int, head_channels: int) -> Tensor:
+    """q, k or v (0, 1, 2) of guided-diffusion's qkv, whose rows go head by head.
+
+    The order is [heads, 3, head_channels]; taking thirds of the rows instead loads every key
+    and gives wrong numbers.
+    """
+    rows = qkv.reshape(-1, 3, head_channels, *qkv.shape[1:])
+    return rows[:, which].reshape(-1, *qkv.shape[1:])
+
+
+def _openai_shape(openai: str, shape: torch.Size) -> torch.Size:
+    if ".qkv." in openai:
+        shape = torch.Size([3 * shape[0], *shape[1:]])
+    if openai.endswith((".qkv.weight", ".proj_out.weight")):
+        shape = torch.Size([*shape, 1])
+    return shape
+
+
+def _places(config: AdmConfig) -> Iterator[tuple[str, str]]:
+    """(diffusers key, OpenAI key) of every tensor, and of shortcuts that may not exist."""
+    for openai, ours in _modules(config):
+        names = {ours: openai}
+        if ".resnets." in ours or (config.resblock_updown and "samplers." in ours):
+            names = {f"{ours}.{v}": f"{openai}.{k}" for k, v in _RESNET.items()}
+        elif ".attentions." in ours:
+            names = {f"{ours}.{v}": f"{openai}.{k}" for k, v in _ATTENTION.items()}
+            names |= {f"{ours}.{part}": f"{openai}.qkv" for part in ("to_q", "to_k", "to_v")}
+        for name, place in names.items():
+            for kind in ("weight", "bias"):
+                yield f"{name}.{kind}", f"{place}.{kind}"
+
+
+def _modules(config: AdmConfig) -> Iterator[tuple[str, str]]:
+    """(OpenAI prefix, diffusers prefix) of each block, in the order that OpenAI counts them."""
+    yield from _ENDS.items()
+    levels = len(config.block_channels)
+    n = 1
+    for level, attention in enumerate(config.attention):
+        for layer in range(config.layers):
+            yield f"input_blocks.{n}.0", f"down_blocks.{level}.resnets.{layer}"
+            if attention:
+                yield f"input_blocks.{n}.1", f"down_blocks.{level}.attentions.{layer}"
+            n += 1
+        if level < levels - 1:
+            down = f"down_blocks.{level}.downsamplers.0"
+            if config.resblock_updown:
+                yield f"input_blocks.{n}.0", down
+            else:
+                yield f"input_blocks.{n}.0.op", f"{down}.conv"
+            n += 1
+    yield "middle_block.0", "mid_block.resnets.0"
+    yield "middle_block.1", "mid_block.attentions.0"
+    yield "middle_block.2", "mid_block.resnets.1"
+    n = 0
+    for level, attention in enumerate(reversed(config.attention)):
+        for layer in range(config.layers + 1):
+            yield f"output_blocks.{n}.0", f"up_blocks.{level}.resnets.{layer}"
+            if attention:
+                yield f"output_blocks.{n}.1", f"up_blocks.{level}.attentions.{layer}"
+            if level < levels - 1 and layer == config.layers:
+                place = f"output_blocks.{n}.{2 if attention else 1}"
+                up = f"up_blocks.{level}.upsamplers.0"
+                if config.resblock_updown:
+                    yield place, up
+                else:
+                    yield f"{place}.conv", f"{up}.conv"
+            n += 1
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

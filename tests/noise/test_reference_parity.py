@@ -1,0 +1,67 @@
+"""Ours against values recorded from guided-diffusion and DIRE; see `small_adm.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_adm import reference, seeded_pictures
+
+from distildire.noise import NoiseSource, load_noise_source
+from distildire.noise.schedule import quantise_dire
+
+PICTURES = {"adm": (32, 111), "plain": (32, 112)}
+
+
+@pytest.fixture(scope="module", params=sorted(PICTURES))
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def source(model: str, tmp_path_factory: pytest.TempPathFactory) -> NoiseSource:
+    path = tmp_path_factory.mktemp("adm") / f"{model}.pt"
+    torch.save(reference(model)[0], path)
+    return load_noise_source(path)
+
+
+def pictures(model: str) -> torch.Tensor:
+    side, seed = PICTURES[model]
+    return seeded_pictures(2, side, seed)
+
+
+def difference(ours: torch.Tensor, recorded: object) -> float:
+    return float((ours - torch.as_tensor(recorded)).abs().max())
+
+
+def test_eps0(model: str, source: NoiseSource) -> None:
+    _, recorded = reference(model)
+    x0 = pictures(model)[: len(recorded["eps0"])]
+    assert difference(source.eps0(x0), recorded["eps0"]) < 1e-4
+
+
+def test_chain_and_quantised_dire(model: str, source: NoiseSource) -> None:
+    _, recorded = reference(model)
+    if "latent" not in recorded:
+        pytest.skip("forty passes are recorded for the published kind of ADM alone")
+    x0 = pictures(model)[:1]
+    latent, x0_reconstructed = source.reconstruct(x0)
+    assert difference(latent, recorded["latent"]) < 1e-3
+    assert difference(x0_reconstructed, recorded["reconstructed"]) < 1e-3
+    levels = quantise_dire(x0, x0_reconstructed)
+    assert levels.dtype == torch.uint8
+    assert difference(levels.int(), recorded["dire"].astype("int32")) <= 1
+
+
+def test_thirds_of_qkv_would_be_wrong(tmp_path: Path) -> None:
+    # The model has two heads a layer, so that the order of the rows matters: the recorded
+    # values can tell the two orders apart.
+    weights, recorded = reference("adm")
+    for key, tensor in weights.items():
+        if ".qkv." in key:
+            by_head = tensor.reshape(-1, 3, 64, *tensor.shape[1:])
+            weights[key] = by_head.transpose(0, 1).reshape(tensor.shape).contiguous()
+    torch.save(weights, tmp_path / "wrong.pt")
+    wrong = load_noise_source(tmp_path / "wrong.pt").eps0(pictures("adm"))
+    assert difference(wrong, recorded["eps0"]) > 1e-2

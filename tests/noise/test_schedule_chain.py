@@ -1,0 +1,72 @@
+"""DDIM against diffusers' own scheduler and closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from distildire.noise.schedule import (
+    ddim_step,
+    invert,
+    linear_alpha_bar,
+    quantise_dire,
+    respaced_steps,
+    sample,
+)
+
+
+def predict(x_t: Tensor, t: Tensor) -> Tensor:
+    """A smooth stand-in for a network."""
+    return torch.tanh(x_t * 0.7 + t[:, None, None, None] / 2000)
+
+
+def test_respaced_steps() -> None:
+    assert respaced_steps(20) == list(range(0, 1000, 50))
+    assert respaced_steps(1000) == list(range(1000))
+    assert respaced_steps(3, 10) == [0, 4, 8]
+    with pytest.raises(ValueError, match="steps is 999"):
+        respaced_steps(999)
+    with pytest.raises(ValueError, match="steps is 0"):
+        respaced_steps(0)
+
+
+def test_sampling_agrees_with_diffusers() -> None:
+    scheduler = DDIMScheduler(1000, clip_sample=True, timestep_spacing="leading")
+    scheduler.set_timesteps(20)
+    latent = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x_t = latent
+    for t in scheduler.timesteps:
+        eps = predict(x_t, t.repeat(2))
+        x_t = scheduler.step(eps, t, x_t, use_clipped_model_output=True).prev_sample
+    ours = sample(predict, latent, linear_alpha_bar())
+    torch.testing.assert_close(ours, x_t, atol=2e-5, rtol=1e-5)
+
+
+def test_inversion_of_a_known_noise() -> None:
+    # A network that knows x0 and the noise leads up the exact straight line of DDIM.
+    alpha_bar = linear_alpha_bar()
+    x0 = torch.full((1, 3, 4, 4), 0.4, dtype=torch.float64)
+    eps = torch.full_like(x0, -0.7)
+    start = alpha_bar[0].sqrt() * x0 + (1 - alpha_bar[0]).sqrt() * eps
+    latent = invert(lambda x_t, t: eps, start, alpha_bar)
+    torch.testing.assert_close(latent, eps)  # the last level is alpha_bar = 0
+
+
+def test_step_clips_x0_hat() -> None:
+    x_t = torch.tensor([[[[0.9]]]])
+    there = ddim_step(x_t, torch.tensor([[[[-1.0]]]]), 0.5, 1.0)
+    assert there.item() == 1.0
+
+
+def test_progress_counts_each_pass() -> None:
+    calls: list[tuple[int, int]] = []
+    invert(predict, torch.zeros(1, 3, 4, 4), linear_alpha_bar(), 5, lambda *c: calls.append(c))
+    assert calls == [(i, 5) for i in range(1, 6)]
+
+
+def test_quantised_dire_truncates() -> None:
+    x0 = torch.tensor([1.0, 0.5, 0.0, 0.0])
+    back = torch.tensor([-1.0, 0.5, 2 / 255 - 1e-4, 2 / 255 + 1e-4])
+    assert quantise_dire(x0, back).tolist() == [255, 0, 0, 1]
