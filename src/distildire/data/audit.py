@@ -71,8 +71,15 @@ class Audit:
     duplicates: dict[str, Any]
     unreadable: dict[str, Any]
     limit: float = LEAK_LIMIT
+    chance: float = 0.5
+    """AUC that scores knowing nothing stay under in 99 of 100 sets of this size."""
     facts: Any = field(default=None, repr=False, compare=False)
     """The table behind it, a row a readable file (pandas); not written to audit.json."""
+
+    @property
+    def leaky(self) -> bool:
+        """Whether the leak AUC is over the limit, and over what chance makes of few pictures."""
+        return self.leak_auc is not None and self.leak_auc > max(self.limit, self.chance)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -107,7 +114,7 @@ def audit(
     leaves them too.
 
     A leak is named where the AUC of its kind is over `limit` and higher than chance would
-    make it with this many pictures (95%, one-sided). Files are read as a stream.
+    make it with this many pictures (99%, one-sided). Files are read as a stream.
 
     Raises:
         ValueError: not one file can be read.
@@ -135,10 +142,11 @@ def audit(
     total, folds = overall_auc(about, seed)
     kinds = {kind: kind_auc(about, kind, seed) for kind in KINDS}
     tested = {kind: round(value, 4) for kind, value in kinds.items() if value is not None}
+    chance = 0.5 + 2.33 * auc_error_by_chance(n_real, n_fake)
     leaks = [
         Leak(kind, _difference(about, kind) + f" (AUC {value:.2f} by this alone)")
         for kind, value in tested.items()
-        if value > limit and value > 0.5 + 1.645 * auc_error_by_chance(n_real, n_fake)
+        if value > max(limit, chance)
     ]
     leaks += [Leak("duplicate", line) for line in duplicates["leaks"]]
     return Audit(
@@ -146,7 +154,7 @@ def audit(
         n_fake=n_fake,
         leak_auc=None if total is None else round(total, 4),
         leaks=leaks,
-        verdict=_sentence(total, limit, leaks),
+        verdict=_sentence(total, limit, chance, leaks),
         kind_auc=tested,
         folds=folds,
         by_source=_summaries(about, ["source", "label"]),
@@ -154,6 +162,7 @@ def audit(
         duplicates=duplicates,
         unreadable=_unreadable(table, facts),
         limit=limit,
+        chance=round(min(1.0, chance), 4),
         facts=about,
     )
 
@@ -162,11 +171,10 @@ def refuse_leak(result: Audit, *, accept: bool = False, equalized: bool = False)
     """Stop work on leaking data.
 
     Raises:
-        LeakError: the leak AUC is over the audit's limit, and it was neither accepted nor
-            are the pictures equalised.
+        LeakError: the audit is `leaky`, and that was neither accepted nor are the pictures
+            equalised.
     """
-    leaky = result.leak_auc is not None and result.leak_auc > result.limit
-    if leaky and not accept and not equalized:
+    if result.leaky and not accept and not equalized:
         raise LeakError(
             f"{result.verdict} Equalise both classes (--equalize), or use --accept-leak to go "
             "on all the same."
@@ -292,17 +300,22 @@ def _difference(about: pd.DataFrame, kind: str) -> str:
     return "; ".join(parts)
 
 
-def _sentence(total: float | None, limit: float, leaks: Sequence[Leak]) -> str:
+def _sentence(total: float | None, limit: float, chance: float, leaks: Sequence[Leak]) -> str:
     if total is None:
-        return "Only one class is present, so that no leak can be measured."
+        return "Only one class is present (or nearly), so that no leak can be measured."
     kinds = ", ".join(dict.fromkeys(leak.kind for leak in leaks))
-    if total > limit:
+    if total > max(limit, chance):
         named = f": {kinds}" if kinds else ""
         return (
             f"The class leaks: without looking at the pixels it is told with AUC {total:.2f} "
             f"(limit {limit:.2f}){named}."
         )
     tail = f", but look at: {kinds}" if kinds else ""
+    if total > limit:
+        return (
+            f"No leak can be shown: without looking at the pixels the class is told with AUC "
+            f"{total:.2f} (limit {limit:.2f}), which chance can do with so few pictures{tail}."
+        )
     return (
         f"No leak over the limit: without looking at the pixels the class is told with AUC "
         f"{total:.2f} (limit {limit:.2f}, chance 0.50){tail}."
