@@ -17,7 +17,7 @@ from distildire.data.manifest import read_manifest
 from distildire.images import decode, equalize
 from PIL import Image, ImageFilter
 
-COUNT = 24
+COUNT = 18
 
 
 def picture(rng: np.random.Generator, width: int = 160, height: int = 128) -> Image.Image:
@@ -35,7 +35,7 @@ def build(folder: Path, seed: int = 0, **leak: dict[str, object]) -> pd.DataFram
     for label in ("real", "fake"):
         how = leak.get(label, {})
         for i in range(COUNT):
-            size = how.get("size") or [(160, 128), (128, 128), (144, 200)][rng.integers(3)]
+            size = how.get("size") or [(160, 128), (128, 128), (144, 200)][i % 3]
             quality = how.get("quality") or int(rng.integers(80, 96))
             suffix = str(how.get("suffix", "jpg"))
             path = folder / f"{label}{i}.{suffix}"

@@ -19,7 +19,7 @@ FOLDS = 5
 MIN_CLASS = 4
 """Pictures of each class under which nothing can be tested."""
 
-_TREES = 30
+_TREES = 20
 
 
 def group_names(table: pd.DataFrame) -> NDArray[np.str_]:
