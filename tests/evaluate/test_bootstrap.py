@@ -30,11 +30,11 @@ def test_intervals_cover_the_truth() -> None:
 
     truth = {"auc": norm.cdf(1.2 / np.sqrt(2)), "real_acc": norm.cdf(0.6), "fake_acc": norm.cdf(0.6)}
     hits = dict.fromkeys(truth, 0)
-    runs = 500
+    runs = 300
     fake = np.arange(400) < 200
     for run in range(runs):
         logit = np.random.default_rng(run).normal(size=400) + 1.2 * fake - 0.6
-        found = bootstrap_intervals(fake, logit, 1 / (1 + np.exp(-logit)), repeats=250, seed=run)
+        found = bootstrap_intervals(fake, logit, 1 / (1 + np.exp(-logit)), repeats=200, seed=run)
         for name, value in truth.items():
             hits[name] += found[name][0] <= value <= found[name][1]
     for name, count in hits.items():
@@ -51,6 +51,26 @@ def test_intervals_by_source_are_wider_where_sources_differ() -> None:
     single = bootstrap_intervals(fake, logit, probability)["auc"]
     whole = bootstrap_intervals(fake, logit, probability, clusters=source)["auc"]
     assert whole[1] - whole[0] > 2 * (single[1] - single[0])
+
+
+def test_perfect_scores_are_not_called_certain() -> None:
+    fake = np.arange(100) < 50
+    found = bootstrap_intervals(fake, np.where(fake, 3.0, -3.0), np.where(fake, 0.95, 0.05))
+    low, high = found["fake_acc"]
+    assert high == 1.0
+    assert low == pytest.approx(0.025 ** (1 / 50))
+
+
+def test_ece_of_calibrated_scores_reaches_zero() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.random(2000)
+    fake = rng.random(2000) < probability
+    low, high = bootstrap_intervals(fake, probability, probability)["ece"]
+    assert low == 0.0
+    wrong = np.clip(probability**3, 0, 1)
+    gap = float(np.mean(np.abs(rng.random(200000) ** 3 - 0)) - 0.5)
+    low, high = bootstrap_intervals(fake, wrong, wrong)["ece"]
+    assert low < -gap < high
 
 
 def test_too_few_images_or_sources_give_no_interval() -> None:
