@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from distildire.evaluate.patch_insertion import insert_patch, patch_insertion, points_inside
 from distildire.heatmap import (
     assemble,
@@ -16,7 +18,6 @@ from distildire.heatmap import (
     save_heatmap,
 )
 from distildire.images import RGB, Preprocessing
-from PIL import Image
 
 
 def brightness(crops: np.ndarray) -> np.ndarray:

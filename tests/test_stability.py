@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from distildire.evaluate.stability_gain import stability_gain
 from distildire.images import RGB
 from distildire.reencode import ROBUSTNESS, STABILITY, by_crop, by_noise, by_resize

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from distildire.data.audit import LeakError, audit, auc_error_by_chance, refuse_leak
+from PIL import Image, ImageFilter
+
+from distildire.data.audit import LeakError, auc_error_by_chance, audit, refuse_leak
 from distildire.data.equalized import common_side, equalize_table, equalized_bytes
 from distildire.data.file_facts import dhash, read_facts, trace
 from distildire.data.leak_test import folds_of_groups
 from distildire.data.manifest import read_manifest
 from distildire.images import decode, equalize
-from PIL import Image, ImageFilter
 
 COUNT = 18
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from distildire.evaluate.bootstrap import _Kernel, bootstrap_intervals
 from distildire.evaluate.metrics import METRICS, all_metrics
 
@@ -28,7 +29,11 @@ def test_intervals_cover_the_truth() -> None:
     """AUC of N(1.2, 1) against N(0, 1) is known: Phi(1.2 / sqrt 2)."""
     from scipy.stats import norm
 
-    truth = {"auc": norm.cdf(1.2 / np.sqrt(2)), "real_acc": norm.cdf(0.6), "fake_acc": norm.cdf(0.6)}
+    truth = {
+        "auc": norm.cdf(1.2 / np.sqrt(2)),
+        "real_acc": norm.cdf(0.6),
+        "fake_acc": norm.cdf(0.6),
+    }
     hits = dict.fromkeys(truth, 0)
     runs = 300
     fake = np.arange(400) < 200

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+
 from distildire.evaluate.metrics import (
     METRICS,
     accuracies,
@@ -15,7 +17,6 @@ from distildire.evaluate.metrics import (
     pair_auc,
     tpr_at_fpr,
 )
-from numpy.typing import NDArray
 
 
 def simulated(seed: int, n: int = 400, decimals: int = 12) -> tuple[NDArray, NDArray]:
@@ -33,7 +34,9 @@ def test_equal_to_torchmetrics(seed: int, decimals: int) -> None:
     fake, scores = simulated(seed, decimals=decimals)
     probability = 1 / (1 + np.exp(-scores))
     preds, target = torch.from_numpy(probability), torch.from_numpy(fake.astype(int))
-    assert auc(fake, probability) == pytest.approx(float(tm.auroc(preds, target, "binary")), abs=1e-6)
+    assert auc(fake, probability) == pytest.approx(
+        float(tm.auroc(preds, target, "binary")), abs=1e-6
+    )
     ap = float(tm.average_precision(preds, target, "binary"))
     assert average_precision(fake, probability) == pytest.approx(ap, abs=1e-6)
     ece = float(tm.calibration_error(preds, target, "binary", n_bins=15, norm="l1"))

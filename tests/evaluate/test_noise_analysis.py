@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+
 from distildire.data.manifest import read_manifest
 from distildire.evaluate.noise_analysis import analyse_noise, residual
-from PIL import Image
 
 
 class HighPass:
@@ -38,7 +39,10 @@ def build(folder: Path, grain: dict[str, float]) -> pd.DataFrame:
 
 
 def test_a_difference_in_grain_is_found_and_equal_grain_is_not(tmp_path: Path) -> None:
-    for name, grain in (("differ", {"real": 6.0, "fake": 2.0}), ("same", {"real": 4.0, "fake": 4.0})):
+    for name, grain in (
+        ("differ", {"real": 6.0, "fake": 2.0}),
+        ("same", {"real": 4.0, "fake": 4.0}),
+    ):
         (tmp_path / name).mkdir()
         result = analyse_noise(HighPass(), build(tmp_path / name, grain), side=64)
         probe = {row["map"]: row["all statistics"] for row in result.probe}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from distildire.evaluate import noise_statistics as ns
 
 

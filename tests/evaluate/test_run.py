@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from distildire.data.audit import LeakError
 from distildire.data.manifest import ManifestError
 from distildire.evaluate.cross_generator import leave_one_generator_out, write_matrix
@@ -16,7 +18,6 @@ from distildire.evaluate.robustness import robustness, subsample
 from distildire.evaluate.run import evaluate
 from distildire.images import RGB
 from distildire.reencode import STABILITY
-from PIL import Image
 
 
 class Brightness:
@@ -82,7 +83,7 @@ def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
     assert result.robustness["rows"]["as it is"]["auc"] == 1.0
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     assert "## Robustness" in (tmp_path / "out" / "report.md").read_text()
     for name in ("scores.csv", "audit.json", "audit.html", "robustness.json"):
         assert (tmp_path / "out" / name).is_file()

@@ -112,8 +112,10 @@ def folds_of_groups(
         of_group[g] = int(np.argmin(load[mine].sum(axis=0)))
         load[:, of_group[g]] += share[:, g]
     if (load == 0).any():
-        return folds_of_groups(groups, fake, folds=folds - 1, seed=seed) if folds > 2 else (
-            folds_of_groups(np.zeros_like(groups), fake, folds=FOLDS, seed=seed)
+        return (
+            folds_of_groups(groups, fake, folds=folds - 1, seed=seed)
+            if folds > 2
+            else (folds_of_groups(np.zeros_like(groups), fake, folds=FOLDS, seed=seed))
         )
     return of_group[index], f"{folds} folds of whole sources of both classes"
 

@@ -125,18 +125,14 @@ def _supported(fake: NDArray[np.bool_], clusters: ArrayLike | None) -> list[str]
     enough = []
     for c in (False, True):
         rows = fake == c
-        few = clusters is not None and (
-            len(np.unique(np.asarray(clusters)[rows])) < MIN_CLUSTERS
-        )
+        few = clusters is not None and (len(np.unique(np.asarray(clusters)[rows])) < MIN_CLUSTERS)
         enough.append(int(rows.sum()) >= MIN_IMAGES and not few)
     whole = all(ok or not there for ok, there in zip(enough, present, strict=True))
     allowed = {"real_acc": enough[0], "fake_acc": enough[1], "acc": whole, "ece": whole}
     return [name for name in METRICS if allowed.get(name, all(enough))]
 
 
-def _image_weights(
-    fake: NDArray[np.bool_], repeats: int, seed: int
-) -> Iterator[NDArray[np.int32]]:
+def _image_weights(fake: NDArray[np.bool_], repeats: int, seed: int) -> Iterator[NDArray[np.int32]]:
     """Weights [R, N] in portions of R: images drawn with replacement within each class."""
     rng = np.random.default_rng(seed)
     strata = [rows for c in (False, True) if len(rows := np.flatnonzero(fake == c))]
@@ -215,9 +211,7 @@ class _Kernel:
             )
 
 
-def _average_precision(
-    tp: NDArray[np.int64], positives: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _average_precision(tp: NDArray[np.int64], positives: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sum over thresholds of precision x new true positives: [R]."""
     gained = np.diff(tp, axis=1, prepend=0)
     return np.einsum("rg,rg->r", gained, tp / np.maximum(positives, 1))
