@@ -28,7 +28,7 @@ def group_names(table: pd.DataFrame) -> NDArray[np.str_]:
     if "repository" in table:
         known = table["repository"].fillna("").astype(str)
         groups = known.where(known != "", groups)
-    return groups.to_numpy(dtype=str)
+    return np.asarray(groups.to_numpy(dtype=str))
 
 
 def overall_auc(about: pd.DataFrame, seed: int = 0) -> tuple[float | None, str]:

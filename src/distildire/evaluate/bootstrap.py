@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,8 @@ MIN_CLUSTERS = 5
 
 _CELLS = 400_000
 """Weights held at once (resamples x images): bounds the memory to some 30 MB."""
+
+Counts = NDArray[np.integer[Any]]
 
 Intervals = dict[str, tuple[float, float]]
 
@@ -211,22 +214,22 @@ class _Kernel:
             )
 
 
-def _average_precision(tp: NDArray[np.int64], positives: NDArray[np.int64]) -> NDArray[np.float64]:
+def _average_precision(tp: Counts, positives: Counts) -> NDArray[np.float64]:
     """Sum over thresholds of precision x new true positives: [R]."""
     gained = np.diff(tp, axis=1, prepend=0)
-    return np.einsum("rg,rg->r", gained, tp / np.maximum(positives, 1))
+    return np.asarray(np.einsum("rg,rg->r", gained, tp / np.maximum(positives, 1)))
 
 
-def _area(tp: NDArray[np.int64], fp: NDArray[np.int64]) -> NDArray[np.float64]:
+def _area(tp: Counts, fp: Counts) -> NDArray[np.float64]:
     """Trapezoids under true over false positives: [R]."""
     step = np.diff(fp, axis=1, prepend=0)
     height = tp.astype(float)
     height[:, 1:] += tp[:, :-1]
-    return np.einsum("rg,rg->r", step, height) / 2
+    return np.asarray(np.einsum("rg,rg->r", step, height) / 2)
 
 
 def _tpr(
-    tp: NDArray[np.int64], fp: NDArray[np.int64], real: NDArray[np.float64], fpr: float
+    tp: Counts, fp: Counts, real: NDArray[np.float64], fpr: float
 ) -> NDArray[np.float64]:
     """True positives at the last threshold whose false-positive rate is at most `fpr`: [R]."""
     last = (fp / np.maximum(real, 1)[:, None] <= fpr).sum(axis=1)

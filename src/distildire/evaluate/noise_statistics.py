@@ -121,4 +121,4 @@ def channel_correlation(noise: Noise) -> NDArray[np.float64]:
     covariance = flat @ flat.T
     scale = np.sqrt(np.diag(covariance)) + 1e-12
     correlation = covariance / scale[:, None] / scale[None, :]
-    return correlation[[0, 0, 1], [1, 2, 2]]
+    return np.asarray(correlation[[0, 0, 1], [1, 2, 2]])

@@ -105,7 +105,7 @@ def read_scores(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             f"{path}: no column {', '.join(sorted(missing))} (it has {', '.join(given.columns)})"
         )
     given = given.dropna(subset=["path"])
-    score = pd.to_numeric(given["score"], errors="coerce").to_numpy(float)
+    score = pd.to_numeric(given["score"], errors="coerce").to_numpy(float, copy=True)
     score[~np.isfinite(score)] = np.nan
     rows = _match(given["path"].to_list(), path.resolve().parent, table["path"].to_list())
     scores = np.full(len(table), np.nan)
