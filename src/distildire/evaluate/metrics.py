@@ -1,13 +1,23 @@
-"""Metrics on scores: thin, named wrappers over scikit-learn, and what it lacks."""
+"""Metrics on scores: thin, named wrappers over scikit-learn, and what it lacks.
+
+Everywhere `fake` is [N] booleans (the positive class), `scores` [N] rise with "fake" and
+`probability` [N] is that of fake, 0..1. A figure that needs both classes is nan without
+them.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+METRICS = ("acc", "real_acc", "fake_acc", "ap", "auc", "tpr_at_1fpr", "tpr_at_5fpr", "ece")
+"""The names in metrics.json, in their order."""
+
+ECE_BINS = 15
+
 
 def auc(fake: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve; nan where a class is missing."""
+    """Area under the ROC curve."""
     from sklearn.metrics import roc_auc_score
 
     fake = np.asarray(fake)
@@ -17,7 +27,7 @@ def auc(fake: ArrayLike, scores: ArrayLike) -> float:
 
 
 def average_precision(fake: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision of the fakes; nan where a class is missing."""
+    """Average precision of the fakes."""
     from sklearn.metrics import average_precision_score
 
     fake = np.asarray(fake)
@@ -37,38 +47,63 @@ def tpr_at_fpr(fake: ArrayLike, scores: ArrayLike, fpr: float) -> float:
     return float(true_positive[false_positive <= fpr].max(initial=0.0))
 
 
+def bin_of(probability: NDArray[np.float64], bins: int = ECE_BINS) -> NDArray[np.int64]:
+    """Bin 0..bins of each probability: [i / bins, (i + 1) / bins), and one for exactly 1."""
+    return np.searchsorted(np.linspace(0.0, 1.0, bins + 1), probability, side="right") - 1
+
+
 def expected_calibration_error(
-    fake: ArrayLike, probability: ArrayLike, bins: int = 15
+    fake: ArrayLike, probability: ArrayLike, bins: int = ECE_BINS
 ) -> float:
     """ECE over equal-width bins: mean of |mean probability - share of fakes|, by bin size.
 
     The same definition as torchmetrics' BinaryCalibrationError(norm="l1") (Guo et al. 2017),
-    on the probability of fake.
+    on the probability of fake, down to the bin of its own that a probability of exactly 1
+    has there.
     """
     fake, probability = np.asarray(fake, float), np.asarray(probability, float)
-    index = np.clip((probability * bins).astype(int), 0, bins - 1)
-    count = np.bincount(index, minlength=bins)
-    used = count > 0
-    confidence = np.bincount(index, probability, bins)[used] / count[used]
-    share = np.bincount(index, fake, bins)[used] / count[used]
-    return float(np.sum(np.abs(confidence - share) * count[used]) / len(fake))
+    if not len(fake):
+        return float("nan")
+    index = bin_of(probability, bins)
+    off = np.bincount(index, probability, bins + 1) - np.bincount(index, fake, bins + 1)
+    return float(np.abs(off).sum() / len(fake))
 
 
-def bootstrap(
-    statistic: object,
-    fake: NDArray[np.bool_],
-    scores: NDArray[np.float64],
-    *,
-    repeats: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95% percentile interval of `statistic(fake, scores)`, images drawn within each class."""
-    rng = np.random.default_rng(seed)
-    assert callable(statistic)
-    groups = [np.flatnonzero(fake == value) for value in (False, True)]
-    values = np.empty(repeats)
-    for i in range(repeats):
-        pick = np.concatenate([rng.choice(g, len(g)) for g in groups if len(g)])
-        values[i] = statistic(fake[pick], scores[pick])
-    low, high = np.nanpercentile(values, (2.5, 97.5))
-    return float(low), float(high)
+def accuracies(fake: ArrayLike, probability: ArrayLike) -> tuple[float, float, float]:
+    """(all, of the reals, of the fakes): "fake" is said over a probability of 0.5."""
+    fake, said = np.asarray(fake, bool), np.asarray(probability, float) > 0.5
+    right = fake == said
+
+    def share(rows: NDArray[np.bool_]) -> float:
+        return float(rows.mean()) if len(rows) else float("nan")
+
+    return share(right), share(right[~fake]), share(right[fake])
+
+
+def all_metrics(fake: ArrayLike, scores: ArrayLike, probability: ArrayLike) -> dict[str, float]:
+    """Every figure of `METRICS`; ranking figures from `scores`, the others from `probability`."""
+    acc, real_acc, fake_acc = accuracies(fake, probability)
+    values = (
+        acc, real_acc, fake_acc, average_precision(fake, scores), auc(fake, scores),
+        tpr_at_fpr(fake, scores, 0.01), tpr_at_fpr(fake, scores, 0.05),
+        expected_calibration_error(fake, probability),
+    )  # fmt: skip
+    return dict(zip(METRICS, values, strict=True))
+
+
+def pair_auc(
+    fake: ArrayLike, scores: ArrayLike, groups: ArrayLike, min_class: int = 5
+) -> tuple[float, dict[str, float]]:
+    """(mean AUC inside the groups that hold both classes, the AUC of each such group).
+
+    The fairest figure where a source or repository has both classes: content, size and
+    history are alike inside it. Groups with fewer than `min_class` of a class are left out;
+    nan where no group is left.
+    """
+    fake, scores, groups = np.asarray(fake, bool), np.asarray(scores, float), np.asarray(groups)
+    inside = {}
+    for name in np.unique(groups):
+        rows = groups == name
+        if min(int(fake[rows].sum()), int((~fake[rows]).sum())) >= min_class:
+            inside[str(name)] = auc(fake[rows], scores[rows])
+    return (float(np.mean(list(inside.values()))) if inside else float("nan")), inside

@@ -1,0 +1,322 @@
+"""Could the class be told without looking at the pixels?
+
+A detector trained on photographs in JPEG and generated pictures in PNG learns the format,
+and its benchmark figures mean nothing. The audit reads what each file says about itself and
+asks a classifier to tell the classes by that alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distildire.data.duplicates import Duplicate, find_duplicates
+from distildire.data.file_facts import FileFacts, read_facts
+from distildire.data.leak_test import KINDS, group_names, kind_auc, overall_auc
+from distildire.data.manifest import FAKE
+from distildire.images import ImageError, read_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEAK_LIMIT = 0.60
+"""AUC of the metadata-only classifier over which a data set is refused."""
+
+EXAMPLES = 20
+"""Duplicate pairs and unreadable files that are named in `audit.json`."""
+
+_READ_AHEAD = 64
+
+Progress = Callable[[int, int], None]
+"""Called with (files done, files in all)."""
+
+
+class LeakError(ValueError):
+    """The class shows in the files themselves; the message says how, and what to do."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One way in which the files give the class away."""
+
+    kind: str
+    """format, size, quality, metadata or duplicate."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `audit` found; `to_dict` is the content of audit.json."""
+
+    n_real: int
+    n_fake: int
+    leak_auc: float | None
+    """AUC (0..1) of the metadata-only classifier, mean over folds; None without both classes."""
+    leaks: list[Leak]
+    verdict: str
+    kind_auc: dict[str, float]
+    """The same classifier on one kind of facts each; kinds that can't be tested are absent."""
+    folds: str
+    """How the folds were cut, in words."""
+    by_source: list[dict[str, Any]]
+    by_class: list[dict[str, Any]]
+    duplicates: dict[str, Any]
+    unreadable: dict[str, Any]
+    limit: float = LEAK_LIMIT
+    chance: float = 0.5
+    """AUC that scores knowing nothing stay under in 99 of 100 sets of this size."""
+    facts: Any = field(default=None, repr=False, compare=False)
+    """The table behind it, a row a readable file (pandas); not written to audit.json."""
+
+    @property
+    def leaky(self) -> bool:
+        """Whether the leak AUC is over the limit, and over what chance makes of few pictures."""
+        return self.leak_auc is not None and self.leak_auc > max(self.limit, self.chance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        skip = {"facts", "leaks"}
+        tree = {k: v for k, v in vars(self).items() if k not in skip}
+        tree["leaks"] = [vars(leak) for leak in self.leaks]
+        return tree
+
+    def save(self, folder: Path) -> None:
+        """Write audit.json and audit.html into `folder`."""
+        from distildire.data.audit_report import audit_page
+
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        (folder / "audit.json").write_text(text + "\n")
+        (folder / "audit.html").write_text(audit_page(self))
+
+
+def audit(
+    table: pd.DataFrame,
+    *,
+    limit: float = LEAK_LIMIT,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Audit:
+    """Audit a manifest as `read_manifest` gives it.
+
+    Only file facts go into the classifier (format, size, aspect, JPEG quality and chroma
+    subsampling, EXIF, ICC, XMP, C2PA, text; bytes a pixel only where the format tells no
+    quality, because at one quality they are a property of what the picture shows). Traces
+    of resampling are reported by source but not counted: a generator's own upsampling
+    leaves them too.
+
+    A leak is named where the AUC of its kind is over `limit` and higher than chance would
+    make it with this many pictures (99%, one-sided). Files are read as a stream.
+
+    Raises:
+        ValueError: not one file can be read.
+    """
+    import pandas as pd
+
+    facts = []
+    for row, fact in enumerate(_stream(table["path"])):
+        facts.append(fact)
+        if progress is not None:
+            progress(row + 1, len(table))
+    readable = np.array([fact.error is None for fact in facts])
+    if not readable.any():
+        raise ValueError(
+            f"none of the {len(table)} files can be read: {table['path'].iloc[0]}: {facts[0].error}"
+        )
+    about = pd.DataFrame([_row(fact) for fact in facts])
+    for column in ("path", "label", "split", "source", "generator"):
+        about[column] = table[column].to_numpy()
+    about["group"] = group_names(table)
+    about = about[readable].reset_index(drop=True)
+    duplicates = _duplicates(table, find_duplicates(facts))
+    fake = (about["label"] == FAKE).to_numpy()
+    n_real, n_fake = int((~fake).sum()), int(fake.sum())
+    total, folds = overall_auc(about, seed)
+    kinds = {kind: kind_auc(about, kind, seed) for kind in KINDS}
+    tested = {kind: round(value, 4) for kind, value in kinds.items() if value is not None}
+    chance = 0.5 + 2.33 * auc_error_by_chance(n_real, n_fake)
+    leaks = [
+        Leak(kind, _difference(about, kind) + f" (AUC {value:.2f} by this alone)")
+        for kind, value in tested.items()
+        if value > max(limit, chance)
+    ]
+    leaks += [Leak("duplicate", line) for line in duplicates["leaks"]]
+    return Audit(
+        n_real=n_real,
+        n_fake=n_fake,
+        leak_auc=None if total is None else round(total, 4),
+        leaks=leaks,
+        verdict=_sentence(total, limit, chance, leaks),
+        kind_auc=tested,
+        folds=folds,
+        by_source=_summaries(about, ["source", "label"]),
+        by_class=_summaries(about, ["label"]),
+        duplicates=duplicates,
+        unreadable=_unreadable(table, facts),
+        limit=limit,
+        chance=round(min(1.0, chance), 4),
+        facts=about,
+    )
+
+
+def refuse_leak(result: Audit, *, accept: bool = False, equalized: bool = False) -> None:
+    """Stop work on leaking data.
+
+    Raises:
+        LeakError: the audit is `leaky`, and that was neither accepted nor are the pictures
+            equalised.
+    """
+    if result.leaky and not accept and not equalized:
+        raise LeakError(
+            f"{result.verdict} Equalise both classes (--equalize), or use --accept-leak to go "
+            "on all the same."
+        )
+
+
+def auc_error_by_chance(n_real: int, n_fake: int) -> float:
+    """Standard deviation of the AUC of scores that know nothing (Mann and Whitney 1947)."""
+    if not n_real or not n_fake:
+        return float("inf")
+    return float(np.sqrt((n_real + n_fake + 1) / (12 * n_real * n_fake)))
+
+
+def _stream(paths: Iterable[str]) -> Iterator[FileFacts]:
+    """Facts in the order of `paths`, read ahead by a few threads, in bounded memory."""
+    source = iter(paths)
+    waiting: deque[Future[FileFacts]] = deque()
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        while True:
+            while len(waiting) < _READ_AHEAD and (path := next(source, None)) is not None:
+                waiting.append(pool.submit(_facts_of, path))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+
+
+def _facts_of(path: str) -> FileFacts:
+    try:
+        return read_facts(read_bytes(Path(path)))
+    except ImageError as error:
+        return FileFacts(error=str(error))
+
+
+def _row(fact: FileFacts) -> dict[str, Any]:
+    row = {k: v for k, v in vars(fact).items() if k not in {"dhash", "thumbnail", "error"}}
+    pixels = max(1, fact.width * fact.height)
+    row["aspect"] = fact.width / max(1, fact.height)
+    row["bytes_a_pixel"] = fact.size / pixels
+    return row
+
+
+def _unreadable(table: pd.DataFrame, facts: Sequence[FileFacts]) -> dict[str, Any]:
+    bad = [(p, f.error) for p, f in zip(table["path"], facts, strict=True) if f.error]
+    return {"count": len(bad), "examples": [{"path": p, "error": e} for p, e in bad[:EXAMPLES]]}
+
+
+def _duplicates(table: pd.DataFrame, pairs: Sequence[Duplicate]) -> dict[str, Any]:
+    """Counts, examples and, for pairs across splits or labels, the sentences of the leak."""
+    paths, splits, labels = (table[name].to_list() for name in ("path", "split", "label"))
+    counts: Counter[str] = Counter()
+    leaking: dict[str, list[str]] = {}
+    examples = []
+    for pair in pairs:
+        kind = "exact" if pair.exact else "near"
+        a, b = pair.first, pair.second
+        counts[f"{kind}_{'within' if splits[a] == splits[b] else 'across'}_splits"] += 1
+        crossing = []
+        if splits[a] != splits[b]:
+            crossing.append(f"in the splits {' and '.join(sorted((splits[a], splits[b])))}")
+        if labels[a] != labels[b]:
+            crossing.append("under both labels")
+        for words in crossing:
+            leaking.setdefault(words, []).append(f"{Path(paths[a]).name} and {Path(paths[b]).name}")
+        if len(examples) < EXAMPLES:
+            examples.append({"kind": kind, "first": paths[a], "second": paths[b]})
+    leaks = [
+        f"{len(names)} pair{'s' * (len(names) > 1)} of the same picture {words}, for instance "
+        f"{names[0]}"
+        for words, names in leaking.items()
+    ]
+    names = ("exact_within_splits", "exact_across_splits", "near_within_splits",
+             "near_across_splits")  # fmt: skip
+    return {**{name: counts[name] for name in names}, "examples": examples, "leaks": leaks}
+
+
+def _summaries(about: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
+    """Shares and medians of the facts for each group."""
+    rows = []
+    for key, part in about.groupby(by, sort=True):
+        row: dict[str, Any] = dict(zip(by, key, strict=True))
+        row["count"] = len(part)
+        row["formats"] = _shares(part["format"])
+        row["subsampling"] = _shares(part["subsampling"][part["subsampling"] != ""])
+        for name in ("width", "height", "aspect", "size", "bytes_a_pixel", "quality",
+                     "resampling", "jpeg_grid", "detail"):  # fmt: skip
+            middle = part[name].median()
+            row[f"median_{name}"] = None if np.isnan(middle) else round(float(middle), 4)
+        for name in ("exif", "camera", "icc", "xmp", "c2pa", "text"):
+            row[f"share_{name}"] = round(float(part[name].mean()), 4)
+        rows.append(row)
+    return rows
+
+
+def _shares(values: pd.Series) -> dict[str, float]:
+    shares = values.value_counts(normalize=True)
+    return {str(name): round(float(share), 4) for name, share in shares.items()}
+
+
+def _difference(about: pd.DataFrame, kind: str) -> str:
+    """How the classes differ in one kind of facts, in words."""
+    parts = []
+    for label in ("real", "fake"):
+        part = about[about["label"] == label]
+        if kind == "format":
+            shares = _shares(part["format"])
+            words = ", ".join(f"{share:.0%} {name}" for name, share in list(shares.items())[:3])
+        elif kind == "size":
+            words = (
+                f"median {part['width'].median():.0f} x {part['height'].median():.0f} pixels, "
+                f"{(part['width'] == part['height']).mean():.0%} square"
+            )
+        elif kind == "quality":
+            quality, chroma = part["quality"].median(), _shares(part["subsampling"])
+            known = f"median JPEG quality {quality:.0f}, " if quality == quality else ""
+            first = next((f"{share:.0%} {name}, " for name, share in chroma.items() if name), "")
+            words = f"{known}{first}{part['bytes_a_pixel'].median():.2f} bytes a pixel"
+        else:
+            words = ", ".join(
+                f"{part[name].mean():.0%} {name.upper() if len(name) < 5 else name}"
+                for name in ("exif", "icc", "xmp", "c2pa", "text")
+            )
+        parts.append(f"{label}: {words}")
+    return "; ".join(parts)
+
+
+def _sentence(total: float | None, limit: float, chance: float, leaks: Sequence[Leak]) -> str:
+    if total is None:
+        return "Only one class is present (or nearly), so that no leak can be measured."
+    kinds = ", ".join(dict.fromkeys(leak.kind for leak in leaks))
+    if total > max(limit, chance):
+        named = f": {kinds}" if kinds else ""
+        return (
+            f"The class leaks: without looking at the pixels it is told with AUC {total:.2f} "
+            f"(limit {limit:.2f}){named}."
+        )
+    tail = f", but look at: {kinds}" if kinds else ""
+    if total > limit:
+        return (
+            f"No leak can be shown: without looking at the pixels the class is told with AUC "
+            f"{total:.2f} (limit {limit:.2f}), which chance can do with so few pictures{tail}."
+        )
+    return (
+        f"No leak over the limit: without looking at the pixels the class is told with AUC "
+        f"{total:.2f} (limit {limit:.2f}, chance 0.50){tail}."
+    )

@@ -1,0 +1,237 @@
+"""Bootstrap intervals of all metrics at once, on sorted scores and resampling weights.
+
+A resample is a weight for each image (how often it was drawn). The scores are sorted once;
+true and false positives at every threshold are then cumulative sums of the weights, for
+many resamples together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distildire.evaluate.metrics import ECE_BINS, METRICS, bin_of
+
+MIN_IMAGES = 20
+"""Images of a class under which no interval is made up for its figures."""
+
+MIN_CLUSTERS = 5
+"""Sources of a class under which no interval by sources is made up."""
+
+_CELLS = 400_000
+"""Weights held at once (resamples x images): bounds the memory to some 30 MB."""
+
+Counts = NDArray[np.integer[Any]]
+
+Intervals = dict[str, tuple[float, float]]
+
+
+def bootstrap_intervals(
+    fake: ArrayLike,
+    scores: ArrayLike,
+    probability: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    repeats: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Intervals:
+    """Intervals of the metrics: name -> (low, high).
+
+    Resamples are drawn within each class. The interval is symmetric on the logit scale,
+    from the resamples' standard deviation there: it stays inside 0..1 and covers better
+    than percentiles (simulated: AUC, 2 x 200 images, 95.3% against 92.3%). A figure of
+    exactly 0 or 1, about which resamples know nothing, gets the exact binomial bound for
+    its number of images. The ECE of resamples is biased upwards, in the square, by about as
+    much as the estimate itself: its interval is the basic one of its square, not under 0.
+
+    Below some 1,000 real images, TPR at 1% FPR hangs on a handful of them, and its interval
+    (and that of AP) covers about 90% only.
+
+    Args:
+        fake: [N] booleans.
+        scores: [N], rising with "fake".
+        probability: [N] of fake, 0..1.
+        clusters: [N] names; images are then drawn by whole clusters, because images of one
+            source are not independent. Clusters of one class, of the other and of both are
+            drawn separately, so that no resample lacks a class.
+        repeats: resamples.
+        seed: of the draws.
+        level: coverage aimed at, 0..1.
+
+    Returns:
+        Only what can be said: metrics that need a class with fewer than `MIN_IMAGES` images
+        (or `MIN_CLUSTERS` clusters) are absent.
+    """
+    fake, scores = np.asarray(fake, bool), np.asarray(scores, float)
+    probability = np.asarray(probability, float)
+    names = _supported(fake, clusters)
+    if not names:
+        return {}
+    order = np.argsort(-scores, kind="stable")
+    fake, scores, probability = fake[order], scores[order], probability[order]
+    if clusters is None:
+        draws = _image_weights(fake, repeats, seed)
+    else:
+        draws = _cluster_weights(fake, np.asarray(clusters)[order], repeats, seed)
+    kernel = _Kernel(fake, scores, probability)
+    values = np.concatenate([kernel(weights) for weights in draws])
+    estimate = kernel(np.ones((1, len(fake)), np.int32))[0]
+    counts = {"real_acc": (~fake).sum(), "fake_acc": fake.sum(), "acc": len(fake)}
+    smaller = min(int((~fake).sum()), int(fake.sum()))
+    intervals = {}
+    for name in names:
+        i = METRICS.index(name)
+        if name == "ece":
+            intervals[name] = _square_interval(estimate[i], values[:, i], level)
+        else:
+            count = int(counts.get(name, smaller))
+            intervals[name] = _logit_interval(estimate[i], values[:, i], count, level)
+    return intervals
+
+
+def _logit_interval(
+    estimate: float, values: NDArray[np.float64], count: int, level: float
+) -> tuple[float, float]:
+    """Estimate +- normal quantile x standard deviation of the resamples, on the logit scale."""
+    tail = (1.0 - level) / 2
+    bound = tail ** (1.0 / count)
+    if estimate >= 1.0:
+        return bound, 1.0
+    if estimate <= 0.0:
+        return 0.0, 1.0 - bound
+    edge = 0.25 / count
+    inside = np.clip(np.append(values, estimate), edge, 1.0 - edge)
+    logits = np.log(inside / (1.0 - inside))
+    reach = NormalDist().inv_cdf(1.0 - tail) * logits[:-1].std()
+    low, high = 1.0 / (1.0 + np.exp(-(logits[-1] + np.array([-reach, reach]))))
+    return min(float(low), estimate), max(float(high), estimate)
+
+
+def _square_interval(
+    estimate: float, values: NDArray[np.float64], level: float
+) -> tuple[float, float]:
+    """Roots of 2 x estimate^2 - the squared percentiles of the resamples, not under 0."""
+    tail = (1.0 - level) / 2
+    high, low = np.quantile(values, (tail, 1.0 - tail))
+    low, high = (float(np.sqrt(max(0.0, 2 * estimate**2 - q**2))) for q in (low, high))
+    return low, max(high, estimate)
+
+
+def _supported(fake: NDArray[np.bool_], clusters: ArrayLike | None) -> list[str]:
+    """The metrics that the images (and clusters) at hand allow an interval for."""
+    present = [bool((fake == c).any()) for c in (False, True)]
+    enough = []
+    for c in (False, True):
+        rows = fake == c
+        few = clusters is not None and (len(np.unique(np.asarray(clusters)[rows])) < MIN_CLUSTERS)
+        enough.append(int(rows.sum()) >= MIN_IMAGES and not few)
+    whole = all(ok or not there for ok, there in zip(enough, present, strict=True))
+    allowed = {"real_acc": enough[0], "fake_acc": enough[1], "acc": whole, "ece": whole}
+    return [name for name in METRICS if allowed.get(name, all(enough))]
+
+
+def _image_weights(fake: NDArray[np.bool_], repeats: int, seed: int) -> Iterator[NDArray[np.int32]]:
+    """Weights [R, N] in portions of R: images drawn with replacement within each class."""
+    rng = np.random.default_rng(seed)
+    strata = [rows for c in (False, True) if len(rows := np.flatnonzero(fake == c))]
+    for size in _portions(repeats, len(fake)):
+        weights = np.zeros((size, len(fake)), np.int32)
+        for rows in strata:
+            weights[:, rows] = _counts(rng, size, len(rows))
+        yield weights
+
+
+def _cluster_weights(
+    fake: NDArray[np.bool_], clusters: NDArray[np.generic], repeats: int, seed: int
+) -> Iterator[NDArray[np.int32]]:
+    """Weights [R, N]: whole clusters drawn with replacement among those of like classes."""
+    rng = np.random.default_rng(seed)
+    names, index = np.unique(clusters, return_inverse=True)
+    has = np.stack([np.bincount(index[fake == c], minlength=len(names)) > 0 for c in (False, True)])
+    kinds = has[0] + 2 * has[1]
+    for size in _portions(repeats, len(fake)):
+        drawn = np.zeros((size, len(names)), np.int32)
+        for kind in np.unique(kinds):
+            members = np.flatnonzero(kinds == kind)
+            drawn[:, members] = _counts(rng, size, len(members))
+        yield drawn[:, index]
+
+
+def _portions(repeats: int, images: int) -> Iterator[int]:
+    size = max(1, min(repeats, _CELLS // images))
+    for start in range(0, repeats, size):
+        yield min(size, repeats - start)
+
+
+def _counts(rng: np.random.Generator, size: int, n: int) -> NDArray[np.int64]:
+    """How often each of n things is drawn in n draws with replacement: [size, n]."""
+    draws = rng.integers(0, n, (size, n))
+    draws += np.arange(size)[:, None] * n
+    return np.bincount(draws.ravel(), minlength=size * n).reshape(size, n)
+
+
+class _Kernel:
+    """Weights [R, N] -> metrics [R, len(METRICS)], for images sorted by falling score."""
+
+    def __init__(
+        self,
+        fake: NDArray[np.bool_],
+        scores: NDArray[np.float64],
+        probability: NDArray[np.float64],
+    ) -> None:
+        self.fake = fake.astype(np.int32)
+        # Images of one score stand or fall together: thresholds lie at the ends of ties.
+        self.ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+        right = fake == (probability > 0.5)
+        inside = np.eye(ECE_BINS + 1)[bin_of(probability)]
+        off = inside * (probability - fake)[:, None]
+        self.columns = np.column_stack([~fake, fake, right & ~fake, right & fake, off])
+
+    def __call__(self, weights: NDArray[np.int32]) -> NDArray[np.float64]:
+        sums = weights.astype(float) @ self.columns
+        real, fakes = sums[:, 0], sums[:, 1]
+        count = real + fakes
+        tp = np.cumsum(weights * self.fake, axis=1)[:, self.ends]
+        positives = np.cumsum(weights, axis=1)[:, self.ends]
+        fp = positives - tp
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.column_stack(
+                [
+                    (sums[:, 2] + sums[:, 3]) / count,
+                    sums[:, 2] / real,
+                    sums[:, 3] / fakes,
+                    _average_precision(tp, positives) / fakes,
+                    _area(tp, fp) / (real * fakes),
+                    _tpr(tp, fp, real, 0.01) / fakes,
+                    _tpr(tp, fp, real, 0.05) / fakes,
+                    np.abs(sums[:, 4:]).sum(axis=1) / count,
+                ]
+            )
+
+
+def _average_precision(tp: Counts, positives: Counts) -> NDArray[np.float64]:
+    """Sum over thresholds of precision x new true positives: [R]."""
+    gained = np.diff(tp, axis=1, prepend=0)
+    return np.asarray(np.einsum("rg,rg->r", gained, tp / np.maximum(positives, 1)))
+
+
+def _area(tp: Counts, fp: Counts) -> NDArray[np.float64]:
+    """Trapezoids under true over false positives: [R]."""
+    step = np.diff(fp, axis=1, prepend=0)
+    height = tp.astype(float)
+    height[:, 1:] += tp[:, :-1]
+    return np.asarray(np.einsum("rg,rg->r", step, height) / 2)
+
+
+def _tpr(
+    tp: Counts, fp: Counts, real: NDArray[np.float64], fpr: float
+) -> NDArray[np.float64]:
+    """True positives at the last threshold whose false-positive rate is at most `fpr`: [R]."""
+    last = (fp / np.maximum(real, 1)[:, None] <= fpr).sum(axis=1)
+    picked = np.take_along_axis(tp, np.maximum(last - 1, 0)[:, None], axis=1)[:, 0]
+    return np.where(last > 0, picked, 0)

@@ -1,0 +1,71 @@
+"""Pictures of the noise: mean spectra, radial curves, panels of eps0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distildire.evaluate.noise_statistics import RADIAL_BINS
+from distildire.heatmap import noise_view
+from distildire.images import RGB
+
+
+def spectra_figure(spectra: Mapping[str, NDArray[np.float64]]) -> Any:
+    """Mean logarithmic spectrum of each generator less that of the reals, centred.
+
+    The reals' own spectrum comes first. Bright dots away from the centre are grids.
+    """
+    from matplotlib.figure import Figure
+
+    names = ["real", *sorted(set(spectra) - {"real"})]
+    names = [name for name in names if name in spectra]
+    columns = min(5, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(2.0 * columns, 2.15 * rows), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    base = spectra.get("real", 0.0)
+    for ax in axes:
+        ax.axis("off")
+    for ax, name in zip(axes, names, strict=False):
+        image = spectra[name] if name == "real" else spectra[name] - base
+        limits = {} if name == "real" else {"vmin": -1.0, "vmax": 1.0}
+        colours = "viridis" if name == "real" else "RdBu_r"
+        ax.imshow(np.fft.fftshift(image), cmap=colours, **limits)
+        title = "real (log power)" if name == "real" else f"{name} less real"
+        ax.set_title(title, fontsize=7)
+    return figure
+
+
+def radial_figure(radial: Mapping[str, Sequence[float]]) -> Any:
+    """Mean logarithmic power by ring for each generator; the reals in black."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    ax = figure.subplots()
+    frequency = (np.arange(RADIAL_BINS) + 0.5) / RADIAL_BINS * 0.5
+    for name, power in radial.items():
+        style = {"color": "black", "linewidth": 2.5} if name == "real" else {"linewidth": 1}
+        ax.plot(frequency, power, label=name, **style)
+    ax.set(xlabel="cycles a pixel", ylabel="log power over the mean", title="Radial power of eps0")
+    ax.legend(frameon=False, fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def noise_panel(rows: Mapping[str, Sequence[tuple[RGB, NDArray[np.float32]]]]) -> Any:
+    """Pictures RGB [H, W, 3] beside their eps0 [H, W, 3], a row for each name."""
+    from matplotlib.figure import Figure
+
+    widest = max(len(pairs) for pairs in rows.values())
+    figure = Figure(figsize=(2.0 * 2 * widest, 2.1 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 2 * widest, squeeze=False)
+    for ax in axes.ravel():
+        ax.axis("off")
+    for line, (name, pairs) in zip(axes, rows.items(), strict=True):
+        for i, (rgb, eps0) in enumerate(pairs):
+            line[2 * i].imshow(rgb)
+            line[2 * i + 1].imshow(noise_view(eps0))
+        line[0].set_title(name, fontsize=8)
+    return figure

@@ -1,0 +1,152 @@
+"""An evaluation as a page that opens offline, and as Markdown for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distildire.evaluate import plots
+from distildire.evaluate.scores import is_fake
+from distildire.evaluate.summary import rows_of
+from distildire.page import Page, markdown_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SETTINGS = (
+    "Accuracies count a picture as fake over a probability of 0.5. AP, AUC and TPR rank by "
+    "the logit. by_generator: that generator's fakes against all reals; by_source: a source "
+    "of one class against the other class of all. pair_auc is the mean AUC inside the "
+    "repositories or sources that hold both classes. The interval of the ECE is an "
+    "approximation: the ECE of few images is biased upwards."
+)
+
+
+def report_page(
+    title: str,
+    about: Mapping[str, str],
+    variants: Mapping[str, Mapping[str, Any]],
+    scores: pd.DataFrame,
+    robustness: Mapping[str, Any] | None = None,
+) -> str:
+    """HTML of one evaluation.
+
+    Args:
+        title: heading of the page.
+        about: model, data and notes, in words.
+        variants: figures by variant ("raw", "equalized").
+        scores: the scores table.
+        robustness: as `robustness` gives it.
+    """
+    page = Page(title)
+    page.table([{"": name, "value": value} for name, value in about.items()])
+    page.heading("Over all")
+    page.table(_overall_rows(variants))
+    page.text(_SETTINGS)
+    _score_plots(page, scores)
+    for variant, figures in variants.items():
+        page.heading(f"By generator and source ({variant})")
+        _forest(page, figures)
+        page.table(rows_of(figures))
+        _pairs(page, figures)
+        if figures["unscored"]["count"]:
+            page.text(
+                f"{figures['unscored']['count']} pictures have no score and are in no figure.",
+                "lead bad",
+            )
+            page.table(figures["unscored"]["examples"])
+    if robustness is not None:
+        _robustness(page, robustness)
+    return page.html()
+
+
+def report_markdown(
+    title: str,
+    about: Mapping[str, str],
+    variants: Mapping[str, Mapping[str, Any]],
+    robustness: Mapping[str, Any] | None = None,
+) -> str:
+    """The same tables as Markdown."""
+    parts = [f"# {title}\n", *(f"- {name}: {value}" for name, value in about.items()), ""]
+    parts += ["## Over all\n", markdown_table(_overall_rows(variants)), _SETTINGS, ""]
+    for variant, figures in variants.items():
+        parts += [f"## By generator and source ({variant})\n", markdown_table(rows_of(figures))]
+        if figures["unscored"]["count"]:
+            parts += [f"{figures['unscored']['count']} pictures have no score.\n"]
+    if robustness is not None:
+        parts += [f"## Robustness ({_sample(robustness)})\n"]
+        parts += [markdown_table(_robustness_rows(robustness))]
+    return "\n".join(parts)
+
+
+def _overall_rows(variants: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for variant, figures in variants.items():
+        row = rows_of(figures, "variant")[0]
+        note = row.pop("note")
+        rows.append({**row, "variant": variant, "pair_auc": figures["overall"]["pair_auc"],
+                     "note": note})  # fmt: skip
+    return rows
+
+
+def _score_plots(page: Page, scores: pd.DataFrame) -> None:
+    known = scores[np.isfinite(scores["logit"].to_numpy(float))]
+    ranked, stated = {}, {}
+    for variant, part in known.groupby("variant", sort=False):
+        fake = is_fake(part)
+        ranked[str(variant)] = (fake, part["logit"].to_numpy(float))
+        stated[str(variant)] = (fake, part["probability"].to_numpy(float))
+    page.heading("Curves")
+    page.figure(plots.roc(ranked), "ROC; the grey lines are budgets of 1% and 5%.")
+    page.figure(plots.reliability(stated), "Reliability: on the diagonal, probabilities hold.")
+    for name, (fake, logit) in ranked.items():
+        page.figure(plots.histogram(fake, logit, f"Scores ({name})"), f"Scores, {name}.")
+
+
+def _forest(page: Page, figures: Mapping[str, Any]) -> None:
+    parts = {"all": figures["overall"], **figures["by_generator"]}
+    known = {name: part for name, part in parts.items() if part["auc"] is not None}
+    if len(known) > 1:
+        values = [part["auc"] for part in known.values()]
+        intervals = [part["auc_ci"] for part in known.values()]
+        page.figure(plots.forest(list(known), values, intervals), "AUC by generator.")
+
+
+def _pairs(page: Page, figures: Mapping[str, Any]) -> None:
+    inside = figures["overall"]["pairs"]
+    if inside:
+        page.text("AUC inside repositories or sources that hold both classes:")
+        page.table([{"inside": name, "auc": value} for name, value in inside.items()])
+
+
+def _sample(robustness: Mapping[str, Any]) -> str:
+    return (
+        f"on a subsample of {robustness['n_real']} real and {robustness['n_fake']} fake "
+        "pictures, sources in equal shares, equalised first"
+    )
+
+
+def _robustness_rows(robustness: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"re-encoding": name, **{k: v for k, v in row.items() if k != "auc_by_generator"}}
+        for name, row in robustness["rows"].items()
+    ]
+
+
+def _robustness(page: Page, robustness: Mapping[str, Any]) -> None:
+    page.heading("Robustness")
+    page.text(f"Measured {_sample(robustness)}.")
+    rows = robustness["rows"]
+    generators = sorted({g for row in rows.values() for g in row["auc_by_generator"]})
+    values = np.array(
+        [
+            [row["auc"], *(row["auc_by_generator"].get(g) for g in generators)]
+            for row in rows.values()
+        ],
+        dtype=float,
+    )
+    figure = plots.heat_map(values, list(rows), ["all", *generators], "AUC by re-encoding")
+    page.figure(figure, "AUC by re-encoding, over all and by generator.")
+    page.table(_robustness_rows(robustness))

@@ -1,0 +1,111 @@
+"""How much of the ranking is left after what happens to pictures on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distildire.data.manifest import FAKE
+from distildire.evaluate.metrics import accuracies, auc
+from distildire.evaluate.scores import Scorer
+from distildire.images import ImageError, decode, equalize
+from distildire.reencode import ROBUSTNESS, Reencode
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all)."""
+
+
+def subsample(table: pd.DataFrame, count: int, seed: int = 0) -> pd.DataFrame:
+    """At most `count` rows, half of each class, the sources of a class in equal shares.
+
+    Sources that run out leave their share to the others.
+    """
+    rng = np.random.default_rng(seed)
+    source = table["source"].to_numpy(str)
+    fake = (table["label"] == FAKE).to_numpy()
+    kept: list[int] = []
+    for c in (False, True):
+        queues = [
+            rng.permutation(np.flatnonzero((fake == c) & (source == name))).tolist()
+            for name in sorted(set(source[fake == c]))
+        ]
+        room = count // 2
+        while room > 0 and any(queues):
+            for queue in queues:
+                if queue and room > 0:
+                    kept.append(queue.pop())
+                    room -= 1
+    return table.iloc[sorted(kept)].reset_index(drop=True)
+
+
+def robustness(
+    detector: Scorer,
+    table: pd.DataFrame,
+    *,
+    count: int = 200,
+    reencodings: Mapping[str, Reencode] = ROBUSTNESS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score a stated subsample under every re-encoding of its equalised pictures.
+
+    Returns `n_real`, `n_fake`, `rows` (name -> `auc`, `real_acc`, `fake_acc`, `auc_lost`
+    against "as it is", and `auc_by_generator`) and `logits` (name -> [N], for `paths`).
+    Pictures that can't be read are left out.
+    """
+    table = subsample(table, count, seed)
+    logits: dict[str, list[float]] = {name: [] for name in reencodings}
+    kept = []
+    for row, path in enumerate(table["path"]):
+        try:
+            rgb = equalize(decode(path))
+        except ImageError:
+            continue
+        kept.append(row)
+        for name, change in reencodings.items():
+            logits[name].append(detector.logit(change(rgb)))
+        if progress is not None:
+            progress(row + 1, len(table))
+    table = table.iloc[kept]
+    fake = (table["label"] == FAKE).to_numpy()
+    generator = table["generator"].to_numpy(str)
+    rows = {}
+    for name, values in logits.items():
+        scores = np.array(values)
+        probability = np.array([detector.verdict_of(v)[0] for v in values])
+        _, real_acc, fake_acc = accuracies(fake, probability)
+        by_generator = {
+            g: auc(fake[~fake | (generator == g)], scores[~fake | (generator == g)])
+            for g in sorted(set(generator[fake]) - {""})
+        }
+        rows[name] = {
+            "auc": auc(fake, scores),
+            "real_acc": real_acc,
+            "fake_acc": fake_acc,
+            "auc_by_generator": by_generator,
+        }
+    base = next(iter(rows.values()))["auc"] if rows else float("nan")
+    for figures in rows.values():
+        figures["auc_lost"] = base - figures["auc"]
+    return _without_nan(
+        {
+            "n_real": int((~fake).sum()),
+            "n_fake": int(fake.sum()),
+            "rows": rows,
+            "paths": table["path"].to_list(),
+            "logits": logits,
+        }
+    )
+
+
+def _without_nan(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_nan(value) for key, value in tree.items()}
+    if isinstance(tree, float) and np.isnan(tree):
+        return None
+    return tree

@@ -1,0 +1,170 @@
+"""One evaluation from a model (or another tool's scores) and a manifest to a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from distildire.data.audit import Audit, audit, refuse_leak
+from distildire.data.manifest import fingerprint, read_manifest
+from distildire.evaluate.report import report_markdown, report_page
+from distildire.evaluate.robustness import robustness
+from distildire.evaluate.scores import Scorer, read_scores, score_manifest
+from distildire.evaluate.summary import By, Figures, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, pictures done, pictures in all); stages: audit, score, robustness."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found and wrote."""
+
+    scores: pd.DataFrame
+    metrics: dict[str, Any]
+    """The content of metrics.json."""
+    audit: Audit | None
+    robustness: dict[str, Any] | None
+    folder: Path
+
+
+def evaluate(
+    model: str | Path | Scorer,
+    manifest: str | Path,
+    out: str | Path,
+    *,
+    equalize: bool | Literal["both"] = True,
+    accept_leak: bool = False,
+    split: str | None = None,
+    robustness_count: int = 0,
+    intervals: By = "image",
+    repeats: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a model on a manifest and write the results to a folder.
+
+    Written: scores.parquet and scores.csv, metrics.json, report.html, report.md; audit.json
+    and audit.html where the files were audited; robustness.json where it was measured.
+
+    Args:
+        model: name or folder of a bundle, a detector, or a CSV of `path,score` from any tool.
+        manifest: Parquet or CSV, see `read_manifest`.
+        out: folder of the results.
+        equalize: True: every picture is equalised before it is scored; False: as it is;
+            "both": side by side, and metrics.json has `raw` and `equalized` above the
+            figures. The scores of a CSV are taken as they are; equalising can't reach them.
+        accept_leak: go on over a leak.
+        split: keep only the rows of this split.
+        robustness_count: pictures of the robustness grid; 0 leaves it out.
+        intervals: what the bootstrap draws, see `summarize`.
+        repeats: bootstrap resamples.
+        seed: of the bootstrap and the subsample.
+        progress: see `Progress`.
+
+    Raises:
+        ManifestError: unusable manifest or CSV, or no row in `split`.
+        LeakError: the class shows in the files, and `equalize` is False.
+        BundleError: unusable model.
+        ValueError: no picture has a score.
+    """
+    manifest, out = Path(manifest), Path(out)
+    table = rows_of_split(read_manifest(manifest), split)
+    given = Path(model) if isinstance(model, str | Path) and str(model).endswith(".csv") else None
+    found = None
+    if given is None or (equalize is False and _any_file(table)):
+        found = audit(table, seed=seed, progress=_stage(progress, "audit"))
+        out.mkdir(parents=True, exist_ok=True)
+        found.save(out)
+        refuse_leak(found, accept=accept_leak, equalized=equalize is not False)
+    about = {"model": str(model), "manifest": manifest.name, "data fingerprint": fingerprint(table)}
+    detector: Scorer | None = None
+    if given is not None:
+        scores = read_scores(given, table)
+        variants: tuple[str, ...] = ("raw",)
+        about["note"] = "scores of another tool, taken as they are: nothing was equalised"
+    else:
+        detector = _detector(model)
+        about["model"] = getattr(detector, "name", type(detector).__name__)
+        variants = {True: ("equalized",), False: ("raw",), "both": ("raw", "equalized")}[equalize]
+        scores = score_manifest(detector, table, variants, _stage(progress, "score"))
+    if found is not None:
+        about["leak audit"] = found.verdict
+    figures = {
+        variant: summarize(
+            scores[scores["variant"] == variant], intervals=intervals, repeats=repeats, seed=seed
+        )
+        for variant in variants
+    }
+    about["intervals"] = next(iter(figures.values()))["intervals"]
+    grid = None
+    if detector is not None and robustness_count:
+        stage = _stage(progress, "robustness")
+        grid = robustness(detector, table, count=robustness_count, seed=seed, progress=stage)
+    metrics: dict[str, Any] = dict(figures) if equalize == "both" and len(figures) > 1 else (
+        figures[variants[0]]
+    )  # fmt: skip
+    metrics["about"] = about
+    _write(out, scores, metrics, grid)
+    title = f"Evaluation of {about['model']} on {manifest.name}"
+    (out / "report.html").write_text(report_page(title, about, figures, scores, grid))
+    (out / "report.md").write_text(report_markdown(title, about, figures, grid))
+    return Evaluation(scores, metrics, found, grid, out)
+
+
+def rows_of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
+    """The rows of one split, or all; raises ManifestError where there are none."""
+    from distildire.data.manifest import ManifestError
+
+    if split is None:
+        return table
+    part = table[table["split"] == split].reset_index(drop=True)
+    if not len(part):
+        names = ", ".join(sorted(set(table["split"]))) or "none"
+        raise ManifestError(f"no row has the split {split!r} (splits: {names})")
+    return part
+
+
+def _any_file(table: pd.DataFrame) -> bool:
+    return any(Path(path).is_file() for path in table["path"])
+
+
+def _detector(model: str | Path | Scorer) -> Scorer:
+    if not isinstance(model, str | Path):
+        return model
+    from distildire.detector import Detector
+
+    return Detector(model)
+
+
+def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)
+
+
+def _write(
+    out: Path, scores: pd.DataFrame, metrics: dict[str, Any], grid: dict[str, Any] | None
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    scores.to_parquet(out / "scores.parquet", index=False)
+    scores.to_csv(out / "scores.csv", index=False)
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    if grid is not None:
+        (out / "robustness.json").write_text(json.dumps(grid, indent=1, allow_nan=False) + "\n")
+
+
+def compare(runs: dict[str, pd.DataFrame], **options: Any) -> dict[str, Figures]:
+    """Figures of several scores tables by name: models and other tools in one table."""
+    return {
+        name: summarize(scores[np.isfinite(scores["logit"].to_numpy(float))], **options)
+        for name, scores in runs.items()
+    }

@@ -1,0 +1,231 @@
+"""The audit on sets that were built with a known leak."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFilter
+
+from distildire.data.audit import LeakError, auc_error_by_chance, audit, refuse_leak
+from distildire.data.equalized import common_side, equalize_table, equalized_bytes
+from distildire.data.file_facts import dhash, read_facts, trace
+from distildire.data.leak_test import folds_of_groups
+from distildire.data.manifest import read_manifest
+from distildire.images import decode, equalize
+
+COUNT = 18
+
+
+def picture(rng: np.random.Generator, width: int = 160, height: int = 128) -> Image.Image:
+    """A smooth random picture with a little grain: no two are alike."""
+    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+    smooth = coarse.resize((width, height), Image.Resampling.BICUBIC)
+    grain = rng.normal(0, 3, (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8))
+
+
+def build(folder: Path, seed: int = 0, **leak: dict[str, object]) -> pd.DataFrame:
+    """Six sources a class; `leak` changes how one class is saved. The default has none."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for label in ("real", "fake"):
+        how = leak.get(label, {})
+        for i in range(COUNT):
+            size = how.get("size") or [(160, 128), (128, 128), (144, 200)][i % 3]
+            quality = how.get("quality") or int(rng.integers(80, 96))
+            suffix = str(how.get("suffix", "jpg"))
+            path = folder / f"{label}{i}.{suffix}"
+            options = {} if suffix == "png" else {"quality": quality}
+            if how.get("exif"):
+                exif = Image.Exif()
+                exif[0x010F] = "Camera"
+                options["exif"] = exif
+            picture(rng, *size).save(path, **options)
+            rows.append({"path": path.name, "label": label, "source": f"{label}{i % 6}",
+                         "split": "train" if i % 2 else "test"})  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return read_manifest(folder / "manifest.csv")
+
+
+LEAKS = {
+    "format": {"real": {"quality": 90}, "fake": {"suffix": "png"}},
+    "size": {"real": {"size": (160, 120)}, "fake": {"size": (128, 128)}},
+    "quality": {"real": {"quality": 95}, "fake": {"quality": 75}},
+    "metadata": {"real": {"exif": True}},
+}
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_each_leak_is_found_and_named_and_gone_once_equalised(kind: str, tmp_path: Path) -> None:
+    table = build(tmp_path, **LEAKS[kind])
+    found = audit(table)
+    assert found.leak_auc is not None
+    assert found.leak_auc >= 0.95
+    assert kind in {leak.kind for leak in found.leaks}
+    assert kind in found.verdict
+    with pytest.raises(LeakError, match="--accept-leak"):
+        refuse_leak(found)
+    refuse_leak(found, accept=True)
+    refuse_leak(found, equalized=True)
+    equal = equalize_table(table, tmp_path / "equal", crop=common_side(table))
+    after = audit(equal)
+    assert after.leak_auc is not None
+    assert after.leak_auc <= 0.60
+    assert not after.leaks
+
+
+def test_a_quality_leak_is_not_called_a_format_leak(tmp_path: Path) -> None:
+    found = audit(build(tmp_path, **LEAKS["quality"]))
+    assert {leak.kind for leak in found.leaks} == {"quality"}
+
+
+def test_a_set_without_a_leak_passes(tmp_path: Path) -> None:
+    found = audit(build(tmp_path))
+    assert found.leaks == []
+    assert not found.leaky
+    assert "No leak" in found.verdict
+    refuse_leak(found)
+
+
+def test_duplicates_across_splits_are_named(tmp_path: Path) -> None:
+    table = build(tmp_path)
+    (tmp_path / "real1.jpg").write_bytes((tmp_path / "real0.jpg").read_bytes())
+    with Image.open(tmp_path / "fake0.jpg") as image:
+        copy = image.resize((image.width * 3 // 4, image.height * 3 // 4)).filter(
+            ImageFilter.GaussianBlur(0.4)
+        )
+    copy.save(tmp_path / "fake1.jpg", quality=60)
+    found = audit(table)
+    assert [leak.kind for leak in found.leaks] == ["duplicate"]
+    assert found.duplicates["exact_across_splits"] == 1
+    assert found.duplicates["near_across_splits"] == 1
+    assert "test and train" in found.leaks[0].detail
+
+
+def test_different_pictures_are_no_duplicates(tmp_path: Path) -> None:
+    found = audit(build(tmp_path, seed=3))
+    counts = [v for v in found.duplicates.values() if isinstance(v, int)]
+    assert counts == [0, 0, 0, 0]
+
+
+def test_files_are_written_and_open_offline(tmp_path: Path) -> None:
+    table = build(tmp_path, **LEAKS["format"])
+    table.loc[len(table)] = {**table.loc[0], "path": str(tmp_path / "gone.jpg")}
+    audit(table).save(tmp_path / "out")
+    tree = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert {"leak_auc", "leaks", "verdict", "by_source"} <= set(tree)
+    assert all(set(leak) == {"kind", "detail"} for leak in tree["leaks"])
+    assert tree["unreadable"]["count"] == 1
+    assert len(tree["by_source"]) == 12
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_one_class_only_says_so(tmp_path: Path) -> None:
+    table = build(tmp_path)
+    found = audit(table[table["label"] == "real"].reset_index(drop=True))
+    assert found.leak_auc is None
+    assert "one class" in found.verdict
+    refuse_leak(found)
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    table = build(tmp_path)
+    table["path"] = [path + ".gone" for path in table["path"]]
+    with pytest.raises(ValueError, match="no such file"):
+        audit(table)
+
+
+@pytest.mark.parametrize("quality", [1, 30, 50, 75, 90, 100])
+@pytest.mark.parametrize("subsampling", [(0, "4:4:4"), (1, "4:2:2"), (2, "4:2:0")])
+def test_quality_and_chroma_are_read_back(quality: int, subsampling: tuple[int, str]) -> None:
+    buffer = io.BytesIO()
+    image = picture(np.random.default_rng(0))
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling[0])
+    facts = read_facts(buffer.getvalue())
+    assert (facts.quality, facts.standard_tables) == (quality, True)
+    assert facts.subsampling == subsampling[1]
+
+
+def test_other_tables_give_the_nearest_quality() -> None:
+    buffer = io.BytesIO()
+    tables = [[8] * 64, [8] * 64]
+    picture(np.random.default_rng(0)).save(buffer, "JPEG", qtables=tables)
+    facts = read_facts(buffer.getvalue())
+    assert not facts.standard_tables
+    assert 80 <= facts.quality <= 95
+
+
+def test_upscaling_leaves_a_peak() -> None:
+    rng = np.random.default_rng(0)
+    native = rng.integers(0, 256, (256, 256), dtype=np.uint8)
+    small = Image.fromarray(native[:160, :160])
+    large = np.asarray(small.resize((256, 256), Image.Resampling.BILINEAR))
+    assert trace(large)[0] > 3 * trace(native)[0]
+    assert trace(large)[2] < trace(native)[2]
+
+
+def test_dhash_against_a_slow_version() -> None:
+    grey = picture(np.random.default_rng(1), 90, 80).convert("L")
+    pixels = np.asarray(grey, float)
+    cells = pixels.reshape(8, 10, 9, 10).mean(axis=(1, 3))
+    expected = 0
+    for y in range(8):
+        for x in range(8):
+            expected = expected << 1 | int(round(cells[y, x + 1]) > round(cells[y, x]))
+    assert bin(dhash(grey) ^ expected).count("1") <= 1
+
+
+def test_folds_hold_whole_groups_of_both_classes() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.choice([f"s{i}" for i in range(17)], 400)
+    fake = np.array([int(g[1:]) % 3 == 0 for g in groups])
+    fake[groups == "s4"] = rng.random((groups == "s4").sum()) < 0.5
+    fold, words = folds_of_groups(groups, fake)
+    assert "whole sources" in words
+    for g in np.unique(groups):
+        assert len(np.unique(fold[groups == g])) == 1
+    for k in np.unique(fold):
+        assert len(np.unique(fake[fold == k])) == 2
+
+
+def test_one_source_a_class_falls_back_to_single_pictures() -> None:
+    groups = np.array(["a"] * 20 + ["b"] * 20)
+    fake = groups == "b"
+    fold, words = folds_of_groups(groups, fake)
+    assert "single pictures" in words
+    assert all(len(np.unique(fake[fold == k])) == 2 for k in np.unique(fold))
+
+
+def test_chance_error_against_simulation() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    fake = np.arange(70) < 30
+    simulated = np.std([roc_auc_score(fake, rng.random(70)) for _ in range(2000)])
+    assert auc_error_by_chance(40, 30) == pytest.approx(simulated, rel=0.08)
+
+
+def test_equalised_file_has_the_pixels_of_equalize(tmp_path: Path) -> None:
+    rgb = np.asarray(picture(np.random.default_rng(2), 700, 600))
+    np.testing.assert_array_equal(decode(equalized_bytes(rgb)), equalize(rgb))
+
+
+def test_equalised_folder_is_cached_and_refuses_other_settings(tmp_path: Path) -> None:
+    table = build(tmp_path)
+    table.loc[len(table)] = {**table.loc[0], "path": str(tmp_path / "gone.jpg")}
+    first = equalize_table(table, tmp_path / "equal")
+    stamps = {p: Path(p).stat().st_mtime_ns for p in first["path"]}
+    second = equalize_table(table, tmp_path / "equal")
+    assert {p: Path(p).stat().st_mtime_ns for p in second["path"]} == stamps
+    assert len(first) == len(table) - 1
+    again = read_manifest(tmp_path / "equal" / "manifest.csv")
+    assert again["path"].to_list() == first["path"].to_list()
+    with pytest.raises(ValueError, match="another folder"):
+        equalize_table(table, tmp_path / "equal", quality=80)

@@ -1,0 +1,238 @@
+"""Evaluations of a stand-in detector and of another tool's scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from distildire.data.audit import LeakError
+from distildire.data.manifest import ManifestError
+from distildire.evaluate.cross_generator import leave_one_generator_out, write_matrix
+from distildire.evaluate.metrics import METRICS
+from distildire.evaluate.robustness import robustness, subsample
+from distildire.evaluate.run import evaluate
+from distildire.images import RGB
+from distildire.reencode import STABILITY
+
+
+class Brightness:
+    """Calls bright pictures fake."""
+
+    name = "brightness"
+
+    def logit(self, rgb: RGB) -> float:
+        return float(rgb.mean()) / 16 - 8
+
+    def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, str]:
+        return 1 / (1 + np.exp(-logit)), "fake" if logit > 0 else "real"
+
+
+def pictures(folder: Path, count: int = 6, suffixes: tuple[str, str] = ("png", "png")) -> Path:
+    rng = np.random.default_rng(0)
+    rows = []
+    for label, level, suffix in (("nature", 90, suffixes[0]), ("ai", 160, suffixes[1])):
+        for i in range(count):
+            pixels = rng.normal(level, 8, (64, 64, 3)) + rng.normal(0, 20)
+            path = folder / f"{label}{i}.{suffix}"
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
+            rows.append({"path": path.name, "label": label, "source": f"{label}{i % 3}",
+                         "generator": "gan" if label == "ai" else ""})  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+def simulated(folder: Path, n: int = 600, seed: int = 0) -> tuple[Path, Path]:
+    """A manifest of pictures that need not exist, and the scores of some tool."""
+    rng = np.random.default_rng(seed)
+    fake = rng.random(n) < 0.5
+    source = np.where(fake, "f", "r") + (np.arange(n) % 8).astype(str).astype(object)
+    source[:3], fake[:3] = "tiny", True
+    table = pd.DataFrame({"path": [f"img/{i}.png" for i in range(n)], "source": source})
+    table["label"] = np.where(fake, "fake", "real")
+    table["generator"] = np.where(fake, np.where(np.arange(n) % 2, "gan", "ldm"), "")
+    table.to_csv(folder / "manifest.csv", index=False)
+    scores = pd.DataFrame({"path": table["path"], "score": rng.normal(size=n) + 1.5 * fake})
+    scores.to_csv(folder / "scores.csv", index=False)
+    return folder / "scores.csv", folder / "manifest.csv"
+
+
+def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
+    manifest = pictures(tmp_path)
+    result = evaluate(Brightness(), manifest, tmp_path / "out", equalize="both",
+                      robustness_count=4, repeats=50)  # fmt: skip
+    tree = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {"raw", "equalized"} <= set(tree)
+    for variant in ("raw", "equalized"):
+        overall = tree[variant]["overall"]
+        assert {"n_real", "n_fake", *METRICS, *(f"{m}_ci" for m in METRICS)} <= set(overall)
+        assert overall["auc"] == 1.0
+        assert overall["auc_ci"] is None
+        assert "too few" in overall["note"]
+    scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+    assert len(scores) == 24
+    assert list(scores.columns[:7]) == [
+        "path", "label", "logit", "probability", "source", "generator", "sha256",
+    ]  # fmt: skip
+    assert (scores["sha256"].str.len() == 64).all()
+    assert result.robustness is not None
+    assert result.robustness["rows"]["as it is"]["auc"] == 1.0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 5
+    assert 'src="http' not in page
+    assert "## Robustness" in (tmp_path / "out" / "report.md").read_text()
+    for name in ("scores.csv", "audit.json", "audit.html", "robustness.json"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_a_leak_is_refused_unless_accepted_or_equalised(tmp_path: Path) -> None:
+    manifest = pictures(tmp_path, suffixes=("bmp", "png"))
+    with pytest.raises(LeakError, match="format"):
+        evaluate(Brightness(), manifest, tmp_path / "a", equalize=False)
+    evaluate(Brightness(), manifest, tmp_path / "b", equalize=False, accept_leak=True, repeats=9)
+    result = evaluate(Brightness(), manifest, tmp_path / "c", repeats=9)
+    assert set(result.metrics) >= {"overall", "by_generator", "by_source"}
+
+
+def test_missing_and_damaged_files_are_counted_not_scored(tmp_path: Path) -> None:
+    manifest = pictures(tmp_path)
+    (tmp_path / "nature0.png").unlink()
+    (tmp_path / "ai0.png").write_bytes(b"no picture")
+    result = evaluate(Brightness(), manifest, tmp_path / "out", repeats=9)
+    assert result.metrics["unscored"]["count"] == 2
+    assert result.metrics["overall"]["n_real"] == 5
+    assert "2 pictures have no score" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_scores_of_another_tool(tmp_path: Path) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    scores, manifest = simulated(tmp_path)
+    result = evaluate(scores, manifest, tmp_path / "out", repeats=100)
+    figures = result.metrics
+    given, table = pd.read_csv(scores), pd.read_csv(manifest)
+    fake = table["label"] == "fake"
+    assert figures["overall"]["auc"] == pytest.approx(
+        roc_auc_score(fake, given["score"]), abs=1e-12
+    )
+    gan = (table["generator"] == "gan") | ~fake
+    assert figures["by_generator"]["gan"]["auc"] == pytest.approx(
+        roc_auc_score(fake[gan], given["score"][gan]), abs=1e-12
+    )
+    assert figures["by_source"]["r1"]["n_fake"] == fake.sum()
+    tiny = figures["by_source"]["tiny"]
+    assert tiny["n_fake"] == 3
+    assert tiny["auc_ci"] is None
+    assert "too few images" in tiny["note"]
+    low, high = figures["overall"]["auc_ci"]
+    assert low < figures["overall"]["auc"] < high
+
+
+def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
+    scores, manifest = simulated(tmp_path)
+    table = pd.read_csv(scores)
+    logit = table["score"].copy()
+    table["score"] = 1 / (1 + np.exp(-logit))
+    table.to_csv(scores, index=False)
+    result = evaluate(scores, manifest, tmp_path / "out", repeats=9)
+    np.testing.assert_allclose(result.scores["logit"], logit, atol=1e-9)
+
+
+def test_bad_scores(tmp_path: Path) -> None:
+    scores, manifest = simulated(tmp_path, 100)
+    table = pd.read_csv(scores)
+    table.loc[0, "score"] = np.nan
+    table.loc[1, "score"] = np.inf
+    table = pd.concat([table.drop(index=2), table.loc[[5]]])
+    table.to_csv(scores, index=False)
+    result = evaluate(scores, manifest, tmp_path / "out", repeats=9)
+    assert result.metrics["unscored"]["count"] == 3
+    reasons = set(result.scores["error"]) - {""}
+    assert reasons == {"the score is no finite number", "no score"}
+    pd.concat([table, table.loc[[5]].assign(score=7.0)]).to_csv(scores, index=False)
+    with pytest.raises(ManifestError, match="two scores"):
+        evaluate(scores, manifest, tmp_path / "out")
+    table.assign(path="elsewhere.png").head(1).to_csv(scores, index=False)
+    with pytest.raises(ManifestError, match="none of its 1 paths"):
+        evaluate(scores, manifest, tmp_path / "out")
+    table.rename(columns={"score": "p"}).to_csv(scores, index=False)
+    with pytest.raises(ManifestError, match="no column score"):
+        evaluate(scores, manifest, tmp_path / "out")
+    table.assign(score="high").to_csv(scores, index=False)
+    with pytest.raises(ValueError, match="no picture has a score"):
+        evaluate(scores, manifest, tmp_path / "out")
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    scores, manifest = simulated(tmp_path)
+    table = pd.read_csv(manifest)
+    table[table["label"] == "real"].to_csv(manifest, index=False)
+    figures = evaluate(scores, manifest, tmp_path / "out", repeats=20).metrics["overall"]
+    assert figures["auc"] is None
+    assert figures["real_acc"] is not None
+    assert figures["real_acc_ci"] is not None
+    assert "one class only" in figures["note"]
+
+
+def test_unknown_split(tmp_path: Path) -> None:
+    scores, manifest = simulated(tmp_path, 50)
+    with pytest.raises(ManifestError, match="split 'val'"):
+        evaluate(scores, manifest, tmp_path / "out", split="val")
+
+
+def test_intervals_by_source(tmp_path: Path) -> None:
+    scores, manifest = simulated(tmp_path)
+    figures = evaluate(scores, manifest, tmp_path / "out", intervals="source", repeats=50).metrics
+    assert figures["overall"]["auc_ci"] is not None
+    assert "source" in figures["intervals"]
+
+
+def test_matrix_of_several_models(tmp_path: Path) -> None:
+    runs = {}
+    for seed, name in enumerate(("gan", "ldm")):
+        folder = tmp_path / name
+        folder.mkdir()
+        scores, manifest = simulated(folder, 200, seed)
+        runs[name] = evaluate(scores, manifest, folder / "out", repeats=9).scores
+    tree = write_matrix(runs, tmp_path / "matrix")
+    assert tree["trained_on"] == tree["tested_on"] == ["gan", "ldm"]
+    assert np.array(tree["values"]).shape == (2, 2)
+    assert (tmp_path / "matrix" / "matrix.html").is_file()
+
+
+def test_leaving_a_generator_out_keeps_sources_whole() -> None:
+    table = pd.DataFrame(
+        {
+            "label": ["fake"] * 6 + ["real"] * 6,
+            "generator": ["a", "a", "b", "b", "b", "b"] + [""] * 6,
+            "source": ["s1", "s1", "s2", "s2", "s3", "s3", "r1", "r1", "r2", "r2", "r3", "r3"],
+        }
+    )
+    train, held = leave_one_generator_out(table, "a")
+    assert (train ^ held).all()
+    assert set(table["source"][held & (table["label"] == "fake")]) == {"s1"}
+    assert (held & (table["label"] == "real")).sum() == 2
+    with pytest.raises(ValueError, match="no fake has the generator"):
+        leave_one_generator_out(table, "c")
+
+
+def test_subsample_is_even_over_sources() -> None:
+    table = pd.DataFrame({"source": ["a"] * 50 + ["b"] * 3 + ["c"] * 50})
+    table["label"] = np.where(table["source"] == "c", "fake", "real")
+    counts = subsample(table, 20)["source"].value_counts().to_dict()
+    assert counts == {"a": 7, "b": 3, "c": 10}
+
+
+def test_robustness_skips_unreadable_pictures(tmp_path: Path) -> None:
+    from distildire.data.manifest import read_manifest
+
+    manifest = pictures(tmp_path)
+    (tmp_path / "ai0.png").unlink()
+    changes = {"as it is": lambda rgb: rgb, **STABILITY}
+    found = robustness(Brightness(), read_manifest(manifest), count=100, reencodings=changes)
+    assert (found["n_real"], found["n_fake"]) == (6, 5)
+    assert set(found["rows"]) == set(changes)
