@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import standin
 from PIL import Image
 
+import standin
 from distildire import Detector
 from distildire.bundle import BundleError, load_bundle
 
@@ -85,7 +85,8 @@ def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> 
         load_bundle(copy)
     edit(copy, calibration=None)
     with pytest.raises(BundleError, match="not calibrated"):
-        Detector(copy)
+        Detector(copy).predict([])
+    assert isinstance(Detector(copy).logit(np.zeros((200, 200, 3), np.uint8)), float)
     edit(copy, format=99)
     with pytest.raises(BundleError, match="newer"):
         load_bundle(copy)

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-import standin
 from numpy.typing import NDArray
 
+import standin
 from distildire import Detector
 
 

@@ -78,12 +78,14 @@ class Detector:
             threads: of the network; all cores by default.
 
         Raises:
-            BundleError: the model is missing, damaged or not calibrated.
+            BundleError: the model is missing or damaged; a model that is not calibrated yet
+                gives logits, and raises when it is asked for a verdict.
             ValueError: `fpr` out of range.
         """
         self.bundle = load_bundle(model)
         self.fpr = fpr
-        self._thresholds(fpr)
+        if self.bundle.calibration is not None:
+            self._thresholds(fpr)
         self._session = open_session(self.bundle, threads)
 
     @property
@@ -130,8 +132,22 @@ class Detector:
 
     def score_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Crops uint8 [N, S, S, 3] -> logits [N]."""
-        logits: NDArray[np.float32] = self._session.run(["logit"], {"rgb": crops})[0]
-        return logits
+        return self._run("logit", crops)
+
+    def cam(self, rgb: RGB) -> tuple[NDArray[np.float32], float]:
+        """Where the score comes from: (heat [H, W] in logits over the whole picture, logit)."""
+        from distildire.heatmap import picture_heat
+
+        heat = picture_heat(lambda crops: self._run("cam", crops), rgb, self.bundle.preprocessing)
+        return heat, self.logit(rgb)
+
+    def eps0(self, rgb: RGB) -> NDArray[np.float32]:
+        """First-step noise of the first crop: [crop, crop, 3]."""
+        return self._run("eps0", self.bundle.preprocessing(rgb)[:1])[0].transpose(1, 2, 0)
+
+    def _run(self, output: str, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = self._session.run([output], {"rgb": crops})[0]
+        return values
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:
         """(calibrated probability of fake, verdict) of a logit."""

@@ -29,7 +29,22 @@ MIN_SIDE = 32
 """Pictures with a side under this many pixels hold too little to judge."""
 
 PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .gif .tif .tiff .bmp .heic .heif".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".webp",
+        ".avif",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".heic",
+        ".heif",
+    ]
 )
 
 # Pillow warns from 89 megapixels and raises from 179; MAX_PIXELS is checked here, so that

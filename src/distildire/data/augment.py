@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from distildire.images import RGB, jpeg, reflect_to
@@ -48,6 +49,11 @@ class AugmentConfig:
     flip: float = 0.5
     grey: float = 0.03
     """Probability of dropping the colour."""
+    shuffle: float = 0.0
+    """Probability of shuffling the crop's tiles, which hides what it shows but not how it
+    was made (after PatchCraft, Zhong et al. 2023)."""
+    tile: int = 28
+    """Side of the shuffled tiles, in pixels."""
 
 
 # JPEG is applied to a slightly larger piece, so that its 8 x 8 grid meets the crop anywhere.
@@ -64,7 +70,27 @@ def augment(
     pieces = _geometry(images, crop + _MARGIN, config, rng)
     pieces[0] = _degrade(pieces[0], config, rng)
     top, left = rng.integers(0, _MARGIN + 1, 2)
-    return [np.ascontiguousarray(p[top : top + crop, left : left + crop]) for p in pieces]
+    crops = [np.ascontiguousarray(p[top : top + crop, left : left + crop]) for p in pieces]
+    if rng.random() < config.shuffle:
+        order = rng.permutation((crop // config.tile) ** 2)
+        crops = [shuffle_tiles(c, config.tile, order) for c in crops]
+    return crops
+
+
+def shuffle_tiles(rgb: RGB, tile: int, order: NDArray[np.int64]) -> RGB:
+    """Put the tiles of [S, S, 3] in another order; what exceeds whole tiles stays in place.
+
+    `order` is a permutation of the (S // tile) ** 2 tiles, counted row by row.
+    """
+    n = rgb.shape[0] // tile
+    whole = n * tile
+    tiles = (
+        rgb[:whole, :whole].reshape(n, tile, n, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
+    )
+    mixed = tiles[order].reshape(n, n, tile, tile, 3).swapaxes(1, 2).reshape(whole, whole, 3)
+    result = rgb.copy()
+    result[:whole, :whole] = mixed
+    return result
 
 
 def _geometry(

@@ -85,5 +85,7 @@ def translate_labels(labels: pd.Series, where: str) -> pd.Series:
 def fingerprint(table: pd.DataFrame) -> str:
     """SHA-256 over the sorted (content hash or path, label) pairs: names a data set."""
     key = "sha256" if "sha256" in table else "path"
-    lines = sorted(f"{name} {label}" for name, label in zip(table[key], table["label"], strict=True))
+    lines = sorted(
+        f"{name} {label}" for name, label in zip(table[key], table["label"], strict=True)
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -19,18 +19,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def sampling_weights(table: pd.DataFrame, *, power: float, max_share: float) -> NDArray[np.float64]:
+def sampling_weights(
+    table: pd.DataFrame, *, power: float, max_share: float, pair_weight: float = 1.0
+) -> NDArray[np.float64]:
     """Probability of each row: half for each class, sources by size ** power, none above a share.
 
-    What a capped source loses goes to the others of its class; where a class has too few
-    sources for the cap, they share alike.
+    Sources from a repository that holds both classes count `pair_weight` times: there, content
+    and history are alike, and what remains to learn is how a picture was made. What a capped
+    source loses goes to the others of its class; where a class has too few sources for the
+    cap, they share alike.
     """
     weights = np.zeros(len(table))
+    group = table["repository"] if "repository" in table else table["source"]
+    paired = (table["label"].groupby(group.to_numpy()).transform("nunique") > 1).to_numpy()
     for _, rows in table.groupby("label").indices.items():
         sources, inverse, sizes = np.unique(
             table["source"].to_numpy()[rows], return_inverse=True, return_counts=True
         )
-        share = _capped(sizes.astype(float) ** power, max(max_share, 1.0 / len(sources)))
+        raw = sizes.astype(float) ** power
+        raw[np.unique(inverse[paired[rows]])] *= pair_weight
+        share = _capped(raw, max(max_share, 1.0 / len(sources)))
         weights[rows] = (share / sizes)[inverse] / table["label"].nunique()
     return weights
 

@@ -24,6 +24,8 @@ class DataConfig:
     """Largest share of a class that one source may have in the sampling."""
     power: float = 0.5
     """A source is sampled in proportion to size ** power (1: every image alike)."""
+    pair_weight: float = 1.0
+    """How much more sources count whose repository holds both classes."""
     dire_cache: str = ""
     """Folder made by `distildire noise --dire`, for a teacher that sees DIRE."""
 

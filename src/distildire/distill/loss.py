@@ -42,9 +42,7 @@ class Projection(nn.Module):
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
         super().__init__()
         same = student_channels == teacher_channels
-        self.project = (
-            nn.Identity() if same else nn.Conv2d(student_channels, teacher_channels, 1)
-        )
+        self.project = nn.Identity() if same else nn.Conv2d(student_channels, teacher_channels, 1)
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """[B, Cs, h, w] -> [B, Ct, H, W], the shape of `teacher_map`."""

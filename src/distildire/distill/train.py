@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 Log = Callable[[dict[str, Any]], None]
 
 
-def train(config: TrainConfig, out: Path, *, resume: bool = False, report: Log | None = None) -> Path:
+def train(
+    config: TrainConfig, out: Path, *, resume: bool = False, report: Log | None = None
+) -> Path:
     """Train a student and return the path of the best checkpoint, `out`/best.pt.
 
     Writes `config.json`, `metrics.jsonl` (one object a line), TensorBoard events,
@@ -48,7 +50,10 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, report: Log |
     optim = config.optim
     set_seed(optim.seed)
     table, val = read_split(config)
-    weights = sampling_weights(table, power=config.data.power, max_share=config.data.max_share)
+    weights = sampling_weights(
+        table, power=config.data.power, max_share=config.data.max_share,
+        pair_weight=config.data.pair_weight,
+    )  # fmt: skip
 
     # Networks -----------------------------------------------------------------------------
     accelerator = Accelerator(mixed_precision=optim.precision)

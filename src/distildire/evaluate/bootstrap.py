@@ -228,9 +228,7 @@ def _area(tp: Counts, fp: Counts) -> NDArray[np.float64]:
     return np.asarray(np.einsum("rg,rg->r", step, height) / 2)
 
 
-def _tpr(
-    tp: Counts, fp: Counts, real: NDArray[np.float64], fpr: float
-) -> NDArray[np.float64]:
+def _tpr(tp: Counts, fp: Counts, real: NDArray[np.float64], fpr: float) -> NDArray[np.float64]:
     """True positives at the last threshold whose false-positive rate is at most `fpr`: [R]."""
     last = (fp / np.maximum(real, 1)[:, None] <= fpr).sum(axis=1)
     picked = np.take_along_axis(tp, np.maximum(last - 1, 0)[:, None], axis=1)[:, 0]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from distildire.data.manifest import FAKE, ManifestError
-from distildire.images import RGB, ImageError, decode_bytes, equalize, read_bytes
+from distildire.images import RGB, ImageError, decode, decode_bytes, equalize, read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,21 @@ def score_manifest(
         part["variant"] = variant
         parts.append(part)
     return _ordered(pd.concat(parts, ignore_index=True))
+
+
+def logits_of(
+    detector: Scorer, paths: Sequence[str], *, equalized: bool = True,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:  # fmt: skip
+    """Uncalibrated logits alone, nan where a picture can't be read; for calibration."""
+    logits = np.full(len(paths), np.nan)
+    for i, path in enumerate(paths):
+        with suppress(ImageError):
+            rgb = decode(path)
+            logits[i] = detector.logit(equalize(rgb) if equalized else rgb)
+        if progress is not None:
+            progress(i + 1, len(paths))
+    return logits
 
 
 def _score(

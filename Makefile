@@ -1,0 +1,27 @@
+PYTHON ?= python3
+
+.PHONY: demo test lint docs clean
+
+demo: .venv/base  ## verdicts for the pictures in examples/, without torch
+	.venv/bin/distildire detect examples
+
+.venv/base: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+test: .venv-dev/dev lint  ## lint, types and tests
+	.venv-dev/bin/python -m pytest
+
+lint: .venv-dev/dev
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/ruff format --check .
+	.venv-dev/bin/mypy
+
+.venv-dev/dev: pyproject.toml
+	$(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache

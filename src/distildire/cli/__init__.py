@@ -1,0 +1,18 @@
+"""The command line: thin, every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from distildire.cli import detect, evidence, models, serving, training
+from distildire.cli.app import app, fail, missing_extra
+
+__all__ = ["app", "detect", "evidence", "main", "models", "serving", "training"]
+
+
+def main() -> None:
+    """Entry point: known errors become one line on stderr and exit code 2."""
+    try:
+        app()
+    except ImportError as error:
+        fail(missing_extra(error))
+    except ValueError as error:
+        fail(str(error))

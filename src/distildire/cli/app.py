@@ -1,0 +1,123 @@
+"""What all commands share: the application, its errors, options and progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from distildire import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Tell camera images from generated ones: a calibrated score, on a laptop, offline.",
+)
+
+
+class Format(str, Enum):
+    """How results are written."""
+
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="Bundled model by name, or the folder of a bundle.")
+]
+FprOption = Annotated[
+    float,
+    typer.Option(
+        help="Error budget, 0 to 0.5: at most this share of real pictures is called fake; "
+        "what is not clear enough for it is 'unsure'."
+    ),
+]
+AcceptLeak = Annotated[
+    bool, typer.Option("--accept-leak", help="Go on although the files give the class away.")
+]
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    typer.echo(f"distildire: {message}", err=True)
+    raise SystemExit(2)
+
+
+_EXTRAS = {
+    "eval": ("sklearn", "pandas", "pyarrow", "matplotlib"),
+    "train": ("torch", "torchvision", "timm", "diffusers", "accelerate", "dacite", "safetensors",
+              "huggingface_hub", "tensorboard", "onnx", "onnxscript"),
+    "web": ("fastapi", "uvicorn", "multipart", "starlette"),
+    "video": ("av",),
+    "scale": ("ray",),
+}  # fmt: skip
+
+
+def missing_extra(error: ImportError) -> str:
+    """Which extra brings the package that could not be imported."""
+    name = (error.name or "").split(".")[0]
+    for extra, packages in _EXTRAS.items():
+        if name in packages:
+            return f"this needs the extra '{extra}': pip install 'distildire[{extra}]'"
+    return str(error)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"distildire {__version__}")
+        raise typer.Exit
+
+
+def with_counter(rows: Iterable[Any], what: str) -> Iterator[Any]:
+    """Pass rows through, with a counter on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from rows
+        return
+    from rich.console import Console
+    from rich.progress import (
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (SpinnerColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        for row in rows:
+            progress.advance(task)
+            yield row
+
+
+def progress_bar(what: str) -> Callable[[int, int], None]:
+    """A callback (done, total) that draws on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        return lambda done, total: None
+
+    def draw(done: int, total: int) -> None:
+        end = "\n" if done == total else ""
+        sys.stderr.write(f"\r{what}: {done}/{total}{end}")
+        sys.stderr.flush()
+
+    return draw
+
+
+def stage_bar(stage: str, done: int, total: int) -> None:
+    """The same for a progress callback that names its stage."""
+    progress_bar(stage)(done, total)
+
+
+def say(path: Path, *lines: str) -> None:
+    """Where results were written, and what they come to, for stdout."""
+    for line in (*lines, str(path)):
+        typer.echo(line)

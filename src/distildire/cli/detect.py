@@ -1,0 +1,175 @@
+"""`distildire detect`: verdicts for pictures, videos and folders."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distildire.cli.app import (
+    Format,
+    FprOption,
+    ModelOption,
+    app,
+    fail,
+    missing_extra,
+    with_counter,
+)
+
+if TYPE_CHECKING:
+    from distildire.detector import Detector
+
+
+@app.command()
+def detect(
+    paths: Annotated[list[str], typer.Argument(help="Pictures, videos, and folders of them.")],
+    model: ModelOption = "nano",
+    format: Annotated[Format, typer.Option(help="How the results are written.")] = Format.table,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the results to this file, not to stdout.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --out FILE: skip what it holds already.")
+    ] = False,
+    fpr: FprOption = 0.01,
+    sort: Annotated[bool, typer.Option("--sort", help="Most likely fakes first.")] = False,
+    stability: Annotated[
+        bool,
+        typer.Option("--stability", help="Score re-encoded copies too; 'unsure' where it flips."),
+    ] = False,
+    heatmap: Annotated[
+        Path | None, typer.Option(help="Write where the score comes from, as PNG, into DIR.")
+    ] = None,
+) -> None:
+    """Judge pictures: real, fake or unsure, with a calibrated probability of fake.
+
+    The probability assumes equal shares of real and fake pictures. Exit code 0: every file
+    was scored; 1: at least one could not be; 2: wrong usage.
+    """
+    from distildire.detector import Detector
+    from distildire.files import find_files
+    from distildire.results import resume_jsonl, write_csv, write_jsonl, write_table
+
+    if resume and (out is None or format is not Format.jsonl or sort):
+        fail("--resume goes with --format jsonl --out FILE, and not with --sort")
+    if out is not None and not out.parent.is_dir():
+        fail(f"--out {out}: no such folder {out.parent}")
+    detector = Detector(model, fpr=fpr)
+    errors = 0
+
+    def folder_failed(message: str) -> None:
+        nonlocal errors
+        errors += 1
+        typer.echo(f"distildire: cannot list {message}", err=True)
+
+    done = resume_jsonl(out) if resume and out is not None else set()
+    files = (p for p in find_files(paths, folder_failed) if p not in done)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal errors
+        judged = 0
+        for row in with_counter(judge(detector, files, stability, heatmap), "pictures"):
+            judged += 1
+            errors += row["error"] is not None
+            yield row
+        if not judged and not done:
+            typer.echo("distildire: no pictures found", err=True)
+
+    results: Iterable[dict[str, Any]] = rows()
+    if sort:
+        results = sorted(
+            results, key=lambda r: (r["probability"] is None, -(r["probability"] or 0))
+        )
+    with output(out, append=resume) as file:
+        if format is Format.jsonl:
+            write_jsonl(results, file)
+        elif format is Format.csv:
+            write_csv(results, file)
+        else:
+            write_table(results, file, _note(detector, fpr))
+    raise typer.Exit(1 if errors else 0)
+
+
+def judge(
+    detector: Detector, files: Iterable[str], stability: bool, heatmap: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Rows of the results in the order of the files, pictures and videos alike."""
+    from distildire.files import is_video
+
+    for video, group in itertools.groupby(files, is_video):
+        if video:
+            yield from (_judge_video(detector, path) for path in group)
+            continue
+        for verdict in detector.stream(group):
+            row = verdict.to_dict()
+            if verdict.error is None and (stability or heatmap):
+                row |= _look_closer(detector, verdict.path, stability, heatmap)
+            yield row
+
+
+def _judge_video(detector: Detector, path: str) -> dict[str, Any]:
+    try:
+        from distildire.video import judge_video
+
+        return judge_video(detector, path).to_dict()
+    except ModuleNotFoundError as error:
+        message = missing_extra(error)
+    except ValueError as error:
+        message = str(error)
+    from distildire.detector import Verdict
+
+    return Verdict(path, None, None, None, None, detector.name, None, None, message).to_dict()
+
+
+def _look_closer(
+    detector: Detector, path: str, stability: bool, heatmap: Path | None
+) -> dict[str, Any]:
+    """Stability and heat map of one picture that was scored."""
+    from distildire.bundle import sha256_of
+    from distildire.images import decode
+
+    rgb = decode(path)
+    extra: dict[str, Any] = {}
+    if stability:
+        from distildire.stability import stability as check
+
+        found = check(detector, rgb)
+        extra = {"verdict": found.verdict, "stability": found.to_dict()}
+    if heatmap is not None:
+        from distildire.heatmap import save_heatmap
+
+        target = heatmap / f"{Path(path).stem}-{sha256_of(Path(path))[:8]}.png"
+        save_heatmap(target, rgb, detector.cam(rgb)[0])
+        extra["heatmap"] = str(target)
+    return extra
+
+
+def _note(detector: Detector, fpr: float) -> str:
+    calibration = detector.bundle.calibration
+    images = f"{calibration.n_real} real and {calibration.n_fake} fake" if calibration else "no"
+    return (
+        f"Model {detector.name}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
+        f"at an error budget of {fpr:.0%}, from {images} held-out pictures; a verdict is a "
+        "reason to look closer, not a proof."
+    )
+
+
+class output:  # noqa: N801 - reads as a function
+    """stdout, or a file that is opened when the first result is there to be written."""
+
+    def __init__(self, path: Path | None, *, append: bool = False) -> None:
+        self.path, self.mode = path, "a" if append else "w"
+        self.file: IO[str] = sys.stdout
+
+    def __enter__(self) -> IO[str]:
+        if self.path is not None:
+            self.file = self.path.open(self.mode, encoding="utf-8")
+        return self.file
+
+    def __exit__(self, *_: object) -> None:
+        if self.path is not None:
+            self.file.close()

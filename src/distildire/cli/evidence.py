@@ -1,0 +1,104 @@
+"""Can it be trusted? audit, evaluate, calibrate, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from distildire.cli.app import AcceptLeak, app, progress_bar, say, stage_bar
+
+
+@app.command()
+def audit(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("audit"),
+    split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
+) -> None:
+    """Do the files give the class away? Formats, sizes, quality, metadata, duplicates."""
+    from distildire.data.audit import audit as run
+    from distildire.data.manifest import read_manifest
+    from distildire.evaluate.run import rows_of_split
+
+    table = rows_of_split(read_manifest(manifest), split or None)
+    found = run(table, progress=progress_bar("audit"))
+    found.save(out)
+    say(out / "audit.html", found.verdict)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A bundle, or a CSV of path,score.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the test pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    equalize: Annotated[
+        bool | None,
+        typer.Option(help="Give both classes one history; neither: both, side by side."),
+    ] = True,
+    both: Annotated[
+        bool, typer.Option("--both", help="Raw and equalized results side by side.")
+    ] = False,
+    accept_leak: AcceptLeak = False,
+    split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
+    robustness: Annotated[
+        int, typer.Option(help="Pictures of the robustness grid; 0 leaves it out.")
+    ] = 0,
+    by_source: Annotated[
+        bool, typer.Option("--by-source", help="Intervals that draw whole sources.")
+    ] = False,
+) -> None:
+    """Judge a detector on a manifest: figures with intervals, per generator and source."""
+    from distildire.evaluate.run import evaluate as run
+
+    how: bool | Literal["both"] = "both" if both else bool(equalize)
+    result = run(
+        model, manifest, out, equalize=how, accept_leak=accept_leak, split=split or None,
+        robustness_count=robustness, intervals="source" if by_source else "image",
+        progress=stage_bar,
+    )  # fmt: skip
+    figures = result.metrics.get("equalized", result.metrics)["overall"]
+    shown = ("n_real", "n_fake", "acc", "ap", "auc", "tpr_at_5fpr", "ece")
+    line = "  ".join(
+        f"{k} {figures[k]:.3f}" if isinstance(figures[k], float) else f"{k} {figures[k]}"
+        for k in shown
+        if figures.get(k) is not None
+    )
+    say(out / "report.html", line)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Folder of a bundle.")],
+    manifest: Annotated[Path, typer.Argument(help="Held-out pictures with labels.")],
+    split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
+    equalize: Annotated[
+        bool, typer.Option(help="Bring every picture to one history first.")
+    ] = True,
+) -> None:
+    """Fit probability and thresholds on pictures that were not trained on."""
+    from distildire.calibration import calibrate as fit
+    from distildire.data.manifest import FAKE, read_manifest
+    from distildire.detector import Detector
+    from distildire.evaluate.run import rows_of_split
+    from distildire.evaluate.scores import logits_of
+
+    detector = Detector(model)
+    bundle = detector.bundle
+    table = rows_of_split(read_manifest(manifest), split or None)
+    logits = logits_of(
+        detector, table["path"].to_list(), equalized=equalize, progress=progress_bar("calibrate")
+    )
+    table = table.assign(logit=logits).dropna(subset="logit")
+    found = fit(
+        table["logit"], table["label"] == FAKE, bundle.sha256,
+        data=f"{table['source'].nunique()} sources, {'equalized' if equalize else 'as they are'}",
+    )  # fmt: skip
+    bundle.with_calibration(found).save()
+    typer.echo(
+        f"{bundle.name}: temperature {found.temperature:.3f}, bias {found.bias:+.3f}, from "
+        f"{found.n_real} real and {found.n_fake} fake pictures"
+    )
+    for budget in (0.01, 0.05):
+        below, above = found.thresholds(budget)
+        typer.echo(f"  budget {budget:.0%}: real below {below:.3f}, fake above {above:.3f}")

@@ -1,0 +1,24 @@
+"""`distildire serve`: the page and the API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from distildire.cli.app import FprOption, ModelOption, app
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address; loopback by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port.")] = 8000,
+    model: ModelOption = "nano",
+    fpr: FprOption = 0.01,
+) -> None:
+    """Serve the page at / and the API at /v1; DISTILDIRE_API_KEY asks for a bearer key."""
+    from distildire.detector import Detector
+    from distildire.web.server import serve as run
+
+    typer.echo(f"distildire: http://{host}:{port}/", err=True)
+    run(Detector(model, fpr=fpr), host=host, port=port)

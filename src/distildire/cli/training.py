@@ -1,0 +1,129 @@
+"""From a dataset to a bundle: prepare, noise, train and export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distildire.cli.app import AcceptLeak, app, progress_bar
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[
+        Path | None, typer.Argument(help="A folder or list in one of the field's layouts.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Manifest to write, .parquet or .csv.")] = Path(
+        "manifest.parquet"
+    ),
+    real: Annotated[Path | None, typer.Option(help="Folder of real pictures.")] = None,
+    fake: Annotated[Path | None, typer.Option(help="Folder of generated pictures.")] = None,
+) -> None:
+    """Write a manifest: any known layout, or --real DIR --fake DIR."""
+    from distildire.data.prepare import prepare as run
+
+    table = run(dataset, out, real=real, fake=fake)
+    counts = table["label"].value_counts()
+    typer.echo(
+        f"{out}: {counts.get('real', 0)} real and {counts.get('fake', 0)} fake pictures "
+        f"({table.attrs.get('layout', 'pairs')})"
+    )
+
+
+@app.command()
+def noise(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the pictures.")],
+    source: Annotated[str, typer.Option(help="nano, adm, or a folder or .pt of a UNet.")],
+    out: Annotated[Path, typer.Option(help="Folder of the cache.")],
+    dire: Annotated[bool, typer.Option("--dire", help="DIRE too: 40 passes a picture.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    batch: Annotated[int, typer.Option(help="Pictures a pass.")] = 8,
+    split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
+) -> None:
+    """Compute eps0, and DIRE if asked, of a manifest's pictures into a cache; resumable."""
+    from distildire.data.prepare import noise as run
+
+    report = run(
+        manifest, source, out, dire=dire, device=device, dtype=precision, batch_size=batch,
+        split=split, progress=progress_bar("noise"),
+    )  # fmt: skip
+    typer.echo(
+        f"{out}: {report.computed} computed, {report.present} there already, "
+        f"{len(report.failed)} failed"
+    )
+    for path, error in report.failed:
+        typer.echo(f"{path}: {error}", err=True)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option(help="YAML file; the keys are those of TrainConfig.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, e.g. optim.steps=500.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")
+    ] = False,
+    accept_leak: AcceptLeak = False,
+) -> None:
+    """Distil a detector: the student learns the labels and the teacher's feature map.
+
+    On several GPUs: `accelerate launch -m distildire train --config FILE`.
+    """
+    from distildire.config import load_config
+    from distildire.distill.config import TrainConfig
+    from distildire.distill.train import train as run
+
+    options = load_config(TrainConfig, config, set_ or [])
+    if not resume:
+        _refuse_leaks(options.data.manifests, accept_leak)
+    best = run(options, out or Path("runs") / options.name, resume=resume, report=_report)
+    typer.echo(best)
+
+
+def _refuse_leaks(manifests: tuple[str, ...], accept: bool) -> None:
+    """Training crops are cut and recompressed alike, yet a leak of the files can shine through."""
+    import pandas as pd
+
+    from distildire.data.audit import audit, refuse_leak
+    from distildire.data.manifest import read_manifest
+
+    if accept:
+        return
+    table = pd.concat([read_manifest(m) for m in manifests], ignore_index=True)
+    refuse_leak(audit(table, progress=progress_bar("audit")))
+
+
+def _report(row: dict[str, Any]) -> None:
+    values = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
+    typer.echo(f"step {row['step']}: {values}", err=True)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a training run.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    crops: Annotated[int | None, typer.Option(help="Crops scored for each picture, 1-5.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of a crop, in pixels.")] = None,
+    half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = True,
+) -> None:
+    """Turn a checkpoint into a bundle: one ONNX graph from RGB to logit."""
+    from distildire.distill.export import export as run
+    from distildire.distill.export import load_checkpoint
+    from distildire.distill.train import describe_data
+
+    changes = {k: v for k, v in (("crops", crops), ("crop", crop)) if v is not None}
+    data = describe_data(load_checkpoint(checkpoint)[1])
+    bundle = run(
+        checkpoint, out, name=name, half=half, preprocessing=changes, data=data,
+        command="distildire train --config config.yaml; distildire export best.pt",
+    )  # fmt: skip
+    typer.echo(f"{bundle.folder}: {bundle.graph.stat().st_size / 1e6:.1f} MB, not calibrated yet")
