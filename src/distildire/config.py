@@ -18,7 +18,17 @@ class ConfigError(ValueError):
 
 def load_config(kind: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     """Read a YAML file into the dataclass `kind`; unknown keys are errors."""
-    path = Path(path)
+    tree = _read(Path(path))
+    tree.pop("task", None)
+    return build(kind, with_overrides(tree, overrides), str(path))
+
+
+def task_of(path: str | Path) -> str:
+    """What a config file is for: its key `task`, by default "detector"."""
+    return str(_read(Path(path)).get("task", "detector"))
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
@@ -27,7 +37,7 @@ def load_config(kind: type[T], path: str | Path, overrides: Sequence[str] = ()) 
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a mapping of keys is needed, not a {type(tree).__name__}")
-    return build(kind, with_overrides(tree, overrides), str(path))
+    return tree
 
 
 def with_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

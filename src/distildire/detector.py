@@ -102,7 +102,7 @@ class Detector:
     ) -> list[Verdict]:
         """Verdicts in the order of `items`; a picture that can't be scored has `error` set."""
         if isinstance(items, str | Path | bytes | np.ndarray) or hasattr(items, "convert"):
-            items = [items]  # type: ignore[list-item]
+            items = [items]
         verdicts = []
         for verdict in self.stream(items, fpr):  # type: ignore[arg-type]
             verdicts.append(verdict)
@@ -143,7 +143,8 @@ class Detector:
 
     def eps0(self, rgb: RGB) -> NDArray[np.float32]:
         """First-step noise of the first crop: [crop, crop, 3]."""
-        return self._run("eps0", self.bundle.preprocessing(rgb)[:1])[0].transpose(1, 2, 0)
+        noise = self._run("eps0", self.bundle.preprocessing(rgb)[:1])[0]
+        return np.ascontiguousarray(noise.transpose(1, 2, 0))
 
     def _run(self, output: str, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         values: NDArray[np.float32] = self._session.run([output], {"rgb": crops})[0]
@@ -186,17 +187,18 @@ class Detector:
 
     def _judge(self, batch: Sequence[_Loaded], fpr: float) -> Iterator[Verdict]:
         crops = [item.crops for item in batch if item.crops is not None]
-        logits = iter(())
+        logits: list[float] = []
         if crops:
             scores = self.score_crops(np.concatenate(crops)).reshape(len(crops), -1)
-            logits = iter(scores.mean(axis=1, dtype=np.float64).tolist())
+            logits = scores.mean(axis=1, dtype=np.float64).tolist()
+        waiting = iter(logits)
         for item in batch:
             if item.size is None:
                 yield Verdict(
                     item.path, item.sha256, None, None, None, self.name, None, None, item.error
                 )
                 continue
-            logit = next(logits)
+            logit = next(waiting)
             probability, verdict = self.verdict_of(logit, fpr)
             yield Verdict(
                 item.path, item.sha256, round(probability, 6), round(logit, 6), verdict,

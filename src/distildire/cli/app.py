@@ -99,14 +99,14 @@ def with_counter(rows: Iterable[Any], what: str) -> Iterator[Any]:
             yield row
 
 
-def progress_bar(what: str) -> Callable[[int, int], None]:
+def progress_bar(what: str) -> Callable[[int, int | None], None]:
     """A callback (done, total) that draws on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         return lambda done, total: None
 
-    def draw(done: int, total: int) -> None:
+    def draw(done: int, total: int | None) -> None:
         end = "\n" if done == total else ""
-        sys.stderr.write(f"\r{what}: {done}/{total}{end}")
+        sys.stderr.write(f"\r{what}: {done}/{total or '?'}{end}")
         sys.stderr.flush()
 
     return draw

@@ -75,12 +75,22 @@ def train(
 ) -> None:
     """Distil a detector: the student learns the labels and the teacher's feature map.
 
+    A config with `task: noise` trains the nano noise predictor instead.
+
     On several GPUs: `accelerate launch -m distildire train --config FILE`.
     """
-    from distildire.config import load_config
+    from distildire.config import load_config, task_of
     from distildire.distill.config import TrainConfig
     from distildire.distill.train import train as run
 
+    if task_of(config) == "noise":
+        from distildire.noise.fit import NoiseConfig, fit_from_manifest
+
+        fit = load_config(NoiseConfig, config, set_ or [])
+        target = out or Path("runs") / fit.name
+        fit_from_manifest(fit, target, log=_report)
+        typer.echo(target)
+        return
     options = load_config(TrainConfig, config, set_ or [])
     if not resume:
         _refuse_leaks(options.data.manifests, accept_leak)

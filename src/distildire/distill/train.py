@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,23 +65,21 @@ def train(
         teacher = Backbone(spec.backbone, stage=spec.stage, pretrained=spec.pretrained)
         teacher = teacher.eval().requires_grad_(False).to(device)
         projection = Projection(student.backbone.channels, teacher.channels)
-    learner = Learner(student, projection).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner = Learner(student, projection).to(memory_format=torch.channels_last)
     source = load_noise_source(config.noise, device=device)
 
     # Optimiser ----------------------------------------------------------------------------
-    decay = [p for p in learner.parameters() if p.ndim > 1]
-    plain = [p for p in learner.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": optim.weight_decay}, {"params": plain}],
-        lr=optim.lr,
-        weight_decay=0.0,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in learner.parameters() if p.ndim > 1]},
+        {"params": [p for p in learner.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: learning_rate(s, config))
     learner, optimizer = accelerator.prepare(learner, optimizer)
     average = moving_average(accelerator.unwrap_model(learner).student, optim.ema)
 
     # Resume -------------------------------------------------------------------------------
-    state = {"step": 0, "best": -1.0, "stale": 0}
+    state: dict[str, Any] = {"step": 0, "best": -1.0, "stale": 0}
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     parts = {"learner": accelerator.unwrap_model(learner), "average": average,
@@ -249,9 +247,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 def moving_average(student: Student, decay: float) -> torch.optim.swa_utils.AveragedModel:
     """Exponential moving average of weights and batch statistics, warmed up."""
 
-    def update(
-        old: list[Tensor], new: list[Tensor], count: Tensor | int
-    ) -> None:  # the decay grows with the number of updates, so that the start is forgotten
+    def update(old: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
+        # The decay grows with the number of updates, so that the start is forgotten.
         rate = min(decay, (1 + float(count)) / (10 + float(count)))
         for a, b in zip(old, new, strict=True):
             if a.is_floating_point():

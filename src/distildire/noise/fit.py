@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distildire.data.manifest import REAL, ManifestError, fingerprint, read_manifest
+from distildire.data.patches import load_all
 from distildire.images import RGB, reflect_to
 from distildire.noise.nano import NanoConfig, NanoNoise, save_nano
 from distildire.noise.schedule import Predict, linear_alpha_bar
@@ -20,10 +23,13 @@ from distildire.noise.schedule import Predict, linear_alpha_bar
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """Options of `fit_noise`."""
+    """Options of `fit_noise`: `distildire train --config FILE` with `task: noise`."""
 
+    name: str = "nano-noise"
     manifest: str = ""
     """Manifest whose real pictures are trained on."""
+    split: str = "train"
+    """Rows of this split are used; an empty string: all rows."""
     steps: int = 4000
     batch: int = 32
     patch: int = 64
@@ -34,10 +40,26 @@ class NoiseConfig:
     """Steps."""
     max_t: int = 15
     """Largest step trained on; half of every batch is at t = 0, the level that eps0 uses."""
-    held_out: float = 0.1
-    """Share of the sources whose pictures only measure."""
+    held_out: tuple[str, ...] = ()
+    """Sources whose pictures only measure."""
     seed: int = 0
     network: NanoConfig = field(default_factory=NanoConfig)
+
+
+def fit_from_manifest(
+    config: NoiseConfig, out: Path, *, log: Callable[[dict[str, float]], None] | None = None
+) -> NanoNoise:
+    """Train on the real pictures of `config.manifest`, all of which are held in memory."""
+    table = read_manifest(config.manifest)
+    table = table[(table["label"] == REAL) & ((table["split"] == config.split) | (not config.split))]
+    unknown = set(config.held_out) - set(table["source"])
+    if unknown or not config.held_out:
+        raise ManifestError(f"held_out: name sources of real pictures (unknown: {sorted(unknown)})")
+    aside = table["source"].isin(config.held_out)
+    trained, _ = load_all(table["path"][~aside].to_list())
+    measured, _ = load_all(table["path"][aside].to_list())
+    data = {"train_images": len(trained), "fingerprint": fingerprint(table)}
+    return fit_noise(trained, measured, config, out, log=log, provenance={"data": data})
 
 
 def fit_noise(
@@ -61,7 +83,7 @@ def fit_noise(
     network = NanoNoise(config.network)
     network.set_components(sample_patches(images, 512, 96, rng))
     average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)  # type: ignore[no-untyped-call]
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -77,12 +99,12 @@ def fit_noise(
             eps = torch.randn_like(x0)
             loss = F.mse_loss(network(ab.sqrt() * x0 + (1 - ab).sqrt() * eps, t), eps)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             average.update_parameters(network)
-            if step % 100 == 0 or step == config.steps:
+            if step % 250 == 0 or step == config.steps:
                 row = {
                     "step": step,
                     "loss": loss.item(),
@@ -93,7 +115,7 @@ def fit_noise(
                 metrics.flush()
                 if log is not None:
                     log(row)
-    best: NanoNoise = average.module
+    best = cast(NanoNoise, average.module)
     save_nano(best, out, training=asdict(config), final=row, **(provenance or {}))
     return best
 
@@ -107,7 +129,7 @@ def sample_patches(
         rgb = reflect_to(images[index], side)
         top = rng.integers(0, rgb.shape[0] - side + 1)
         left = rng.integers(0, rgb.shape[1] - side + 1)
-        patch = np.rot90(rgb[top : top + side, left : left + side], rng.integers(0, 4))
+        patch = np.rot90(rgb[top : top + side, left : left + side], int(rng.integers(0, 4)))
         patches[i] = patch[:, ::-1] if rng.integers(0, 2) else patch
     return torch.from_numpy(patches).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
