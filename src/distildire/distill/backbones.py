@@ -34,17 +34,32 @@ class Backbone(nn.Module):
         if pretrained and name in _LITE:
             network.load_state_dict(_widen(_lite_weights(name, network), in_chans), strict=False)
         network.prune_intermediate_layers(stage, prune_norm=True, prune_head=True)
-        if hasattr(network, "blocks"):  # timm keeps the blocks after the stage here
-            last = network.feature_info[stage]["module"].split(".")
-            network.blocks = network.blocks[: int(last[1]) + 1]
+        _cut_after(network, stage)
         self.network = network
         self.name, self.stage = name, stage
+        # In eval mode: a pass in training mode would move the batch statistics.
         with torch.no_grad():
+            self.eval()
             self.channels = int(self(torch.zeros(1, in_chans, 64, 64)).shape[1])
+            self.train()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_chans, H, W] -> [B, channels, H / reduction, W / reduction]."""
         return cast(Tensor, self.network.forward_features(x))
+
+
+def _cut_after(network: nn.Module, stage: int) -> None:
+    """Drop the layers after `stage`, which timm's pruning leaves in place in some families."""
+    info = network.feature_info
+    features = info if isinstance(info, list) else info.info
+    # ResNets count the stem as a feature of its own, and name it before their first stage.
+    kind, _, last = features[stage]["module"].rpartition(".")
+    if kind in {"blocks", "stages"}:
+        layers = getattr(network, kind)
+        setattr(network, kind, layers[: int(last) + 1])
+        return
+    for later in features[stage + 1 :]:
+        setattr(network, later["module"], nn.Identity())
 
 
 def _lite_weights(name: str, network: nn.Module) -> dict[str, Tensor]:

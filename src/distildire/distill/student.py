@@ -34,6 +34,7 @@ class Student(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.backbone.channels, 1)
+        nn.init.zeros_(self.head.weight)  # pretrained maps are large: start at p = 0.5
 
     def forward_map(self, x0: Tensor, eps0: Tensor) -> Tensor:
         """x0 in [-1, 1] and eps0, both [B, 3, H, W] -> feature map [B, C, h, w]."""

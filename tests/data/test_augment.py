@@ -1,0 +1,75 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from distildire.data.augment import AugmentConfig, augment, shuffle_tiles
+
+OFF = replace(
+    AugmentConfig(),
+    **{f.name: 0.0 for f in fields(AugmentConfig) if f.type == "float"},  # type: ignore[arg-type]
+)
+
+
+def picture(height: int = 200, width: int = 240) -> np.ndarray:
+    """Every pixel tells where it came from."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y % 256, x % 256, (y * 7 + x * 3) % 256], axis=2).astype(np.uint8)
+
+
+def test_nothing_on_is_a_plain_crop() -> None:
+    rgb = picture()
+    (crop,) = augment([rgb], 64, OFF, np.random.default_rng(1))
+    top, left = int(crop[0, 0, 0]), int(crop[0, 0, 1])
+    assert np.array_equal(crop, rgb[top : top + 64, left : left + 64])
+
+
+def test_one_seed_one_view() -> None:
+    config = replace(AugmentConfig(), shuffle=0.5)
+    for seed in range(20):
+        one, two = (
+            augment([picture()], 64, config, np.random.default_rng(seed))[0] for _ in range(2)
+        )
+        assert one.shape == (64, 64, 3)
+        assert one.dtype == np.uint8
+        assert np.array_equal(one, two)
+
+
+def test_aligned_maps_move_with_the_image_and_are_not_degraded() -> None:
+    geometry = replace(OFF, resize=0.5, flip=0.5, shuffle=0.5)
+    for seed in range(20):
+        image, dire = augment([picture()] * 2, 64, geometry, np.random.default_rng(seed))
+        assert np.array_equal(image, dire)
+    degraded = replace(OFF, jpeg=1.0, quality=(40, 40))
+    image, dire = augment([picture()] * 2, 64, degraded, np.random.default_rng(3))
+    clean, _ = augment([picture()] * 2, 64, OFF, np.random.default_rng(3))
+    assert not np.array_equal(image, dire)
+    assert {tuple(p) for p in dire.reshape(-1, 3)} <= {tuple(p) for p in picture().reshape(-1, 3)}
+    assert clean.shape == dire.shape
+
+
+@pytest.mark.parametrize("side", [40, 64, 71])
+def test_pictures_smaller_than_the_crop(side: int) -> None:
+    for seed in range(10):
+        (crop,) = augment([picture(side, 300)], 64, AugmentConfig(), np.random.default_rng(seed))
+        assert crop.shape == (64, 64, 3)
+
+
+def test_each_degradation_changes_pixels() -> None:
+    clean = augment([picture()], 64, OFF, np.random.default_rng(5))[0]
+    for name in ("jpeg", "webp", "blur", "noise", "tone", "grey"):
+        changed = augment([picture()], 64, replace(OFF, **{name: 1.0}), np.random.default_rng(5))[0]
+        assert not np.array_equal(changed, clean), name
+
+
+def test_shuffled_tiles_are_the_same_tiles() -> None:
+    rgb = picture(70, 70)
+    order = np.random.default_rng(0).permutation(4)
+    mixed = shuffle_tiles(rgb, 32, order)
+    for place, origin in enumerate(order):
+        y, x = divmod(place, 2)
+        v, u = divmod(int(origin), 2)
+        tile = mixed[32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
+        assert np.array_equal(tile, rgb[32 * v : 32 * v + 32, 32 * u : 32 * u + 32])
+    assert np.array_equal(mixed[64:], rgb[64:])
+    assert np.array_equal(mixed[:, 64:], rgb[:, 64:])

