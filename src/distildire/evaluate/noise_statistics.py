@@ -98,7 +98,8 @@ def peaks(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
         found.append(np.mean(values))
     # A single power follows the exponential law, whose mean log(power / median) is -0.2107;
     # at period 2 the spectrum is real: chi-squared with one degree of freedom, ln 2 lower.
-    return np.array(found) + np.array([0.2107 + np.log(2), 0.2107, 0.2107])
+    bias = (0.2107 + np.log(2), 0.2107, 0.2107)
+    return np.asarray([mean + shift for mean, shift in zip(found, bias, strict=True)])
 
 
 def autocorrelation(noise: Noise) -> NDArray[np.float64]:
