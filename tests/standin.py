@@ -21,10 +21,10 @@ from distildire.images import Preprocessing
 CELL = 32
 """Pixels on the side of one cell of the activation map."""
 
-NEUTRAL_CONTRAST = 6.0
+NEUTRAL_CONTRAST = 2.4
 """Mean absolute difference to the 3x3 mean, in grey levels, at which the logit is 0."""
 
-SLOPE = -0.8
+SLOPE = -2.0
 """Logit per grey level of local contrast."""
 
 

@@ -33,7 +33,7 @@ _HEADERS = [
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-        b"media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        b"media-src blob:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         b"frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),

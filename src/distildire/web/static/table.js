@@ -61,7 +61,7 @@ export class Table {
     item.verdictCell.replaceChildren(el("span", { class: `verdict ${state}` }, WORDS[state]));
     item.scaleCell.replaceChildren(result && result.error == null
       ? scale(result.probability, state, this.threshold)
-      : el("span", { class: "error" }, result?.error ?? ""));
+      : el("p", { class: "why", title: result?.error }, result?.error ?? ""));
     const size = result?.width ? `${result.width} × ${result.height} · ` : "";
     item.meta.textContent = size + bytes(item.file.size);
   }
@@ -154,6 +154,6 @@ function thumbnail(item) {
 }
 
 export function bytes(count) {
-  if (count < 1024) return `${count} bytes`;
-  return count < 1024 ** 2 ? `${Math.round(count / 1024)} KiB` : `${(count / 1024 ** 2).toFixed(1)} MiB`;
+  if (count < 1024) return count === 1 ? "1 byte" : `${count} bytes`;
+  return count < 1024 ** 2 ? `${Math.round(count / 1024)} KiB` : `${+(count / 1024 ** 2).toFixed(1)} MiB`;
 }
