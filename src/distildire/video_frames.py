@@ -8,6 +8,7 @@ scene gets its share of the frames that are kept.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -166,13 +167,12 @@ class _Scan:
             if self.duration is not None and self._by_seeking(wanted):
                 return
             self._rewind()
-        step = self.duration / wanted if self.duration else 0.0
-        self._in_order(step, most=8 * wanted)
-        if len(self.found) < 2 and not self._dense and self._clock() < self._deadline:
+        self._in_order(wanted)
+        if len(self.found) < 2 and not self._dense and not self._late():
             # One keyframe in all: the frames between must do.
             self._stream.codec_context.skip_frame = "DEFAULT"
             self._rewind()
-            self._in_order(step, most=8 * wanted)
+            self._in_order(wanted)
 
     def _by_seeking(self, wanted: int) -> bool:
         """One keyframe at each of `wanted` even steps; False where seeking does not work."""
@@ -188,17 +188,24 @@ class _Scan:
                 self._take(frame)
         return len(self.found) >= min(4, wanted)
 
-    def _in_order(self, step: float, most: int) -> None:
-        """Frames at least `step` seconds apart, from here to the end."""
-        due = -1.0
+    def _in_order(self, wanted: int) -> None:
+        """Frames in even steps from here to the end.
+
+        Where the length is unknown or wrong, every other one is dropped whenever there are
+        four times as many as wanted.
+        """
+        step = self.duration / wanted if self.duration else 0.0
+        due = -math.inf
         for frame in self._decoded():
             moment = self._time_of(frame)
             if moment >= due:
                 self._take(frame)
-                due = max(due, 0.0) + step if due >= 0 and step else moment + step
-                due = max(due, moment)
-            if len(self.found) >= most or self._late():
-                self.complete = False
+                due = moment + step if due == -math.inf else max(due + step, moment)
+            if len(self.found) >= 4 * wanted:
+                for key in sorted(self.found)[1::2]:
+                    del self.found[key]
+                step = max(2 * step, moment / (2 * wanted))
+            if self._late():
                 return
 
     def _decoded(self, packets: int | None = None) -> Iterator[Any]:
