@@ -198,10 +198,14 @@ def _to_rgb(image: Image.Image) -> RGB:
 
 def _to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Bring 32-bit integers or floats to 8 bits by the smallest range that holds them."""
-    numbers = np.nan_to_num(values.astype(np.float64))
+    # In place and in single precision: the largest picture would take gigabytes otherwise.
+    with np.errstate(invalid="ignore"):
+        numbers = values.astype(np.float32)
+    np.nan_to_num(numbers, copy=False)
     top = float(numbers.max(initial=0.0))
-    scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / max(65535.0, top)
-    return np.clip(np.rint(numbers * scale), 0, 255).astype(np.uint8)
+    numbers *= 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / max(65535.0, top)
+    np.clip(np.rint(numbers, out=numbers), 0, 255, out=numbers)
+    return numbers.astype(np.uint8)
 
 
 def resize(rgb: RGB, width: int, height: int) -> RGB:
