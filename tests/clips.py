@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -36,7 +37,7 @@ def write_clip(
         stream.width, stream.height, stream.pix_fmt = first.shape[1], first.shape[0], "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         moments = iter(times) if times is not None else (i / fps for i in range(10**9))
-        for rgb, moment in zip((f for group in ([first], frames) for f in group), moments):
+        for rgb, moment in zip(itertools.chain([first], frames), moments, strict=False):
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = round(1000 * moment), Fraction(1, 1000)
             container.mux(stream.encode(frame))

@@ -66,7 +66,9 @@ def expected_logit(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _calibration(sha256: str) -> Calibration:
-    quantiles = [NormalDist(sigma=1.0).inv_cdf(min(max(q / 200, 1e-3), 1 - 1e-3)) for q in range(201)]
+    quantiles = [
+        NormalDist(sigma=1.0).inv_cdf(min(max(q / 200, 1e-3), 1 - 1e-3)) for q in range(201)
+    ]
     return Calibration(
         weights_sha256=sha256,
         temperature=1.0,

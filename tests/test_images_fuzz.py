@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from damage import damaged, seeds
 from hypothesis import HealthCheck, given, settings
 
+from damage import damaged, seeds
 from distildire.images import FORMATS, ImageError, decode_bytes
 from distildire.provenance import file_facts
 

@@ -20,7 +20,9 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 @pytest.fixture(scope="module")
 def photo() -> np.ndarray:
     y, x = np.mgrid[0:300, 0:400]
-    waves = [128 + 60 * np.sin(x / (30 + 9 * k)) * np.cos(y / 41) + 20 * (x > 200) for k in range(3)]
+    waves = [
+        128 + 60 * np.sin(x / (30 + 9 * k)) * np.cos(y / 41) + 20 * (x > 200) for k in range(3)
+    ]
     return np.stack(waves, 2).astype(np.uint8)
 
 

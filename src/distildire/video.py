@@ -114,9 +114,7 @@ def judge_video(
         sampled = sample_frames(opened, detector.bundle.preprocessing, frames)
     except (VideoError, OSError) as error:
         words = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return VideoVerdict(
-            shown, sha256, None, None, None, detector.name, None, None, words
-        )
+        return VideoVerdict(shown, sha256, None, None, None, detector.name, None, None, words)
     logits = _score(detector, sampled, progress)
     return _verdict(detector, sampled, logits, budget, shown, sha256)
 
@@ -146,9 +144,7 @@ def judge_pooled(detector: Detector, logit: float, fpr: float, scenes: int) -> L
     return "real" if detector.verdict_of(logit, fpr)[1] == "real" else "unsure"
 
 
-def _score(
-    detector: Detector, sampled: Frames, progress: Progress | None
-) -> NDArray[np.float64]:
+def _score(detector: Detector, sampled: Frames, progress: Progress | None) -> NDArray[np.float64]:
     logits: list[float] = []
     for start in range(0, len(sampled.chosen), BATCH):
         batch = sampled.chosen[start : start + BATCH]

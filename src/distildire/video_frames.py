@@ -63,7 +63,10 @@ class Frames:
 
 
 def sample_frames(
-    source: Any, cut: Callable[[RGB], NDArray[np.uint8]], most: int, clock: Callable[[], float] = time.monotonic
+    source: Any,
+    cut: Callable[[RGB], NDArray[np.uint8]],
+    most: int,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Frames:
     """Choose at most `most` frames of a file name or a binary file.
 

@@ -39,9 +39,7 @@ def test_one_file_gets_what_the_detector_says(
     assert result["sha256"] == hashlib.sha256(fake_png).hexdigest()
 
 
-def test_many_files_keep_their_order(
-    client: TestClient, fake_png: bytes, real_png: bytes
-) -> None:
+def test_many_files_keep_their_order(client: TestClient, fake_png: bytes, real_png: bytes) -> None:
     files = [("file", (f"{i}.png", (fake_png, real_png)[i % 2])) for i in range(10)]
     results = client.post("/v1/detect", files=files).json()["results"]
     assert [r["path"] for r in results] == [f"{i}.png" for i in range(10)]
