@@ -11,6 +11,7 @@ from distildire import Detector
 
 
 def main() -> int:
+    """Judge the pictures named on the command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", nargs="*")
     parser.add_argument("--fpr", type=float, default=0.001, help="error budget")

@@ -166,7 +166,7 @@ class Batcher:
                     verdict,
                     self._detector.name,
                     *job.size,
-                )  # fmt: skip
+                )
             )
         return verdicts
 
