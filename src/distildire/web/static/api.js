@@ -20,9 +20,9 @@ export async function models() {
 }
 
 /** One file -> its result; a file that can't be scored is a result too, with `error` set. */
-export async function detect(file, signal) {
+export async function detect(file, fpr, signal) {
   try {
-    return (await (await send("/v1/detect", file, signal)).json()).results[0];
+    return (await (await send(`/v1/detect?fpr=${fpr}`, file, signal)).json()).results[0];
   } catch (error) {
     if (error instanceof ApiError && [413, 422].includes(error.status)) {
       return error.results?.[0] ?? unscored(file, error.message);

@@ -84,7 +84,7 @@ async function score(item) {
   const { max_body: limit } = state.limits;
   try {
     if (item.file.size > limit) throw new Error(`over the server's limit of ${bytes(limit)}`);
-    item.result = await api.detect(item.file, signal);
+    item.result = await api.detect(item.file, threshold().fpr, signal);
   } catch (error) {
     if (error.status === 401) $("key-form").hidden = false;
     item.result = { error: signal.aborted ? "stopped" : error.message, probability: null };
@@ -181,7 +181,14 @@ $("budget").addEventListener("input", () => {
   state.index = Number($("budget").value);
   applyBudget();
   clearTimeout(settling);
-  settling = setTimeout(() => table.chosen && detail.show(table.chosen, threshold()), 300);
+  settling = setTimeout(() => {
+    if (table.chosen) detail.show(table.chosen, threshold());
+    const videos = table.items.filter((item) => item.result?.timeline?.length);
+    state.queue.push(...videos);
+    state.total += videos.length;
+    if (videos.length) progress();
+    pump();
+  }, 300);
 });
 $("filter").addEventListener("change", () => {
   table.filter = $("filter").value;

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { el, isVideo, percent, save, scale, verdictOf } from "./parts.js";
-import { timeline } from "./timeline.js";
+import { clock, timeline } from "./timeline.js";
 
 const HEADLINES = {
   fake: "Likely AI-generated",
@@ -39,14 +39,15 @@ export class Detail {
     }
     if (!result) return this.section.replaceChildren(head);
 
-    const verdict = verdictOf(result.logit, threshold);
+    const verdict = verdictOf(result, threshold);
     const parts = [head, el("div", {},
       scale(result.probability, verdict, threshold, true),
       el("div", { class: "scale-ends" }, el("span", {}, "camera"),
         el("span", {}, el("i", { class: "swatch" }), "unsure"), el("span", {}, "generated")))];
     if (isVideo(item.file) || result.timeline) {
       this.section.replaceChildren(...parts, el("div", { class: "timeline" },
-        el("h3", {}, "Over time"), timeline(result, threshold)));
+        el("h3", {}, "Over time"), timeline(result, threshold)),
+      el("p", { class: "pending-words" }, overTime(result)));
       return fresh && this.focus();
     }
     const waiting = el("p", { class: "pending-words", role: "status" }, "Examining …");
@@ -73,7 +74,7 @@ export class Detail {
   head(item, threshold) {
     const { result } = item;
     const state = !result ? "waiting" : result.error != null ? "error"
-      : verdictOf(result.logit, threshold);
+      : verdictOf(result, threshold);
     const title = HEADLINES[state] ?? (state === "error" ? "Not scored" : "Waiting …");
     return el("div", { class: "detail-head" },
       el("div", {},
@@ -100,6 +101,13 @@ export class Detail {
       button("Record as JSON", "json"),
       el("span", { class: "hint" }, "The same file gives the same record, byte for byte."));
   }
+}
+
+function overTime({ timeline: frames, scenes, suspicious, note }) {
+  const moment = suspicious ? `The score is that of its most suspicious moment, `
+    + `${clock(suspicious[0])} to ${clock(suspicious[1])}. ` : "";
+  return `${frames.length} frames of ${scenes} ${scenes === 1 ? "scene" : "scenes"} were looked `
+    + `at. ${moment}${note ? `Note: ${note}.` : ""}`;
 }
 
 /** The picture, with the heat map over it or its noise in its place. */

@@ -34,7 +34,9 @@ export function percent(p) {
   return `${(100 * p).toFixed(1)}%`;
 }
 
-export function verdictOf(logit, threshold) {
+/** A video's verdict stays the server's, which splits the error budget among its scenes. */
+export function verdictOf({ logit, verdict, timeline }, threshold) {
+  if (timeline) return verdict;
   if (logit > threshold.fake_above_logit) return "fake";
   return logit < threshold.real_below_logit ? "real" : "unsure";
 }

@@ -34,7 +34,7 @@ export class Table {
 
   state(item) {
     if (!item.result) return "waiting";
-    return item.result.error != null ? "error" : verdictOf(item.result.logit, this.threshold);
+    return item.result.error != null ? "error" : verdictOf(item.result, this.threshold);
   }
 
   counts() {

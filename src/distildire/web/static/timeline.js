@@ -36,7 +36,7 @@ export function timeline(result, threshold) {
     text(clock(end), { x: WIDTH - 8, y: HEIGHT - 6, "text-anchor": "end" }));
 }
 
-function clock(seconds) {
+export function clock(seconds) {
   const s = Math.floor(seconds);
   const parts = [Math.floor(s / 3600), Math.floor(s / 60) % 60, s % 60];
   const shown = parts[0] ? parts : parts.slice(1);
