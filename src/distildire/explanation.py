@@ -13,7 +13,9 @@ from PIL import Image
 
 from distildire.detector import Detector
 from distildire.embedding import png
+from distildire.heatmap import crop_corners, noise_view
 from distildire.images import RGB, limit_short_side, reflect_to
+from distildire.stability import stability
 
 _OVERLAY = 384
 """Longest side of the heat overlay in pixels; a viewer stretches it over the picture."""
@@ -32,16 +34,9 @@ def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
     alpha to lay over the original, warm where a place speaks for generated, cool against,
     in full colour at a logit of `limit`.
     """
-    try:
-        from distildire.heatmap import picture_heat
-    except ImportError:
-        return None
     if "cam" not in _outputs(detector):
         return None
-    session = detector._session
-    heat = picture_heat(
-        lambda crops: session.run(["cam"], {"rgb": crops})[0], rgb, detector.bundle.preprocessing
-    )
+    heat, _ = detector.cam(rgb)
     # A picture about which the detector says nothing anywhere stays pale.
     limit = max(1.0, float(np.quantile(np.abs(heat), 0.99)))
     return {
@@ -68,33 +63,23 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     """
     if "eps0" not in _outputs(detector):
         return None
-    session = detector._session
     side = detector.bundle.preprocessing.crop
     rgb = limit_short_side(rgb, detector.bundle.preprocessing.short_side)
     height, width = rgb.shape[:2]
     padded = reflect_to(rgb, side)
     noise = np.empty(padded.shape, np.float32)
-    for top in _starts(padded.shape[0], side):
-        for left in _starts(padded.shape[1], side):
-            place = np.s_[top : top + side, left : left + side]
-            eps0 = session.run(["eps0"], {"rgb": padded[place][None]})[0][0]
-            noise[place] = eps0.transpose(1, 2, 0)
-    noise = noise[:height, :width]
-    limit = float(np.quantile(np.abs(noise), 0.99)) or 1.0
-    levels = np.clip(127.5 + 127.5 * noise / limit, 0, 255)
-    return png(np.rint(levels).astype(np.uint8))
+    for top, left in crop_corners(*padded.shape[:2], side, side):
+        place = np.s_[top : top + side, left : left + side]
+        noise[place] = detector._run("eps0", padded[place][None])[0].transpose(1, 2, 0)
+    return png(noise_view(noise[:height, :width]))
 
 
-def stability_of(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any] | None:
-    """Whether the verdict survives re-encoding and resizing; None where it can't be tried.
+def stability_of(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any]:
+    """Whether the verdict survives re-encoding and resizing.
 
     `scores` has the calibrated probability of every altered copy by its name, "as it is"
     first; `verdict` is "unsure" where they disagree.
     """
-    try:
-        from distildire.stability import stability
-    except ImportError:
-        return None
     checked = stability(detector, rgb, fpr=fpr)
     return {
         "stable": checked.stable,
@@ -102,11 +87,6 @@ def stability_of(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any] | N
         "scores": {name: round(p, 6) for name, p in checked.probabilities.items()},
         "verdicts": dict(checked.verdicts),
     }
-
-
-def _starts(length: int, side: int) -> list[int]:
-    """Offsets of tiles that cover `length`, the last one flush with the end."""
-    return [*range(0, length - side, side), length - side]
 
 
 def _outputs(detector: Detector) -> set[str]:

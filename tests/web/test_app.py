@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from standin import make_bundle
 
 from distildire import Detector
+from distildire.bundle import BundleError
 from distildire.web.app import create_app
 from distildire.web.settings import Settings
 
@@ -243,3 +245,9 @@ def test_page_is_small_and_needs_nothing_else(client: TestClient) -> None:
 def test_a_text_field_is_no_file(client: TestClient) -> None:
     response = client.post("/v1/detect", files={"other": (None, "x"), "file": (None, "text")})
     assert_problem(response, 422, "no file")
+
+
+def test_a_model_without_calibration_is_refused(tmp_path: Path) -> None:
+    raw = Detector(make_bundle(tmp_path / "raw", calibrated=False))
+    with pytest.raises(BundleError, match="calibrate"):
+        create_app(raw)

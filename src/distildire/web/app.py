@@ -50,6 +50,7 @@ def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
         BundleError: the detector is not calibrated.
     """
     settings = settings or Settings()
+    detector.verdict_of(0.0)
     metrics = Registry()
     batches = metrics.histogram(
         "distildire_batch_size", "Pictures scored together.", tuple(map(float, BATCHES))
