@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from standin import make_bundle
 
 from distildire import Detector
 from distildire.bundle import BundleError
 from distildire.web.app import create_app
 from distildire.web.settings import Settings
+from standin import make_bundle
 
 Client = Callable[..., TestClient]
 
