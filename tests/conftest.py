@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import standin
 from numpy.typing import NDArray
 
+import standin
 from distildire import Detector
 
 

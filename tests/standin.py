@@ -21,10 +21,10 @@ from distildire.images import Preprocessing
 CELL = 32
 """Pixels on the side of one cell of the activation map."""
 
-NEUTRAL_CONTRAST = 6.0
+NEUTRAL_CONTRAST = 2.4
 """Mean absolute difference to the 3x3 mean, in grey levels, at which the logit is 0."""
 
-SLOPE = -0.8
+SLOPE = -2.0
 """Logit per grey level of local contrast."""
 
 
@@ -66,7 +66,9 @@ def expected_logit(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _calibration(sha256: str) -> Calibration:
-    quantiles = [NormalDist(sigma=1.0).inv_cdf(min(max(q / 200, 1e-3), 1 - 1e-3)) for q in range(201)]
+    quantiles = [
+        NormalDist(sigma=1.0).inv_cdf(min(max(q / 200, 1e-3), 1 - 1e-3)) for q in range(201)
+    ]
     return Calibration(
         weights_sha256=sha256,
         temperature=1.0,

@@ -5,7 +5,6 @@ One place where the page, the API and the record get these, each as plain JSON v
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,51 +13,45 @@ from PIL import Image
 
 from distildire.detector import Detector
 from distildire.embedding import png
+from distildire.heatmap import crop_corners, noise_view
 from distildire.images import RGB, limit_short_side, reflect_to
+from distildire.stability import stability
 
 _OVERLAY = 384
 """Longest side of the heat overlay in pixels; a viewer stretches it over the picture."""
 
-_WARM, _COOL = (214, 69, 40), (38, 110, 168)
-"""Colours of evidence for and against generation, apart for red-green colour blindness."""
+_GRID = 16
+"""Places on the longer side of the grid of heat values."""
 
-_NOISE_GAIN = 48.0
-"""Grey levels for one unit of eps0: its spread is about 1, so that 2.6 units saturate."""
+_WARM, _COOL = (214, 69, 40), (38, 110, 168)
+"""Evidence for and against generation: apart for red-green colour blindness too."""
 
 
 def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
     """Where the score comes from; None where the model has no activation map.
 
     `values` are the logits of a grid of places, top to bottom; `overlay` is a picture with
-    alpha to lay over the original: warm where a place speaks for generated, cool against.
+    alpha to lay over the original, warm where a place speaks for generated, cool against,
+    in full colour at a logit of `limit`.
     """
-    try:
-        from distildire.heatmap import heatmap
-    except ImportError:
+    if "cam" not in _outputs(detector):
         return None
-    values = heatmap(detector, rgb)
-    if values is None:
-        return None
-    values = np.asarray(values, dtype=np.float64)
-    height, width = rgb.shape[:2]
+    heat, _ = detector.cam(rgb)
+    # A picture about which the detector says nothing anywhere stays pale.
+    limit = max(1.0, float(np.quantile(np.abs(heat), 0.99)))
     return {
-        "values": np.round(values, 3).tolist(),
-        "overlay": png(overlay(values, width, height)),
+        "values": np.round(_shrunk(heat, _GRID), 3).tolist(),
+        "limit": round(limit, 3),
+        "overlay": png(overlay(_shrunk(heat, _OVERLAY), limit)),
     }
 
 
-def overlay(values: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
-    """Logits [h, w] -> RGBA uint8 in the proportions of a picture of `width` x `height`.
-
-    A logit of 4 (98% at unit temperature) is as strong as colour gets.
-    """
-    scale = min(1.0, _OVERLAY / max(width, height))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    strength = np.clip(values / 4.0, -1.0, 1.0).astype(np.float32)
-    smooth = np.asarray(Image.fromarray(strength).resize(size, Image.Resampling.BICUBIC))
-    rgba = np.empty((*smooth.shape, 4), np.uint8)
-    rgba[..., :3] = np.where(smooth[..., None] > 0, _WARM, _COOL)
-    rgba[..., 3] = np.rint(255 * np.clip(np.abs(smooth), 0, 1))
+def overlay(heat: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
+    """Logits [h, w] -> RGBA uint8 [h, w, 4]; opaque at `limit`, clear at 0."""
+    strength = np.clip(heat / limit, -1.0, 1.0)
+    rgba = np.empty((*heat.shape, 4), np.uint8)
+    rgba[..., :3] = np.where(strength[..., None] > 0, _WARM, _COOL)
+    rgba[..., 3] = np.rint(255 * np.abs(strength))
     return rgba
 
 
@@ -68,35 +61,42 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     None where the graph does not give `eps0`. The picture is taken as scoring sees it, its
     shorter side at most the preprocessing's, and tile by tile of the crop's size.
     """
-    session = detector._session
-    if "eps0" not in {output.name for output in session.get_outputs()}:
+    if "eps0" not in _outputs(detector):
         return None
     side = detector.bundle.preprocessing.crop
     rgb = limit_short_side(rgb, detector.bundle.preprocessing.short_side)
     height, width = rgb.shape[:2]
     padded = reflect_to(rgb, side)
     noise = np.empty(padded.shape, np.float32)
-    for top in _starts(padded.shape[0], side):
-        for left in _starts(padded.shape[1], side):
-            place = np.s_[top : top + side, left : left + side]
-            eps0 = session.run(["eps0"], {"rgb": padded[place][None]})[0][0]
-            noise[place] = eps0.transpose(1, 2, 0)
-    levels = np.clip(127.5 + _NOISE_GAIN * noise[:height, :width], 0, 255)
-    return png(np.rint(levels).astype(np.uint8))
+    for top, left in crop_corners(*padded.shape[:2], side, side):
+        place = np.s_[top : top + side, left : left + side]
+        noise[place] = detector._run("eps0", padded[place][None])[0].transpose(1, 2, 0)
+    return png(noise_view(noise[:height, :width]))
 
 
-def stability_of(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any] | None:
-    """Whether the verdict survives re-encoding and resizing; None where it can't be tried.
+def stability_of(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any]:
+    """Whether the verdict survives re-encoding and resizing.
 
-    `scores` has the calibrated probability of each altered copy by its name.
+    `scores` has the calibrated probability of every altered copy by its name, "as it is"
+    first; `verdict` is "unsure" where they disagree.
     """
-    try:
-        from distildire.stability import stability
-    except ImportError:
-        return None
-    return dataclasses.asdict(stability(detector, rgb, fpr=fpr))
+    checked = stability(detector, rgb, fpr=fpr)
+    return {
+        "stable": checked.stable,
+        "verdict": checked.verdict,
+        "scores": {name: round(p, 6) for name, p in checked.probabilities.items()},
+        "verdicts": dict(checked.verdicts),
+    }
 
 
-def _starts(length: int, side: int) -> list[int]:
-    """Offsets of tiles that cover `length`, the last one flush with the end."""
-    return [*range(0, length - side, side), length - side]
+def _outputs(detector: Detector) -> set[str]:
+    return {output.name for output in detector._session.get_outputs()}
+
+
+def _shrunk(values: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
+    """Means over boxes, at most `longest` on the longer side."""
+    height, width = values.shape
+    scale = min(1.0, longest / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = Image.fromarray(np.ascontiguousarray(values, np.float32))
+    return np.asarray(image.resize(size, Image.Resampling.BOX))

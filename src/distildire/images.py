@@ -47,9 +47,14 @@ PICTURE_SUFFIXES = frozenset(
     ]
 )
 
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "MPO", "HEIF")
+"""Pillow's names of the formats that are read."""
+
 # Pillow warns from 89 megapixels and raises from 179; MAX_PIXELS is checked here, so that
 # the warning would only repeat it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# On damaged metadata Pillow warns on stderr, once for every tag.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class ImageError(ValueError):
@@ -114,10 +119,8 @@ def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = M
     """Decode the bytes of a picture file; see `decode`."""
     if not data:
         raise ImageError("the file is empty (0 bytes)")
-    if data[4:8] == b"ftyp" and data[8:12] in {b"heic", b"heix", b"mif1", b"hevc"}:
-        _register_heif()
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(data) as image:
             _check_size(*image.size, max_pixels, min_side)
             return _to_rgb(image)
     except ImageError:
@@ -138,6 +141,21 @@ def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = M
     except Exception as error:
         detail = str(error).strip() or type(error).__name__
         raise ImageError(f"damaged or truncated picture: {detail}") from None
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Open the bytes of a picture file, its pixels not decoded yet.
+
+    Only the formats named in `FORMATS` are tried: Pillow knows many more, some of which run
+    other programs (EPS) or have decoders that few people have looked at.
+
+    Raises:
+        UnidentifiedImageError: none of these formats.
+    """
+    if data[4:8] == b"ftyp" and data[8:12] in {b"heic", b"heix", b"mif1", b"hevc"}:
+        _register_heif()
+    Image.init()
+    return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:
@@ -180,10 +198,14 @@ def _to_rgb(image: Image.Image) -> RGB:
 
 def _to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Bring 32-bit integers or floats to 8 bits by the smallest range that holds them."""
-    numbers = np.nan_to_num(values.astype(np.float64))
+    # In place and in single precision: the largest picture would take gigabytes otherwise.
+    with np.errstate(invalid="ignore"):
+        numbers = values.astype(np.float32)
+    np.nan_to_num(numbers, copy=False)
     top = float(numbers.max(initial=0.0))
-    scale = 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / max(65535.0, top)
-    return np.clip(np.rint(numbers * scale), 0, 255).astype(np.uint8)
+    numbers *= 255.0 if top <= 1.0 else 1.0 if top <= 255.0 else 255.0 / max(65535.0, top)
+    np.clip(np.rint(numbers, out=numbers), 0, 255, out=numbers)
+    return numbers.astype(np.uint8)
 
 
 def resize(rgb: RGB, width: int, height: int) -> RGB:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from distildire.images import RGB, limit_short_side
+from distildire.images import RGB, limit_short_side, open_picture
 
 _EXIF_FIELDS = (
     ("Make", ExifTags.Base.Make),
@@ -60,7 +60,7 @@ class FileFacts:
 
 def file_facts(data: bytes) -> FileFacts:
     """Read the header of a picture file that `images.decode` accepts; never its pixels."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         exif, gps = _exif(image)
         text = {
             _clean(key): _clean(value)

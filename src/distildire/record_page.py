@@ -166,7 +166,9 @@ def _c2pa_words(c2pa: Mapping[str, Any]) -> str:
 
 
 def _stability_rows(stability: Mapping[str, Any]) -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = [("Verdict stays the same", "yes" if stability["stable"] else "no")]
+    rows: list[tuple[str, object]] = [
+        ("Verdict stays the same", "yes" if stability["stable"] else "no")
+    ]
     rows += [(name, f"{100 * p:.1f}%") for name, p in stability["scores"].items()]
     return rows
 

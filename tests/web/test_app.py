@@ -11,8 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from distildire import Detector
+from distildire.bundle import BundleError
 from distildire.web.app import create_app
 from distildire.web.settings import Settings
+from standin import make_bundle
 
 Client = Callable[..., TestClient]
 
@@ -39,9 +41,7 @@ def test_one_file_gets_what_the_detector_says(
     assert result["sha256"] == hashlib.sha256(fake_png).hexdigest()
 
 
-def test_many_files_keep_their_order(
-    client: TestClient, fake_png: bytes, real_png: bytes
-) -> None:
+def test_many_files_keep_their_order(client: TestClient, fake_png: bytes, real_png: bytes) -> None:
     files = [("file", (f"{i}.png", (fake_png, real_png)[i % 2])) for i in range(10)]
     results = client.post("/v1/detect", files=files).json()["results"]
     assert [r["path"] for r in results] == [f"{i}.png" for i in range(10)]
@@ -245,3 +245,9 @@ def test_page_is_small_and_needs_nothing_else(client: TestClient) -> None:
 def test_a_text_field_is_no_file(client: TestClient) -> None:
     response = client.post("/v1/detect", files={"other": (None, "x"), "file": (None, "text")})
     assert_problem(response, 422, "no file")
+
+
+def test_a_model_without_calibration_is_refused(tmp_path: Path) -> None:
+    raw = Detector(make_bundle(tmp_path / "raw", calibrated=False))
+    with pytest.raises(BundleError, match="calibrate"):
+        create_app(raw)

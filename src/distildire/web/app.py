@@ -33,8 +33,8 @@ _HEADERS = [
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-        b"media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        b"frame-ancestors 'none'",
+        b"media-src blob:; font-src 'self'; connect-src 'self'; base-uri 'none'; "
+        b"form-action 'none'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -50,6 +50,7 @@ def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
         BundleError: the detector is not calibrated.
     """
     settings = settings or Settings()
+    detector.verdict_of(0.0)
     metrics = Registry()
     batches = metrics.histogram(
         "distildire_batch_size", "Pictures scored together.", tuple(map(float, BATCHES))

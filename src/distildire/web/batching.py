@@ -159,9 +159,14 @@ class Batcher:
             probability, verdict = self._detector.verdict_of(logit, job.fpr)
             verdicts.append(
                 Verdict(
-                    job.upload.name, job.sha256, round(probability, 6), round(logit, 6), verdict,
-                    self._detector.name, *job.size,
-                )  # fmt: skip
+                    job.upload.name,
+                    job.sha256,
+                    round(probability, 6),
+                    round(logit, 6),
+                    verdict,
+                    self._detector.name,
+                    *job.size,
+                )
             )
         return verdicts
 

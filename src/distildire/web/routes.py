@@ -84,7 +84,7 @@ def build_router(service: Service) -> APIRouter:
     async def record(
         request: Request,
         fpr: Fpr = None,
-        format: Literal["json", "html"] = "json",  # noqa: A002
+        format: Literal["json", "html"] = "json",
     ) -> Response:
         """The forensic record of one picture, to be kept: the same picture, the same bytes."""
         made = await service.record(request, fpr or budget)
@@ -94,9 +94,7 @@ def build_router(service: Service) -> APIRouter:
             return Response(made.to_html(), media_type="text/html", headers=headers)
         return Response(made.to_json(), media_type="application/json", headers=headers)
 
-    @router.get(
-        "/v1/models", dependencies=guarded, response_model=Models, responses=problems(401)
-    )
+    @router.get("/v1/models", dependencies=guarded, response_model=Models, responses=problems(401))
     async def models() -> Response:
         """The model in use, its thresholds, and the limits of a request."""
         return JSONResponse(service.describe())

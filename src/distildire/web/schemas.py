@@ -24,6 +24,13 @@ class Result(BaseModel):
     timeline: list[dict[str, Any]] | None = Field(
         default=None, description="of a video: its scored frames with their time in seconds"
     )
+    duration: float | None = Field(default=None, description="of a video, in seconds")
+    scenes: int | None = Field(default=None, description="of a video: scenes looked at")
+    typical_logit: float | None = Field(default=None, description="of a video: median frame")
+    suspicious: list[float] | None = Field(
+        default=None, description="of a video: start and end of the moment that decided, seconds"
+    )
+    note: str | None = Field(default=None, description="of a video: what was left out")
 
 
 class Detection(BaseModel):

@@ -85,7 +85,10 @@ async def _read_multipart(request: Request, body: bytes, settings: Settings) -> 
 
     # One more than allowed, so that the excess is told from a malformed body.
     parser = _InMemoryParser(
-        request.headers, stream(), max_files=settings.max_files + 1, max_fields=64  # type: ignore[arg-type]
+        request.headers,
+        stream(),
+        max_files=settings.max_files + 1,
+        max_fields=64,  # type: ignore[arg-type]
     )
     try:
         form = await parser.parse()
