@@ -84,6 +84,7 @@ def test_imagenet_weights_of_the_package() -> None:
 def test_student_sees_what_it_is_told(inputs: str) -> None:
     torch.manual_seed(0)
     student = Student("resnet18", inputs=inputs).eval()  # type: ignore[arg-type]
+    nn.init.normal_(student.head.weight)
     x0, eps0 = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)
     logits = student(x0, eps0)
     assert logits.shape == (2,)
@@ -199,6 +200,7 @@ def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> Non
 def test_cam_averages_to_the_logit() -> None:
     torch.manual_seed(1)
     student = Student("resnet18", stage=2).eval()
+    nn.init.normal_(student.head.weight, std=0.1)
     nn.init.normal_(student.head.bias)
     graph = DetectorGraph(load_noise_source("nano"), student)
     rgb = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
