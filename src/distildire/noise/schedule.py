@@ -39,8 +39,9 @@ def predict_x0(x_t: Tensor, eps: Tensor, alpha_bar_t: float) -> Tensor:
 
 def rederive_eps(x_t: Tensor, x0_hat: Tensor, alpha_bar_t: float) -> Tensor:
     """The noise that leads from `x0_hat` to `x_t`: the inverse of `predict_x0`."""
-    eps: Tensor = (1.0 / alpha_bar_t) ** 0.5 * x_t - x0_hat
-    return eps / (1.0 / alpha_bar_t - 1.0) ** 0.5
+    root = (1.0 / alpha_bar_t - 1.0) ** 0.5
+    eps: Tensor = ((1.0 / alpha_bar_t) ** 0.5 * x_t - x0_hat) / root
+    return eps
 
 
 def first_step_noise(eps: Tensor, x0: Tensor, alpha_bar_0: float, *, clip: bool = True) -> Tensor:
