@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def convert_adm(
         nonlocal read
         tensor = checkpoint.tensor(name)
         read += tensor.nbytes
-        if read > _KEPT_BYTES:
+        if checkpoint.mapped and read > _KEPT_BYTES:
             checkpoint.reopen()
             read = 0
         return tensor
@@ -117,6 +118,8 @@ class AdmCheckpoint:
         from dataclasses import replace
 
         self._file = file
+        # PyTorch's format before 1.6 can't be mapped: it is in memory whole.
+        self.mapped = zipfile.is_zipfile(file)
         self.reopen()
         shapes = {k: v.shape for k, v in self._tensors.items()}
         try:
