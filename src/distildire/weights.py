@@ -155,4 +155,4 @@ def _list(kind: str, keys: Iterator[str], shown: int = 6) -> list[str]:
 def _raw(tensor: Tensor) -> memoryview:
     """The tensor's bytes, little-endian as every machine that PyTorch runs on."""
     flat = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    return flat.numpy().data

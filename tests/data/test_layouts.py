@@ -57,6 +57,7 @@ CASES: dict[str, tuple[str, dict[str, tuple[str, str, str, str] | None]]] = {
         {
             "test/progan/airplane/0_real/a.png": ("real", "test", "", "progan/airplane"),
             "test/progan/airplane/1_fake/b.png": ("fake", "test", "progan", "progan/airplane"),
+            "val/progan/train/1_fake/e.png": ("fake", "val", "progan", "progan/train"),
             "test/biggan/1_fake/c.png": ("fake", "test", "biggan", "biggan"),
             # UniversalFakeDetect's diffusion sets: the real folder lies apart.
             "test/laion/0_real/d.png": ("real", "test", "", "laion"),

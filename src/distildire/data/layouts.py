@@ -85,9 +85,9 @@ def _find(parts: Parts, known: object) -> int | None:
     return hits[-1] if hits else None
 
 
-def _split(parts: Parts) -> str:
-    at = _find(parts, _SPLITS)
-    return "" if at is None else _SPLITS[parts[at].lower()]
+def _split(parts: Parts, root: str = "") -> str:
+    """The outermost folder that names a split, else the root if it does, else none."""
+    return next((_SPLITS[p.lower()] for p in (*parts, root) if p.lower() in _SPLITS), "")
 
 
 def _without(parts: Parts, known: object) -> Parts:
@@ -116,7 +116,7 @@ def _distildire(parts: Parts, root: str) -> Reading:
     if parts[at].lower() != "images":
         return Derived()
     name = "/".join(_without(parts[:at], _SPLITS))
-    return Facts(_WORDS[parts[at + 1].lower()], _split(parts[:at]), "", name)
+    return Facts(_WORDS[parts[at + 1].lower()], _split(parts[:at], root), "", name)
 
 
 def _genimage(parts: Parts, root: str) -> Reading:
@@ -130,8 +130,9 @@ def _genimage(parts: Parts, root: str) -> Reading:
     if parts[at].lower() == "nature":
         # Each generator brings its own half of ImageNet: kept apart by source, so that a
         # generator is measured against the photographs that belong to it.
-        return Facts(REAL, _split(parts[:at]), "", f"imagenet/{generator}".rstrip("/"))
-    return Facts(FAKE, _split(parts[:at]), generator, generator)
+        source = f"imagenet/{generator}".rstrip("/")
+        return Facts(REAL, _split(parts[:at], root), "", source)
+    return Facts(FAKE, _split(parts[:at], root), generator, generator)
 
 
 def _forensynths(parts: Parts, root: str) -> Reading:
@@ -139,10 +140,13 @@ def _forensynths(parts: Parts, root: str) -> Reading:
     at = _find(parts, ("0_real", "1_fake"))
     if at is None:
         return None
-    above = _without(parts[:at], _SPLITS) or _without((root,), _SPLITS)
     label = _WORDS[parts[at].lower()]
+    # One of ProGAN's classes is "train" (the railway's): only the first folder is a split.
+    split = _split(parts[:1], root)
+    above = parts[1:at] if _split(parts[:1]) else parts[:at]
+    above = above or _without((root,), _SPLITS)
     generator = above[0] if above else ""
-    return Facts(label, _split(parts[:at]), generator if label == FAKE else "", "/".join(above))
+    return Facts(label, split, generator if label == FAKE else "", "/".join(above))
 
 
 def _universal(parts: Parts, root: str) -> Reading:
@@ -152,8 +156,8 @@ def _universal(parts: Parts, root: str) -> Reading:
         return None
     kind = kinds[0].lower()
     if kind in _UNIVERSAL_REAL:
-        return Facts(REAL, _split(parts), "", kind)
-    return Facts(FAKE, _split(parts), kind, kind)
+        return Facts(REAL, _split(parts, root), "", kind)
+    return Facts(FAKE, _split(parts, root), kind, kind)
 
 
 def _pairs(parts: Parts, root: str) -> Reading:
@@ -166,7 +170,7 @@ def _pairs(parts: Parts, root: str) -> Reading:
     above = _without(parts[:at], _SPLITS)
     # Folders below the label name a generator for fakes (fake/stylegan), a source for reals.
     generator = (above or around)[0] if around and label == FAKE else ""
-    return Facts(label, _split(parts), generator, "/".join(around))
+    return Facts(label, _split(parts, root), generator, "/".join(around))
 
 
 LAYOUTS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ _ENDS = {
 }
 
 
+_KEPT_BYTES = 256 << 20
+"""Pages of the mapped checkpoint that may gather in memory during a conversion."""
+
+
 def convert_adm(
     file: str | Path, out: str | Path, *, head_channels: int | None = None
 ) -> AdmConfig:
@@ -46,7 +51,7 @@ def convert_adm(
 
     `out` gets `config.json`, `diffusion_pytorch_model.safetensors`, `scheduler_config.json`
     (the linear schedule of 1000 steps) and `conversion.json` (where it came from). The folder
-    appears whole or not at all. At most the checkpoint and one tensor are in memory.
+    appears whole or not at all. Little more than one tensor is in memory at a time.
 
     Args:
         file: a `.pt` in OpenAI's naming.
@@ -62,9 +67,20 @@ def convert_adm(
     checkpoint = AdmCheckpoint(file, head_channels=head_channels)
     out.parent.mkdir(parents=True, exist_ok=True)
     whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    read = 0
+
+    def next_tensor(name: str) -> Tensor:
+        nonlocal read
+        tensor = checkpoint.tensor(name)
+        read += tensor.nbytes
+        if checkpoint.mapped and read > _KEPT_BYTES:
+            checkpoint.reopen()
+            read = 0
+        return tensor
+
     try:
         write_safetensors(
-            whole / "diffusion_pytorch_model.safetensors", checkpoint.layout(), checkpoint.tensor
+            whole / "diffusion_pytorch_model.safetensors", checkpoint.layout(), next_tensor
         )
         checkpoint.unet.save_config(whole)
         _write_json(whole / "scheduler_config.json", SCHEDULER)
@@ -101,9 +117,11 @@ class AdmCheckpoint:
         """Open `file` and account for every key; see `convert_adm` for what is raised."""
         from dataclasses import replace
 
-        tensors = read_checkpoint(file)
-        named = {k: v for k, v in tensors.items() if isinstance(v, Tensor)}
-        shapes = {k: v.shape for k, v in named.items()}
+        self._file = file
+        # PyTorch's format before 1.6 can't be mapped: it is in memory whole.
+        self.mapped = zipfile.is_zipfile(file)
+        self.reopen()
+        shapes = {k: v.shape for k, v in self._tensors.items()}
         try:
             config = with_image_size(infer_config(shapes))
             if head_channels is not None:
@@ -113,7 +131,6 @@ class AdmCheckpoint:
         except ValueError as error:
             raise WeightsError(f"{file}: {error}") from error
         self.config = config
-        self._tensors = named
         self._places = dict(_places(config))
         unet_shapes = {k: v.shape for k, v in self.unet.state_dict().items()}
         places = {k: v for k, v in self._places.items() if k in unet_shapes}
@@ -126,6 +143,11 @@ class AdmCheckpoint:
             raise AssertionError(f"keys of the UNet without a place: {sorted(missing)[:4]}")
         count_keys(shapes, wanted, str(file))
         self._shapes = unet_shapes
+
+    def reopen(self) -> None:
+        """Map the file anew: the pages read so far no longer count as this process's."""
+        content = read_checkpoint(self._file)
+        self._tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
 
     def layout(self) -> dict[str, tuple[torch.dtype, torch.Size]]:
         """diffusers' keys with the type (as stored) and shape of each."""

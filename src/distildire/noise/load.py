@@ -58,6 +58,7 @@ def load_noise_source(
 
 def _open(source: str | Path) -> tuple[nn.Module, Tensor, dict[str, Any]]:
     """(network, alpha_bar, the other keywords of `NoiseSource`)."""
+    network: nn.Module
     if str(source) == "nano":
         from distildire.noise.nano import load_nano
 

@@ -33,12 +33,15 @@ def predict_x0(x_t: Tensor, eps: Tensor, alpha_bar_t: float) -> Tensor:
     Multiplied out in the order that guided-diffusion rounds in: in float32, forty passes of
     a network enlarge a difference of one rounding to 1e-3.
     """
-    return (1.0 / alpha_bar_t) ** 0.5 * x_t - (1.0 / alpha_bar_t - 1.0) ** 0.5 * eps
+    x0_hat: Tensor = (1.0 / alpha_bar_t) ** 0.5 * x_t - (1.0 / alpha_bar_t - 1.0) ** 0.5 * eps
+    return x0_hat
 
 
 def rederive_eps(x_t: Tensor, x0_hat: Tensor, alpha_bar_t: float) -> Tensor:
     """The noise that leads from `x0_hat` to `x_t`: the inverse of `predict_x0`."""
-    return ((1.0 / alpha_bar_t) ** 0.5 * x_t - x0_hat) / (1.0 / alpha_bar_t - 1.0) ** 0.5
+    root = (1.0 / alpha_bar_t - 1.0) ** 0.5
+    eps: Tensor = ((1.0 / alpha_bar_t) ** 0.5 * x_t - x0_hat) / root
+    return eps
 
 
 def first_step_noise(eps: Tensor, x0: Tensor, alpha_bar_0: float, *, clip: bool = True) -> Tensor:

@@ -138,7 +138,7 @@ class NoiseSource(nn.Module):
                 f"{self.multiple} for {self.name!r}"
             )
         x0 = x0.float()
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
             return x0  # a graph can't branch on values
         low, high = x0.aminmax() if x0.numel() else (x0.new_zeros(()), x0.new_zeros(()))
         # Written so that NaN, which compares false to everything, is caught too.
