@@ -20,7 +20,7 @@ from distildire.web.lanes import SlowLane
 from distildire.web.metrics import Registry
 from distildire.web.problems import Problem
 from distildire.web.settings import Settings
-from distildire.web.uploads import Upload, read_uploads
+from distildire.web.uploads import Upload, announced_length, read_uploads
 from distildire.web.videos import can_read_videos, is_video, judge_upload
 
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -126,8 +126,8 @@ class Service:
     async def _admitted(self, request: Request) -> AsyncIterator[None]:
         """Bound the requests, and the memory that their bodies take."""
         most = self.settings.max_body
-        announced = request.headers.get("content-length", "")
-        size = min(int(announced), most) if announced.isdecimal() else most
+        announced = announced_length(request)
+        size = most if announced is None else min(announced, most)
         if (
             self._requests >= self.settings.max_requests
             or self._in_flight + size > self.settings.max_in_flight
