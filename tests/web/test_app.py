@@ -123,6 +123,17 @@ def test_full_queue_says_when_to_return(client_with: Client, real_png: bytes) ->
     assert client.post("/v1/detect", content=real_png).status_code == 200
 
 
+def test_bodies_in_flight_are_bounded(client_with: Client, real_png: bytes) -> None:
+    client = client_with(max_body=2**20, max_in_flight=2**20)
+    assert client.post("/v1/detect", content=iter([real_png])).status_code == 200
+    service = client.app.state.service  # type: ignore[attr-defined]
+    service._in_flight += 2**20 - 100
+    assert_problem(client.post("/v1/detect", content=real_png), 429, "busy")
+    service._in_flight -= 2**20 - 100
+    assert client.post("/v1/detect", content=real_png).status_code == 200
+    assert service._in_flight == service._requests == 0
+
+
 def test_places_are_given_back(client: TestClient, real_png: bytes) -> None:
     for body in (real_png, b"junk", real_png[:200]):
         client.post("/v1/detect", content=body)

@@ -20,7 +20,7 @@ from distildire.web.lanes import SlowLane
 from distildire.web.metrics import Registry
 from distildire.web.problems import Problem
 from distildire.web.settings import Settings
-from distildire.web.uploads import Upload, read_uploads
+from distildire.web.uploads import Upload, announced_length, read_uploads
 from distildire.web.videos import can_read_videos, is_video, judge_upload
 
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -43,7 +43,8 @@ class Service:
         self.metrics = metrics
         self._batcher = batcher
         self._lane = lane
-        self._reading = 0
+        self._requests = 0
+        self._in_flight = 0
         self._files = metrics.counter("distildire_files_total", "Files by verdict or error.")
         metrics.gauge("distildire_queue_files", "Files waiting or at work.", lambda: self.pending)
         metrics.gauge("distildire_slow_lane", "Explanations and videos.", lambda: lane.pending)
@@ -63,7 +64,7 @@ class Service:
         Raises:
             Problem: a limit, a malformed body, a full queue, or no file that can be scored.
         """
-        async with self._admitted():
+        async with self._admitted(request):
             uploads = await read_uploads(request, self.settings)
             async with self._answering():
                 results = await self._judge(uploads, fpr)
@@ -86,7 +87,7 @@ class Service:
     async def _examine(
         self, request: Request, fpr: float, *, noise: bool
     ) -> tuple[Record, str | None]:
-        async with self._admitted():
+        async with self._admitted(request):
             uploads = await read_uploads(request, self.settings)
             if len(uploads) != 1:
                 raise Problem(422, f"{len(uploads)} files: send one")
@@ -122,15 +123,23 @@ class Service:
         return results
 
     @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[None]:
-        """Bound the requests whose bodies are in memory."""
-        if self._reading >= self.settings.max_requests:
+    async def _admitted(self, request: Request) -> AsyncIterator[None]:
+        """Bound the requests, and the memory that their bodies take."""
+        most = self.settings.max_body
+        announced = announced_length(request)
+        size = most if announced is None else min(announced, most)
+        if (
+            self._requests >= self.settings.max_requests
+            or self._in_flight + size > self.settings.max_in_flight
+        ):
             raise _busy(1)
-        self._reading += 1
+        self._requests += 1
+        self._in_flight += size
         try:
             yield
         finally:
-            self._reading -= 1
+            self._requests -= 1
+            self._in_flight -= size
 
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:

@@ -25,8 +25,11 @@ class Settings:
     """Files of one request."""
     queue_size: int = 256
     """Files waiting or being scored, over all requests; past it the answer is 429."""
-    max_requests: int = 64
-    """Requests being read at once: with `max_body` it bounds the memory of uploads."""
+    max_requests: int = 256
+    """Requests being read or answered at once."""
+    max_in_flight: int = 512 * 2**20
+    """Bytes of all their bodies together; a request that doesn't announce its length counts
+    as one of `max_body`."""
     max_explanations: int = 8
     """Explanations, records and videos waiting or at work; they are made one at a time."""
     read_seconds: float = 60.0
@@ -45,6 +48,11 @@ class Settings:
         if self.max_files > self.queue_size:
             raise ValueError(
                 f"max_files is {self.max_files}, over queue_size ({self.queue_size}): a full "
+                "request could never be taken"
+            )
+        if self.max_body > self.max_in_flight:
+            raise ValueError(
+                f"max_body is {self.max_body}, over max_in_flight ({self.max_in_flight}): such a "
                 "request could never be taken"
             )
         if self.max_pixels < MIN_SIDE**2:
