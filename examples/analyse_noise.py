@@ -43,7 +43,9 @@ def main() -> None:
     result.save(args.out)
     by_generator = [{name: row[name] for name in SHOWN} for row in result.by_generator]
     probe = [{k: v for k, v in row.items() if k != "folds"} for row in result.probe]
-    text = markdown_table(probe) + f"\n{result.probe[0]['folds']}\n\n" + markdown_table(by_generator)
+    text = (
+        markdown_table(probe) + f"\n{result.probe[0]['folds']}\n\n" + markdown_table(by_generator)
+    )
     (args.out / "noise.md").write_text(text)
     logging.info("%s", text)
 

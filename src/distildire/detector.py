@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,9 +102,9 @@ class Detector:
     ) -> list[Verdict]:
         """Verdicts in the order of `items`; a picture that can't be scored has `error` set."""
         if isinstance(items, str | Path | bytes | np.ndarray) or hasattr(items, "convert"):
-            items = [items]
+            items = [cast(Source, items)]
         verdicts = []
-        for verdict in self.stream(items, fpr):  # type: ignore[arg-type]
+        for verdict in self.stream(cast(Iterable[Source], items), fpr):
             verdicts.append(verdict)
             if progress is not None:
                 progress(len(verdicts))

@@ -68,7 +68,7 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     height, width = rgb.shape[:2]
     padded = reflect_to(rgb, side)
     noise = np.empty(padded.shape, np.float32)
-    for top, left in crop_corners(*padded.shape[:2], side, side):
+    for top, left in crop_corners(padded.shape[0], padded.shape[1], side, side):
         place = np.s_[top : top + side, left : left + side]
         noise[place] = detector._run("eps0", padded[place][None])[0].transpose(1, 2, 0)
     return png(noise_view(noise[:height, :width]))

@@ -121,13 +121,14 @@ def overlay(rgb: RGB, heat: Heat, limit: float | None = None) -> RGB:
     colour = np.where(strength > 0, (215.0, 25.0, 28.0), (44.0, 83.0, 200.0))
     alpha = 0.7 * np.abs(strength)
     grey = rgb.mean(axis=2, keepdims=True) * 0.5 + rgb * 0.5
-    return np.clip(np.rint(grey * (1 - alpha) + colour * alpha), 0, 255).astype(np.uint8)
+    blend = grey * (1 - alpha) + colour * alpha
+    return np.asarray(np.clip(np.rint(blend), 0, 255), np.uint8)
 
 
 def noise_view(eps0: NDArray[np.float32]) -> RGB:
     """First-step noise [H, W, 3] as a picture: grey is 0, the 99th percentile full."""
     limit = float(np.quantile(np.abs(eps0), 0.99)) or 1.0
-    return np.clip(np.rint(127.5 + 127.5 * eps0 / limit), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(127.5 + 127.5 * eps0 / limit), 0, 255), np.uint8)
 
 
 def save_heatmap(path: Path, rgb: RGB, heat: Heat, note: str = "") -> None:

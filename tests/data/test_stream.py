@@ -12,7 +12,7 @@ from distildire.images import ImageError
 
 def table(sizes: dict[tuple[str, str], int]) -> pd.DataFrame:
     rows = [
-        {"path": f"{source}-{label}-{i}.png", "label": label, "source": source, "repository": source}
+        {"path": f"{source}-{label}-{i}", "label": label, "source": source, "repository": source}
         for (source, label), count in sizes.items()
         for i in range(count)
     ]

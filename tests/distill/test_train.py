@@ -232,8 +232,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_
         for name in ("whole", "broken")
     )
     assert all(torch.allclose(one[k].float(), two[k].float(), atol=1e-6) for k in one)
+    changed = replace(config, optim=replace(config.optim, lr=1.0))
     with pytest.raises(ValueError, match="optim"):
-        train(replace(config, optim=replace(config.optim, lr=1.0)), tmp_path / "broken", resume=True)
+        train(changed, tmp_path / "broken", resume=True)
     with pytest.raises(ValueError, match="nothing to resume"):
         train(config, tmp_path / "absent", resume=True)
 

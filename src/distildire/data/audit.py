@@ -226,7 +226,7 @@ def _duplicates(table: pd.DataFrame, pairs: Sequence[Duplicate]) -> dict[str, An
     paths, splits, labels = (table[name].to_list() for name in ("path", "split", "label"))
     counts: Counter[str] = Counter()
     leaking: dict[str, list[str]] = {}
-    examples = []
+    examples: list[dict[str, str]] = []
     for pair in pairs:
         kind = "exact" if pair.exact else "near"
         a, b = pair.first, pair.second

@@ -135,7 +135,7 @@ def _tables() -> NDArray[np.int64]:
     """libjpeg's luminance tables at quality 1..100: [100, 64] (jpeg_quality_scaling)."""
     quality = np.arange(1, 101)
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    return np.clip((_LUMINANCE[None, :] * scale[:, None] + 50) // 100, 1, 255)
+    return np.asarray(np.clip((_LUMINANCE[None, :] * scale[:, None] + 50) // 100, 1, 255))
 
 
 def jpeg_quality(table: list[int]) -> tuple[float, bool]:

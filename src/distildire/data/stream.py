@@ -45,7 +45,7 @@ def sampling_weights(
 
 def _capped(raw: NDArray[np.float64], cap: float) -> NDArray[np.float64]:
     """Shares that sum to one, in proportion to `raw` but none above `cap` (>= 1 / len)."""
-    share = raw / raw.sum()
+    share: NDArray[np.float64] = raw / raw.sum()
     while (over := share > cap + 1e-12).any():
         free = ~over & (share < cap)
         excess = (share[over] - cap).sum()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         return cast(Tensor, self.network.forward_features(x))
 
 
-def _cut_after(network: nn.Module, stage: int) -> None:
+def _cut_after(network: Any, stage: int) -> None:
     """Drop the layers after `stage`, which timm's pruning leaves in place in some families."""
     info = network.feature_info
     features = info if isinstance(info, list) else info.info

@@ -51,7 +51,7 @@ def score_table(
     )
     logits: list[float] = []
     for pictures in loader:
-        values = score(torch.cat(pictures)).double().split([len(p) for p in pictures])
+        values = torch.split(score(torch.cat(pictures)).double(), [len(p) for p in pictures])
         logits += [float(v.mean()) for v in values]
     return np.array(logits)
 
@@ -73,9 +73,9 @@ def validation_summary(table: pd.DataFrame, logits: NDArray[np.float64]) -> dict
         if len(np.unique(fake[rows])) == 2
     ]
     by_source = []
-    for (_, label), rows in table.groupby(["source", "label"]).indices.items():
+    for rows in table.groupby(["source", "label"]).indices.values():
         if len(rows) >= 10:
-            other = np.flatnonzero(fake != (label == FAKE))
+            other = np.flatnonzero(fake != fake[rows[0]])
             pick = np.concatenate([rows, other])
             by_source.append(auc(fake[pick], logits[pick]))
     by_source.sort()

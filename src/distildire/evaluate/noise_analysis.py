@@ -167,7 +167,7 @@ def residual(x0: Noise) -> Noise:
     padded = np.pad(x0, ((0, 0), (1, 1), (1, 1)), mode="reflect")
     rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     blur = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
-    return x0 - blur
+    return np.asarray(x0 - blur, np.float32)
 
 
 def probe_table(

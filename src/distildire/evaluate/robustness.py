@@ -89,7 +89,7 @@ def robustness(
             "fake_acc": fake_acc,
             "auc_by_generator": by_generator,
         }
-    base = next(iter(rows.values()))["auc"] if rows else float("nan")
+    base: Any = next(iter(rows.values()))["auc"] if rows else float("nan")
     for figures in rows.values():
         figures["auc_lost"] = base - figures["auc"]
     return _without_nan(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distildire.data.manifest import FAKE, ManifestError
 from distildire.images import RGB, ImageError, decode, decode_bytes, equalize, read_bytes
@@ -167,10 +168,10 @@ def _match(paths: list[str], folder: Path, known: list[str]) -> list[int | None]
             endings[ending] = None if ending in endings else row
     found: list[int | None] = []
     for path in paths:
-        row = exact.get(path, exact.get(str(folder / path)))
-        if row is None:
-            row = endings.get("/".join(p for p in Path(path).parts if p not in {".", "/"}))
-        found.append(row)
+        place = exact.get(path, exact.get(str(folder / path)))
+        if place is None:
+            place = endings.get("/".join(p for p in Path(path).parts if p not in {".", "/"}))
+        found.append(place)
     return found
 
 

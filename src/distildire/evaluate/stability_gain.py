@@ -35,7 +35,8 @@ def stability_gain(
     The `logits` of `robustness(..., reencodings={"as it is": ..., **STABILITY})` fit.
     """
     fake = np.asarray(fake, bool)
-    right, wrong = [], []
+    right: list[bool] = []
+    wrong: list[bool] = []
     for i, is_fake in enumerate(fake.tolist()):
         scores = {name: float(values[i]) for name, values in logits.items()}
         result = judge_scores(detector, scores, fpr=fpr, allowed_flips=allowed_flips)

@@ -51,7 +51,8 @@ def fit_from_manifest(
 ) -> NanoNoise:
     """Train on the real pictures of `config.manifest`, all of which are held in memory."""
     table = read_manifest(config.manifest)
-    table = table[(table["label"] == REAL) & ((table["split"] == config.split) | (not config.split))]
+    wanted = (table["split"] == config.split) | (not config.split)
+    table = table[(table["label"] == REAL) & wanted]
     unknown = set(config.held_out) - set(table["source"])
     if unknown or not config.held_out:
         raise ManifestError(f"held_out: name sources of real pictures (unknown: {sorted(unknown)})")
@@ -83,7 +84,8 @@ def fit_noise(
     network = NanoNoise(config.network)
     network.set_components(sample_patches(images, 512, 96, rng))
     average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)  # type: ignore[no-untyped-call]
+        network,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998),  # type: ignore[no-untyped-call]
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

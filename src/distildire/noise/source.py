@@ -76,7 +76,8 @@ class NoiseSource(nn.Module):
             ValueError: x0 of another shape, type or range, or sides the network can't take.
         """
         x0 = self._checked(x0)
-        t = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
+        # From x0 itself, so that an exported graph takes any batch size.
+        t = x0.detach()[:, 0, 0, 0].mul(0).to(torch.int64)
         return first_step_noise(self.predict(x0, t), x0, self._first_level, clip=self.clip)
 
     @torch.no_grad()

@@ -89,7 +89,7 @@ def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.add_middleware(_Observed, metrics=metrics)  # type: ignore[arg-type]
+    app.add_middleware(_Observed, metrics=metrics)
     _describe_problems(app)
     return app
 

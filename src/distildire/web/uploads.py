@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -86,7 +86,7 @@ class _InMemoryParser(MultiPartParser):
 
 
 async def _read_multipart(request: Request, body: bytes, settings: Settings) -> list[Upload]:
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     # One more than allowed, so that the excess is told from a malformed body.
@@ -94,7 +94,7 @@ async def _read_multipart(request: Request, body: bytes, settings: Settings) -> 
         request.headers,
         stream(),
         max_files=settings.max_files + 1,
-        max_fields=64,  # type: ignore[arg-type]
+        max_fields=64,
     )
     try:
         form = await parser.parse()
