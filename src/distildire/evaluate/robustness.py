@@ -74,7 +74,7 @@ def robustness(
     table = table.iloc[kept]
     fake = (table["label"] == FAKE).to_numpy()
     generator = table["generator"].to_numpy(str)
-    rows = {}
+    rows: dict[str, Any] = {}
     for name, values in logits.items():
         scores = np.array(values)
         probability = np.array([detector.verdict_of(v)[0] for v in values])
@@ -89,10 +89,10 @@ def robustness(
             "fake_acc": fake_acc,
             "auc_by_generator": by_generator,
         }
-    base: Any = next(iter(rows.values()))["auc"] if rows else float("nan")
+    base = next(iter(rows.values()))["auc"] if rows else float("nan")
     for figures in rows.values():
         figures["auc_lost"] = base - figures["auc"]
-    return _without_nan(
+    found: dict[str, Any] = _without_nan(
         {
             "n_real": int((~fake).sum()),
             "n_fake": int(fake.sum()),
@@ -101,6 +101,7 @@ def robustness(
             "logits": logits,
         }
     )
+    return found
 
 
 def _without_nan(tree: Any) -> Any:
