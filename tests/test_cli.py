@@ -1,0 +1,128 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_images import huge_png, picture, saved
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "distildire", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, busy: np.ndarray, flat: np.ndarray) -> Path:
+    root = tmp_path / "pictures"
+    (root / "sub folder").mkdir(parents=True)
+    Image.fromarray(busy).save(root / "sub folder/Ärger über Öl.png")
+    Image.fromarray(flat).save(root / "a.png")
+    return root
+
+
+def test_bad_files_cost_nothing_else(folder: Path, bundle: Path) -> None:
+    whole = saved(Image.fromarray(picture(200, 200)), "JPEG")
+    (folder / "text.jpg").write_text("hello")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "cut.jpg").write_bytes(whole[:900])
+    (folder / "bomb.png").write_bytes(huge_png(40_000))
+    (folder / "tiny.png").write_bytes(saved(Image.new("RGB", (3, 3)), "PNG"))
+    (folder / "dangling.jpg").symlink_to(folder / "nowhere")
+    (folder / "notes.txt").write_text("not a picture's name: not looked at")
+    done = run("detect", folder, "--model", bundle, "--format", "jsonl")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [Path(r["path"]).name for r in rows] == [
+        "a.png", "bomb.png", "cut.jpg", "dangling.jpg", "empty.jpg", "text.jpg", "tiny.png",
+        "Ärger über Öl.png",
+    ]  # fmt: skip
+    good = {Path(r["path"]).name: r["verdict"] for r in rows if r["error"] is None}
+    assert good == {"a.png": "fake", "Ärger über Öl.png": "real"}
+    for row in rows:
+        assert set(row) == {
+            "path", "sha256", "probability", "logit", "verdict", "model", "width", "height",
+            "error",
+        }  # fmt: skip
+        assert (row["probability"] is None) == (row["error"] is not None)
+
+
+def test_formats_agree_and_sort_puts_fakes_first(folder: Path, bundle: Path) -> None:
+    table = run("detect", folder, "--model", bundle)
+    assert table.returncode == 0
+    assert "equal shares" in table.stdout
+    rows = list(
+        csv.DictReader(
+            io.StringIO(
+                run("detect", folder, "--model", bundle, "--format", "csv", "--sort").stdout
+            )
+        )
+    )
+    assert [row["verdict"] for row in rows] == ["fake", "real"]
+
+
+def test_resume_neither_loses_nor_repeats_a_line(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.jsonl"
+    options = ("--model", bundle, "--format", "jsonl", "--out", out)
+    run("detect", folder, *options)
+    whole = out.read_text()
+    first, second = whole.splitlines(keepends=True)
+    paths = [json.loads(line)["path"] for line in (first, second)]
+    for left in (first, first + second[: len(second) // 2], first + second[:-1], ""):
+        out.write_text(left)
+        assert run("detect", folder, *options, "--resume").returncode == 0
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [r["path"] for r in rows] == paths
+
+
+def test_wrong_usage_is_exit_code_two(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (("detect", folder, "--model", "no-such"), "no such model"),
+        (("detect", folder, "--model", tmp_path), "bundle.json is missing"),
+        (("detect", folder, "--model", bundle, "--fpr", "0.9"), "fpr"),
+        (("detect", folder, "--model", bundle, "--resume"), "--resume"),
+        (("detect",), "Missing argument"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stdout == ""
+
+
+def test_stability_and_heatmap(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    done = run(
+        "detect", folder / "a.png", "--model", bundle, "--format", "jsonl", "--stability",
+        "--heatmap", tmp_path / "heat",
+    )  # fmt: skip
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert row["verdict"] == row["stability"]["verdict"]
+    with Image.open(row["heatmap"]) as image:
+        assert image.width == 240
+
+
+def test_the_bundled_model_judges_the_examples() -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    done = run("detect", examples, "--format", "jsonl")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert len(rows) == 8
+    fake = [r["logit"] for r in rows if "generated_" in r["path"]]
+    real = [r["logit"] for r in rows if "photo_" in r["path"]]
+    assert np.mean(fake) > np.mean(real)
+
+
+def test_base_needs_no_torch() -> None:
+    code = (
+        "import sys; from distildire import Detector; import numpy as np;"
+        "Detector().predict([np.zeros((64, 64, 3), np.uint8)]);"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'sklearn')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0
