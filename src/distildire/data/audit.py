@@ -241,8 +241,8 @@ def _duplicates(table: pd.DataFrame, pairs: Sequence[Duplicate]) -> dict[str, An
         if len(examples) < EXAMPLES:
             examples.append({"kind": kind, "first": paths[a], "second": paths[b]})
     leaks = [
-        f"{len(names)} pair{'s' * (len(names) > 1)} of the same picture {words}, for instance "
-        f"{names[0]}"
+        f"{len(names)} pair{'s' * (len(names) > 1)} of (nearly) the same picture {words}, for "
+        f"instance {names[0]}"
         for words, names in leaking.items()
     ]
     names = ("exact_within_splits", "exact_across_splits", "near_within_splits",

@@ -48,6 +48,11 @@ GROUPS = {
 }
 """Kinds of statistics by the start of their names."""
 
+MIN_PICTURES = 10
+"""Generators with fewer pictures are put together as `FEW`."""
+
+FEW = "others (few each)"
+
 Progress = Callable[[int, int], None]
 """Called with (pictures done, pictures in all)."""
 
@@ -119,7 +124,8 @@ def analyse_noise(
     """
     picked = table.groupby(["source", "label"], group_keys=False).sample(frac=1, random_state=seed)
     picked = picked.groupby(["source", "label"]).head(per_source).reset_index(drop=True)
-    rows, collected, spectra = [], _empty(), _MeanSpectra(side)
+    rows, collected, spectra = [], _empty(), _MeanSpectra()
+    names = generator_names(picked)
     for row, path in enumerate(picked["path"]):
         square = _square(path, side)
         if square is not None:
@@ -127,9 +133,7 @@ def analyse_noise(
             maps = noise_maps(source, square)
             for name, noise in maps.items():
                 collected[name].append(statistics(noise))
-            fake = picked["label"].iloc[row] == FAKE
-            generator = (picked["generator"].iloc[row] or "unstated") if fake else "real"
-            spectra.add(generator, power_spectrum(maps["eps0, as it is"]))
+            spectra.add(str(names[row]), power_spectrum(maps["eps0, as it is"]))
         if progress is not None:
             progress(row + 1, len(picked))
     if not rows:
@@ -196,14 +200,14 @@ def generator_table(
     """
     fake = (table["label"] == FAKE).to_numpy()
     fold, _ = folds_of_groups(group_names(table), fake, seed=seed)
-    generator = np.where(fake, table["generator"].replace("", "unstated"), "real").astype(str)
+    generator = generator_names(table)
     values = features["eps0, as it is"]
     scores = {
         name: out_of_fold(features[f"eps0, {name}"], fake, fold) for name in ("as it is", "jpeg 70")
     }
     radial = [i for i, name in enumerate(FEATURE_NAMES) if name.startswith("radial")]
     rows = []
-    for name in ["real", *sorted(set(generator) - {"real"})]:
+    for name in ["real", *sorted(set(generator.tolist()) - {"real"})]:
         own = generator == name
         mean = dict(zip(FEATURE_NAMES, values[own].mean(axis=0).tolist(), strict=True))
         row: dict[str, Any] = {"generator": name, "pictures": int(own.sum())}
@@ -214,6 +218,18 @@ def generator_table(
         row["radial power"] = [round(v, 4) for v in values[own][:, radial].mean(axis=0).tolist()]
         rows.append(row)
     return rows
+
+
+def generator_names(table: pd.DataFrame) -> NDArray[np.str_]:
+    """[N] "real", the generator, "unstated", or `FEW` for one with under `MIN_PICTURES`."""
+    fake = (table["label"] == FAKE).to_numpy()
+    stated = table["generator"].replace("", "unstated").to_numpy(str)
+    names, index, counts = np.unique(
+        np.where(fake, stated, "real"), return_inverse=True, return_counts=True
+    )
+    short = [FEW if n < MIN_PICTURES and name != "real" else name
+             for name, n in zip(names.tolist(), counts.tolist(), strict=True)]  # fmt: skip
+    return np.asarray(np.array(short)[index])
 
 
 def out_of_fold(
@@ -278,8 +294,7 @@ def _empty() -> dict[str, list[NDArray[np.float64]]]:
 class _MeanSpectra:
     """Running sums of logarithmic spectra by generator."""
 
-    def __init__(self, side: int) -> None:
-        self.side = side
+    def __init__(self) -> None:
         self.sums: dict[str, NDArray[np.float64]] = {}
         self.counts: dict[str, int] = {}
 

@@ -161,11 +161,11 @@ def _match(paths: list[str], folder: Path, known: list[str]) -> list[int | None]
     """Row of the manifest of each path of a CSV in `folder`; None where it has none."""
     exact = {name: row for row, name in enumerate(known)}
     endings: dict[str, int | None] = {}
-    for row, name in enumerate(known):
+    for number, name in enumerate(known):
         parts = Path(name).parts
         for depth in range(1, len(parts)):
             ending = "/".join(parts[-depth:])
-            endings[ending] = None if ending in endings else row
+            endings[ending] = None if ending in endings else number
     found: list[int | None] = []
     for path in paths:
         place = exact.get(path, exact.get(str(folder / path)))
