@@ -51,9 +51,6 @@ GROUPS = {
 MIN_PICTURES = 10
 """Generators with fewer pictures are put together as `FEW`."""
 
-CUTS = 5
-"""Ways to deal the sources into folds over which the probe is averaged."""
-
 FEW = "others (few each)"
 
 Progress = Callable[[int, int], None]
@@ -180,30 +177,16 @@ def residual(x0: Noise) -> Noise:
 def probe_table(
     features: Mapping[str, NDArray[np.float64]], table: pd.DataFrame, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """AUC of the probe for every map and variant, for all statistics and for each kind.
-
-    `all statistics` is the mean over `CUTS` ways to deal the sources into folds, `+-` its
-    standard deviation over them. `sources known` deals out single pictures instead, so that
-    the probe may recognise a source: the figure that must not be taken for detection.
-    """
+    """AUC of the probe for every map and variant, for all statistics and for each kind."""
     fake = (table["label"] == FAKE).to_numpy()
-    groups = group_names(table)
-    cuts = [folds_of_groups(groups, fake, seed=seed + i) for i in range(CUTS)]
-    single, _ = folds_of_groups(np.zeros_like(groups), fake, seed=seed)
+    fold, words = folds_of_groups(group_names(table), fake, seed=seed)
     rows = []
     for name, values in features.items():
-        over = [_mean_auc(values, fake, fold) for fold, _ in cuts]
-        row: dict[str, Any] = {
-            "map": name,
-            "all statistics": round(float(np.mean(over)), 4),
-            "+-": round(float(np.std(over)), 4),
-            "sources known": _mean_auc(values, fake, single),
-        }
+        row: dict[str, Any] = {"map": name, "all statistics": _mean_auc(values, fake, fold)}
         for kind, start in GROUPS.items():
             columns = [i for i, feature in enumerate(FEATURE_NAMES) if feature.startswith(start)]
-            over = [_mean_auc(values[:, columns], fake, fold) for fold, _ in cuts]
-            row[kind] = round(float(np.mean(over)), 4)
-        rows.append({**row, "folds": f"{cuts[0][1]}, cut in {CUTS} ways"})
+            row[kind] = _mean_auc(values[:, columns], fake, fold)
+        rows.append({**row, "folds": words})
     return rows
 
 
