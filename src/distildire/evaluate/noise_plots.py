@@ -34,8 +34,8 @@ def spectra_figure(spectra: Mapping[str, NDArray[np.float64]]) -> Any:
         limits = {} if name == "real" else {"vmin": -1.0, "vmax": 1.0}
         colours = "viridis" if name == "real" else "RdBu_r"
         ax.imshow(np.fft.fftshift(image), cmap=colours, **limits)
-        title = "real (log power)" if name == "real" else f"{name} less real"
-        ax.set_title(title, fontsize=7)
+        short = name if len(name) <= 24 else f"{name[:23]}…"
+        ax.set_title("real (log power)" if name == "real" else f"{short} - real", fontsize=6)
     return figure
 
 
