@@ -34,8 +34,8 @@ def spectra_figure(spectra: Mapping[str, NDArray[np.float64]]) -> Any:
         limits = {} if name == "real" else {"vmin": -1.0, "vmax": 1.0}
         colours = "viridis" if name == "real" else "RdBu_r"
         ax.imshow(np.fft.fftshift(image), cmap=colours, **limits)
-        short = name if len(name) <= 24 else f"{name[:23]}…"
-        ax.set_title("real (log power)" if name == "real" else f"{short} - real", fontsize=6)
+        title = "real (log power)" if name == "real" else f"{_short(name)} - real"
+        ax.set_title(title, fontsize=6)
     return figure
 
 
@@ -43,15 +43,21 @@ def radial_figure(radial: Mapping[str, Sequence[float]]) -> Any:
     """Mean logarithmic power by ring for each generator; the reals in black."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(9.0, 5.2), layout="constrained")
     ax = figure.subplots()
     frequency = (np.arange(RADIAL_BINS) + 0.5) / RADIAL_BINS * 0.5
-    for name, power in radial.items():
-        style = {"color": "black", "linewidth": 2.5} if name == "real" else {"linewidth": 1}
-        ax.plot(frequency, power, label=name, **style)
+    for i, (name, power) in enumerate(radial.items()):
+        style: dict[str, Any] = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10 % 3]}
+        if name == "real":
+            style = {"color": "black", "linewidth": 3}
+        ax.plot(frequency, power, label=_short(name), **style)
     ax.set(xlabel="cycles a pixel", ylabel="log power over the mean", title="Radial power of eps0")
-    ax.legend(frameon=False, fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def _short(name: str, length: int = 24) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def noise_panel(rows: Mapping[str, Sequence[tuple[RGB, NDArray[np.float32]]]]) -> Any:
