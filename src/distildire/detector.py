@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,10 +101,11 @@ class Detector:
         progress: Progress | None = None,
     ) -> list[Verdict]:
         """Verdicts in the order of `items`; a picture that can't be scored has `error` set."""
+        several: Any = items
         if isinstance(items, str | Path | bytes | np.ndarray) or hasattr(items, "convert"):
-            items = [cast(Source, items)]
+            several = [items]
         verdicts = []
-        for verdict in self.stream(cast(Iterable[Source], items), fpr):
+        for verdict in self.stream(several, fpr):
             verdicts.append(verdict)
             if progress is not None:
                 progress(len(verdicts))

@@ -78,7 +78,7 @@ def features_of(about: pd.DataFrame, kind: str) -> NDArray[np.float64]:
     else:
         raise ValueError(f"kind is {kind!r}: give one of {', '.join(KINDS)}")
     numbers = np.column_stack([np.asarray(column, dtype=float) for column in columns])
-    return np.nan_to_num(numbers, nan=-1.0)
+    return np.asarray(np.nan_to_num(numbers, nan=-1.0))
 
 
 def folds_of_groups(
