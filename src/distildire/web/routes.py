@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from distildire import __version__
 from distildire.web.problems import Problem
-from distildire.web.schemas import BODY, Detection, Explanation, Health, Models, problems
+from distildire.web.schemas import FILES, ONE_FILE, Detection, Explanation, Health, Models, problems
 from distildire.web.service import Service
 
 _bearer = HTTPBearer(auto_error=False, description="only where the operator has set a key")
@@ -30,12 +30,10 @@ def build_router(service: Service) -> APIRouter:
     def authorize(
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> None:
-        key = service.settings.key
-        if key is None:
-            return
         given = credentials.credentials if credentials else ""
         # Header bytes reach us as Latin-1; a key outside ASCII is sent as UTF-8.
-        if not hmac.compare_digest(given.encode("latin-1", "replace"), key.encode()):
+        key = (service.settings.key or "").encode()
+        if not hmac.compare_digest(given.encode("latin-1", "replace"), key):
             raise Problem(
                 401,
                 "a bearer key is needed" if not given else "the bearer key is wrong",
@@ -43,7 +41,8 @@ def build_router(service: Service) -> APIRouter:
             )
 
     router = APIRouter()
-    guarded = [Depends(authorize)]
+    # Described as guarded only where a key is set.
+    guarded = [] if service.settings.key is None else [Depends(authorize)]
     budget = service.detector.fpr
 
     @router.post(
@@ -51,7 +50,7 @@ def build_router(service: Service) -> APIRouter:
         dependencies=guarded,
         response_model=Detection,
         responses=_UPLOAD_PROBLEMS,
-        openapi_extra={"requestBody": BODY},
+        openapi_extra={"requestBody": FILES},
     )
     async def detect(request: Request, fpr: Fpr = None) -> Response:
         """Score one or many pictures or videos.
@@ -65,7 +64,7 @@ def build_router(service: Service) -> APIRouter:
         dependencies=guarded,
         response_model=Explanation,
         responses=_UPLOAD_PROBLEMS,
-        openapi_extra={"requestBody": BODY},
+        openapi_extra={"requestBody": ONE_FILE},
     )
     async def explain(request: Request, fpr: Fpr = None) -> Response:
         """One picture with heat map, stability, provenance and noise."""
@@ -79,7 +78,7 @@ def build_router(service: Service) -> APIRouter:
             200: {"content": {"text/html": {"schema": {"type": "string"}}}},
             **_UPLOAD_PROBLEMS,
         },
-        openapi_extra={"requestBody": BODY},
+        openapi_extra={"requestBody": ONE_FILE},
     )
     async def record(
         request: Request,

@@ -104,27 +104,32 @@ class ProblemDetails(BaseModel):
     results: list[Result] | None = None
 
 
-BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {
-                        "type": "array",
-                        "minItems": 1,
-                        "items": {"type": "string", "format": "binary"},
-                        "description": "pictures or videos; the field may be repeated",
-                    }
-                },
-            }
+_FILE = {"type": "string", "format": "binary"}
+
+
+def _body(file: dict[str, Any]) -> dict[str, Any]:
+    fields = {"type": "object", "required": ["file"], "properties": {"file": file}}
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": fields},
+            "application/octet-stream": {"schema": _FILE},
         },
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    },
-}
-"""The request body of every endpoint that takes files."""
+    }
+
+
+ONE_FILE = _body({**_FILE, "description": "a picture"})
+"""The request body of endpoints that take one file."""
+
+FILES = _body(
+    {
+        "type": "array",
+        "minItems": 1,
+        "items": _FILE,
+        "description": "pictures or videos; the field may be repeated",
+    }
+)
+"""The request body of endpoints that take many."""
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
