@@ -17,7 +17,7 @@ from distildire.distill.backbones import Backbone
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import DetectorGraph, average_checkpoints, export, load_checkpoint
 from distildire.distill.loss import Projection, distillation_loss
-from distildire.distill.student import Student
+from distildire.distill.student import Inputs, Student
 from distildire.distill.train import learning_rate, moving_average, read_split, train
 from distildire.distill.validation import validation_summary
 from distildire.noise import load_noise_source
@@ -65,6 +65,19 @@ def test_unknown_backbones_and_inputs() -> None:
         Backbone("no_such_net")
     with pytest.raises(ValueError, match="inputs"):
         Student("resnet18", inputs="sound")  # type: ignore[arg-type]
+
+
+def test_branches_see_one_input_each() -> None:
+    torch.manual_seed(0)
+    student = Student("resnet18", stage=1, inputs="branches").eval()
+    x0, eps0, other = torch.randn(3, 1, 3, 32, 32)
+    with torch.no_grad():
+        image, noise = student.forward_map(x0, eps0).chunk(2, dim=1)
+        moved = student.forward_map(x0, other).chunk(2, dim=1)
+        alone = student.backbone.noise(eps0)
+    assert torch.equal(image, moved[0])
+    assert not torch.allclose(noise, moved[1])
+    assert torch.allclose(noise, alone)
 
 
 def test_imagenet_weights_of_the_package() -> None:
@@ -197,9 +210,10 @@ def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> Non
     assert torch.allclose(mean["head.weight"], student.head.weight)
 
 
-def test_cam_averages_to_the_logit() -> None:
+@pytest.mark.parametrize("inputs", ["both", "branches"])
+def test_cam_averages_to_the_logit(inputs: Inputs) -> None:
     torch.manual_seed(1)
-    student = Student("resnet18", stage=2).eval()
+    student = Student("resnet18", stage=2, inputs=inputs).eval()
     nn.init.normal_(student.head.weight, std=0.1)
     nn.init.normal_(student.head.bias)
     graph = DetectorGraph(load_noise_source("nano"), student)

@@ -7,10 +7,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from distildire.distill.backbones import Backbone
+from distildire.distill.backbones import Backbone, TwoBranches
 
-Inputs = Literal["both", "image", "noise"]
-"""What the student sees: cat(x0, eps0) as in the paper, or one of the two."""
+Inputs = Literal["both", "image", "noise", "branches"]
+"""What the student sees: cat(x0, eps0) as in the paper, one of the two, or each in a network
+of its own."""
 
 
 class Student(nn.Module):
@@ -29,16 +30,21 @@ class Student(nn.Module):
         if inputs not in get_args(Inputs):
             raise ValueError(f"inputs is {inputs!r}: use one of {', '.join(get_args(Inputs))}")
         self.inputs = inputs
-        self.backbone = Backbone(
-            backbone, stage=stage, in_chans=6 if inputs == "both" else 3, pretrained=pretrained
-        )
+        self.backbone: Backbone | TwoBranches
+        if inputs == "branches":
+            self.backbone = TwoBranches(backbone, stage=stage, pretrained=pretrained)
+        else:
+            channels = 6 if inputs == "both" else 3
+            self.backbone = Backbone(
+                backbone, stage=stage, in_chans=channels, pretrained=pretrained
+            )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.backbone.channels, 1)
         nn.init.zeros_(self.head.weight)  # pretrained maps are large: start at p = 0.5
 
     def forward_map(self, x0: Tensor, eps0: Tensor) -> Tensor:
         """x0 in [-1, 1] and eps0, both [B, 3, H, W] -> feature map [B, C, h, w]."""
-        if self.inputs == "both":
+        if self.inputs in ("both", "branches"):
             return self.backbone(torch.cat([x0, eps0], dim=1))  # type: ignore[no-any-return]
         return self.backbone(x0 if self.inputs == "image" else eps0)  # type: ignore[no-any-return]
 
