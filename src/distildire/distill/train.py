@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from distildire.config import to_dict
 from distildire.data.manifest import ManifestError, fingerprint, read_manifest
 from distildire.data.stream import TrainingStream, sampling_weights
-from distildire.distill.backbones import Backbone
 from distildire.distill.config import TrainConfig
 from distildire.distill.loss import Projection, distillation_loss
 from distildire.distill.student import Student
+from distildire.distill.teacher import build_teacher
 from distildire.distill.validation import score_table, validation_summary
 from distildire.noise import load_noise_source
 
@@ -62,7 +62,7 @@ def train(
     teacher, projection = None, None
     if config.teacher.backbone:
         spec = config.teacher
-        teacher = Backbone(spec.backbone, stage=spec.stage, pretrained=spec.pretrained)
+        teacher = build_teacher(spec.backbone, stage=spec.stage, pretrained=spec.pretrained)
         teacher = teacher.eval().requires_grad_(False).to(device)
         projection = Projection(student.backbone.channels, teacher.channels)
     learner = Learner(student, projection).to(memory_format=torch.channels_last)

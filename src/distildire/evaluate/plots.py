@@ -109,3 +109,40 @@ def forest(labels: Sequence[str], values: Sequence[float], intervals: Sequence[A
     ax.set(xlim=(0, 1.02), xlabel="AUC, 95% interval (grey: too few images for one)")
     ax.invert_yaxis()
     return figure
+
+
+def dots(values: Mapping[str, Sequence[float]], title: str, label: str) -> Any:
+    """Every run of every arm as a dot, the mean as a line."""
+    figure = _figure(6.5, 1.4 + 0.32 * len(values))
+    ax = figure.subplots()
+    for y, numbers in enumerate(values.values()):
+        ax.plot(numbers, [y] * len(numbers), "o", color="#57606a", alpha=0.6, markersize=5)
+        ax.plot([np.mean(numbers)] * 2, (y - 0.3, y + 0.3), color=FAKE, linewidth=2)
+    ax.set_yticks(np.arange(len(values)), list(values), fontsize=8)
+    ax.set(xlabel=label)
+    ax.set_title(title, fontsize=10)
+    ax.invert_yaxis()
+    return figure
+
+
+def pareto(points: Mapping[str, tuple[Any, Any]], x_label: str, y_label: str) -> Any:
+    """Cost against benefit by name, and the line of those that no other beats in both."""
+    figure = _figure(6.5, 4.6)
+    ax = figure.subplots()
+    best = pareto_front(points)
+    for name, (x, y) in points.items():
+        ax.plot(x, y, "o", color=FAKE if name in best else "#8c959f", markersize=5)
+        ax.annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=7)
+    front = [points[name] for name in best]
+    ax.step([x for x, _ in front], [y for _, y in front], where="post", color=FAKE, linewidth=1)
+    ax.set(xlabel=x_label, ylabel=y_label, xscale="log")
+    return figure
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names, by rising cost, that no other point beats in both (low cost, high benefit)."""
+    front: list[str] = []
+    for name, (_, benefit) in sorted(points.items(), key=lambda p: (p[1][0], -p[1][1])):
+        if not front or benefit > points[front[-1]][1]:
+            front.append(name)
+    return front

@@ -1,0 +1,180 @@
+"""Experiments on small pictures: arms, seeds, resuming, failures, figures over seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from distildire.config import ConfigError, to_dict
+from distildire.evaluate.plots import pareto_front
+from distildire.experiments.config import EXPERIMENTS, ExperimentConfig, Families, load_experiment
+from distildire.experiments.families import with_family_arms
+from distildire.experiments.run import run_experiment
+from distildire.experiments.seeds import over_seeds, paired
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "experiments"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Smooth fakes and noisy reals, in sources of twelve."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    rows = []
+    for source, label, generator in (
+        ("r1", "real", ""), ("r2", "real", ""), ("r3", "real", ""), ("g1", "fake", "GAN v2"),
+        ("g2", "fake", "GAN v2 (guess)"), ("l1", "fake", "LDM"), ("l2", "fake", "LDM"),
+    ):  # fmt: skip
+        for i in range(12):
+            noise = rng.normal(0, 25 if label == "real" else 4, (72, 72, 3))
+            path = folder / f"{source}-{i}.png"
+            pixels = np.clip(rng.normal(128, 20, 3) + noise, 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+            rows.append({"path": path.name, "label": label, "split": "train", "source": source,
+                         "generator": generator, "repository": source})  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+def base(manifest: Path, val: tuple[str, ...] = ("r3", "l2")) -> dict[str, object]:
+    return {
+        "data": {"manifests": [str(manifest)], "val_sources": list(val), "max_share": 1.0},
+        "preprocessing": {"crop": 64, "crops": 1},
+        "student": {"backbone": "resnet18", "stage": 1},
+        "teacher": {"backbone": ""},
+        "optim": {"steps": 4, "batch": 4, "warmup": 1, "workers": 0},
+        "validation": {"every": 2},
+    }
+
+
+def test_arms_seeds_failures_and_resuming(manifest: Path, tmp_path: Path) -> None:
+    arms = {
+        "both": {},
+        "noise": {"student.inputs": "noise"},
+        "broken": {"noise": str(tmp_path / "absent")},
+        "slow": {"optim.steps": 10_000},
+    }
+    config = ExperimentConfig(base(manifest), arms, seeds=(0, 1), on_request=("slow",))
+    seen: list[str] = []
+    results = run_experiment(
+        "noise-branch", config, tmp_path, progress=lambda run, row: seen.append(run)
+    )
+    tree = json.loads((tmp_path / "results.json").read_text())
+    assert tree == json.loads(json.dumps(results))
+    assert list(tree["arms"]) == ["both", "noise", "broken"]
+    assert "error" in tree["arms"]["broken"]["runs"][0]
+    assert tree["arms"]["noise"]["summary"]["auc"]["n"] == 2
+    aucs = [run["auc"] for run in tree["arms"]["noise"]["runs"]]
+    assert tree["arms"]["noise"]["summary"]["auc"]["mean"] == pytest.approx(np.mean(aucs))
+    text = (tmp_path / "table.md").read_text()
+    assert "| both | 2 |" in text
+    assert "failed: " in text
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 6
+    assert (tmp_path / "plot.png").is_file()
+    assert (tmp_path / "runs" / "noise-1" / "best.pt").is_file()
+
+    # Finished runs are read; one that was cut short goes on from its checkpoint.
+    (tmp_path / "runs" / "both-0" / "figures.json").unlink()
+    seen.clear()
+    again = run_experiment(
+        "noise-branch", config, tmp_path, arms=["both", "noise"],
+        progress=lambda run, row: seen.append(run),
+    )  # fmt: skip
+    assert set(seen) <= {"both, seed 0"}
+    first, second = (r["arms"]["both"]["runs"][0]["auc"] for r in (results, again))
+    assert first == second
+
+
+def test_backbones_are_timed(manifest: Path, tmp_path: Path) -> None:
+    config = ExperimentConfig(base(manifest), {"resnet18": {}}, seeds=(0,))
+    run = run_experiment("backbones", config, tmp_path)["arms"]["resnet18"]["runs"][0]
+    assert run["latency_ms"] > 0
+    assert run["params"] > 100_000
+    assert "ms a picture" in (tmp_path / "table.md").read_text()
+
+
+def test_families_train_on_one_or_on_all_but_one(manifest: Path, tmp_path: Path) -> None:
+    families = Families({"gan": ("gan",), "ldm": ("LDM",)}, min_images=10, test_limit=0)
+    config = ExperimentConfig(base(manifest), seeds=(0,), families=families)
+    grown, tests = with_family_arms(config, tmp_path)
+    assert list(grown.arms) == ["only gan", "only ldm", "without gan", "without ldm"]
+
+    def trained(arm: str) -> set[str]:
+        table = pd.read_csv(grown.arms[arm]["data.manifests"][0])
+        return set(table["source"]) - {"r3", "l2"}
+
+    # gan has two free sources: one stays for its own figure. ldm's is held out already.
+    assert trained("only gan") in ({"r1", "r2", "g1"}, {"r1", "r2", "g2"})
+    assert trained("only ldm") == {"r1", "r2", "l1"}
+    assert trained("without gan") == {"r1", "r2", "l1"}
+    assert trained("without ldm") == {"r1", "r2", "g1", "g2"}
+    for arm, rows in tests.items():
+        assert not set(rows["source"]) & trained(arm)
+        assert set(rows["source"][rows["label"] == "real"]) == {"r3"}
+    assert set(tests["without ldm"]["source"]) == {"r3", "l1", "l2"}
+
+    results = run_experiment("cross-generator", config, tmp_path, arms=["without gan"])
+    matrix = results["matrix"]
+    assert (matrix["trained_on"], matrix["tested_on"]) == (["without gan"], ["gan", "ldm"])
+    assert all(0 <= v <= 1 for v in matrix["auc"][0])
+    with pytest.raises(ConfigError, match="min_images"):
+        with_family_arms(
+            ExperimentConfig(config.base, families=Families({"gan": ("gan",)})), tmp_path
+        )
+
+
+def test_the_configs_in_the_repository_load() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(EXPERIMENTS)
+    bases = []
+    for name in EXPERIMENTS:
+        config = load_experiment(
+            name, CONFIGS / f"{name}.yaml", ["base.optim.steps=7"], seeds=[3, 4]
+        )
+        assert config.seeds == (3, 4)
+        assert set(config.on_request) <= set(config.arms)
+        bases.append(config.base)
+    assert all(b == bases[0] for b in bases)
+
+
+def test_wrong_experiments_say_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump({"base": {}, "arms": {"a": {"optim.stepz": 3}}}))
+    with pytest.raises(ConfigError, match="stepz"):
+        load_experiment("lambda", path)
+    with pytest.raises(ConfigError, match="no experiment"):
+        load_experiment("mu", path)
+    path.write_text("base: {}\n")
+    with pytest.raises(ConfigError, match="no arms"):
+        load_experiment("lambda", path)
+    config = ExperimentConfig({}, {"a": {}, "b": {"teacher": {"weight": 2}}}, on_request=("b",))
+    assert (config.chosen(), config.chosen(["b"])) == (["a"], ["b"])
+    with pytest.raises(ConfigError, match="no arm 'c'"):
+        config.chosen(["c"])
+    # A nested change leaves the rest of its section alone, and the seed is the run's.
+    made = to_dict(config.arm("b", 5))
+    assert made["teacher"]["weight"] == 2.0
+    assert made["teacher"]["backbone"] == "resnet50"
+    assert made["optim"]["seed"] == 5
+
+
+def test_intervals_over_seeds() -> None:
+    """By hand: mean 0.7, sd 0.1, t(0.975, 2) = 4.3027 -> 0.7 +- 4.3027 x 0.1 / sqrt 3."""
+    found = over_seeds([0.6, 0.7, 0.8])
+    assert found.mean == pytest.approx(0.7)
+    assert found.sd == pytest.approx(0.1)
+    assert found.interval == pytest.approx((0.7 - 0.24841, 0.7 + 0.24841), abs=1e-4)
+    assert over_seeds([0.6, float("nan")]).interval is None
+    assert over_seeds([]).mean is None
+    assert over_seeds([]).text() == "–"
+    assert paired({0: 0.9, 1: 0.8, 2: 0.1}, {0: 0.7, 1: 0.6}).mean == pytest.approx(0.2)
+
+
+def test_pareto_front() -> None:
+    points = {"a": (1.0, 0.7), "b": (2.0, 0.6), "c": (3.0, 0.9), "d": (3.0, 0.8), "e": (0.5, 0.6)}
+    assert pareto_front(points) == ["e", "a", "c"]
