@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from distildire.distill.backbones import Backbone
 
-Inputs = Literal["both", "image", "noise"]
-"""What the student sees: cat(x0, eps0) as in the paper, or one of the two."""
+Inputs = Literal["both", "image", "noise", "dire"]
+"""What the student sees: cat(x0, eps0) as in the paper, one of the two, or DIRE alone.
+
+DIRE, scaled to [-1, 1], is given in the place of eps0: the baseline of Wang et al. 2023.
+"""
 
 
 class Student(nn.Module):
