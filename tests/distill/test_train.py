@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from distildire import Detector
 from distildire.config import ConfigError, build, load_config, to_dict
+from distildire.data.cache import ResizeCrop, fill_cache
 from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
 from distildire.distill.config import TrainConfig
@@ -272,3 +273,41 @@ def test_mse_of_equal_maps_is_zero() -> None:
     assert float(F.mse_loss(maps, maps)) == float(
         distillation_loss(torch.zeros(2), torch.zeros(2), maps, maps, weight=1.0)["mse"]
     )
+
+
+class BrightnessOfDetail:
+    """Stands in for a diffusion model: its DIRE is the picture's own fine detail."""
+
+    name, weights_hash, dtype, clip = "detail", "00", torch.float32, True
+    device = torch.device("cpu")
+
+    def eps0(self, x0: torch.Tensor) -> torch.Tensor:
+        return x0
+
+    def dire(self, x0: torch.Tensor, steps: int) -> torch.Tensor:
+        return (x0 - F.avg_pool2d(x0, 3, 1, 1)).abs() / 2
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_dire_reaches_the_student_and_the_teacher(
+    config: TrainConfig, manifest: Path, tmp_path: Path, who: str
+) -> None:
+    paths = [manifest.parent / name for name in pd.read_csv(manifest)["path"]]
+    fill_cache(
+        paths, BrightnessOfDetail(), tmp_path / "cache", dire=True, prepare=ResizeCrop(64),  # type: ignore[arg-type]
+    )  # fmt: skip
+    data = replace(config.data, dire_cache=str(tmp_path / "cache"))
+    if who == "student":
+        # No noise source is opened: there is none of this name.
+        config = replace(
+            config, noise="nowhere", student=replace(config.student, inputs="dire"),
+            teacher=replace(config.teacher, backbone=""),
+        )  # fmt: skip
+    else:
+        config = replace(config, teacher=replace(config.teacher, input="dire"))
+    with pytest.raises(ValueError, match=f"{who}.inputs?.* is dire: give data.dire_cache"):
+        train(config, tmp_path / "without")
+    rows: list[dict[str, float]] = []
+    train(replace(config, data=data), tmp_path / "run", report=rows.append)
+    assert [row for row in rows if "val_auc" in row][-1]["val_auc"] > 0.75
+    assert (next(row["mse"] for row in rows if "mse" in row) > 0) == (who == "teacher")

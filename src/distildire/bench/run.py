@@ -95,7 +95,7 @@ def bench(
 def _complete(spec: MethodSpec, row: dict[str, Any], peak: float) -> dict[str, Any]:
     note = row.pop("note")
     if row["extrapolated"]:
-        note = f"seconds extrapolated from 2 of its {row['passes']} passes; {note}"
+        note = f"seconds extrapolated from 2 of its {row['passes']} passes, warm; {note}"
     return {
         "method": spec.name,
         "title": spec.title,

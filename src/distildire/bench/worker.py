@@ -70,6 +70,7 @@ def measure(
 
 def _extrapolate(method: Method, data: bytes) -> dict[str, Any]:
     picture = method.read(data)
+    method.first_passes(picture, 1)  # warm, as every other figure is
     one = _seconds(lambda: method.first_passes(picture, QUICK_PASSES)) / QUICK_PASSES
     unet = method.passes * one
     return {

@@ -27,6 +27,9 @@ from distildire.noise import load_noise_source
 if TYPE_CHECKING:
     import pandas as pd
 
+    from distildire.data.cache import DireReader
+    from distildire.data.stream import DireMaps
+
 log = logging.getLogger(__name__)
 Log = Callable[[dict[str, Any]], None]
 
@@ -66,7 +69,10 @@ def train(
         teacher = teacher.eval().requires_grad_(False).to(device)
         projection = Projection(student.backbone.channels, teacher.channels)
     learner = Learner(student, projection).to(memory_format=torch.channels_last)
-    source = load_noise_source(config.noise, device=device)
+    dire_maps = dire_reader(config)
+    # A student of DIRE reads its maps from the cache: no diffusion model in the loop.
+    sees_dire = config.student.inputs == "dire"
+    source = None if sees_dire else load_noise_source(config.noise, device=device)
 
     # Optimiser ----------------------------------------------------------------------------
     groups: list[dict[str, Any]] = [
@@ -96,7 +102,7 @@ def train(
         table, weights, config.preprocessing.crop, config.augment,
         length=optim.steps * optim.batch * accelerator.num_processes,
         start=state["step"] * optim.batch * accelerator.num_processes,
-        seed=optim.seed, dire=dire_reader(config),
+        seed=optim.seed, dire=dire_maps,
     )  # fmt: skip
     loader = accelerator.prepare(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
@@ -112,12 +118,13 @@ def train(
             freeze_norm(learner)
         x0 = to_unit(crop)
         with torch.no_grad(), accelerator.autocast():
-            eps0 = source.eps0(x0)
+            dire_map = to_unit(dire[0]) if dire else None
+            noise = dire_map if source is None else source.eps0(x0)
             target = None
             if teacher is not None:
-                target = teacher(to_unit(dire[0]) if dire else x0)
+                target = teacher(dire_map if config.teacher.input == "dire" else x0)
         with accelerator.autocast():
-            logits, student_map = learner(x0, eps0, target)
+            logits, student_map = learner(x0, noise, target)
         smooth = label * (1 - optim.label_smoothing) + optim.label_smoothing / 2
         losses = distillation_loss(
             logits.float(), smooth, student_map.float(),
@@ -145,7 +152,7 @@ def train(
         if step % config.validation.every == 0 or step == optim.steps:
             state["step"] = step
             if accelerator.is_main_process:
-                validate(average.module, source, val, config, state, out, writer)
+                validate(average.module, source, val, config, state, out, writer, dire_maps)
                 save(checkpoint, {name: part.state_dict() for name, part in parts.items()},
                      config, **state)  # fmt: skip
             accelerator.wait_for_everyone()
@@ -277,7 +284,7 @@ def drop_body_gradients(learner: Learner) -> None:
 @torch.no_grad()
 def validate(
     student: nn.Module, source: Any, val: pd.DataFrame, config: TrainConfig,
-    state: dict[str, Any], out: Path, writer: Metrics | None,
+    state: dict[str, Any], out: Path, writer: Metrics | None, dire: DireMaps | None = None,
 ) -> None:  # fmt: skip
     """Score the validation sources and keep the student if it is the best so far."""
     student.eval()
@@ -285,12 +292,15 @@ def validate(
 
     def score(crops: Tensor) -> Tensor:
         x0 = to_unit(crops.to(device))
-        logits: Tensor = student(x0, source.eps0(x0))
+        logits: Tensor = student(x0, x0 if source is None else source.eps0(x0))
         return logits.cpu()
 
     if config.validation.limit:
         val = val.groupby(["source", "label"]).head(config.validation.limit)
-    logits = score_table(score, val, config.preprocessing, workers=config.optim.workers)
+    logits = score_table(
+        score, val, config.preprocessing, workers=config.optim.workers,
+        dire=dire if source is None else None,
+    )  # fmt: skip
     summary = validation_summary(val, logits)
     if writer is not None:
         writer({"step": state["step"], **{f"val_{k}": v for k, v in summary.items()}})
@@ -321,12 +331,14 @@ def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str,
     return dict(saved["facts"])
 
 
-def dire_reader(config: TrainConfig) -> Callable[[str], Any] | None:
-    """Reads the cached DIRE map of a picture, where the teacher wants it."""
-    if not config.teacher.backbone or config.teacher.input == "image":
+def dire_reader(config: TrainConfig) -> DireReader | None:
+    """Reads the cached DIRE map of a picture, where the teacher or the student wants it."""
+    teacher = bool(config.teacher.backbone) and config.teacher.input == "dire"
+    if not teacher and config.student.inputs != "dire":
         return None
     if not config.data.dire_cache:
-        raise ValueError("teacher.input is dire: give data.dire_cache (distildire noise --dire)")
+        who = "teacher.input" if teacher else "student.inputs"
+        raise ValueError(f"{who} is dire: give data.dire_cache (distildire noise --dire)")
     from distildire.data.cache import open_dire
 
     return open_dire(Path(config.data.dire_cache))
