@@ -1,4 +1,9 @@
-"""What a trained detector is on disk: model.onnx, bundle.json and MODEL_CARD.md."""
+"""What a trained detector is on disk: model.onnx, bundle.json and MODEL_CARD.md.
+
+A detector whose noise network is too large to carry along (ADM: 2.2 GB) is a torch bundle:
+`student.safetensors` in place of the graph, and in bundle.json which student it is and which
+noise source it needs.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +26,38 @@ class BundleError(ValueError):
 
 
 @dataclass(frozen=True)
+class TorchPart:
+    """What a torch bundle runs."""
+
+    student: dict[str, Any]
+    """Keywords of `distill.student.Student`, or `{"form": "official"}`."""
+    noise: str
+    """Noise source: adm, or a path (see `load_noise_source`); it is not in the bundle."""
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A detector's description; the graph itself stays in `graph` until it is run.
 
     The graph maps `rgb` uint8 [N, crop, crop, 3] to `logit` float32 [N], noise and student
-    together.
+    together; of a torch bundle, `graph` is the student's weights alone.
     """
 
     name: str
     folder: Path
     sha256: str
-    """Of model.onnx."""
+    """Of the graph's file."""
     preprocessing: Preprocessing
     calibration: Calibration | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     """Config, seed, data fingerprint, package versions and command of the training run."""
+    torch: TorchPart | None = None
+    """Of a torch bundle: the student and its noise source."""
 
     @property
     def graph(self) -> Path:
-        """Path of the ONNX file."""
-        return self.folder / "model.onnx"
+        """Path of the ONNX file, or of a torch bundle's weights."""
+        return self.folder / ("student.safetensors" if self.torch else "model.onnx")
 
     def save(self) -> None:
         """Write bundle.json beside the graph."""
@@ -52,6 +69,8 @@ class Bundle:
             "calibration": self.calibration.to_dict() if self.calibration else None,
             "provenance": self.provenance,
         }
+        if self.torch is not None:
+            about["torch"] = asdict(self.torch)
         (self.folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
 
     def with_calibration(self, calibration: Calibration) -> Bundle:
@@ -98,14 +117,17 @@ def load_bundle(model: str | Path) -> Bundle:
             sha256=str(about["sha256"]),
             preprocessing=Preprocessing(**about["preprocessing"]),
             provenance=dict(about.get("provenance") or {}),
+            torch=TorchPart(**about["torch"]) if about.get("torch") else None,
         )
         calibration = Calibration.from_dict(calibration) if calibration else None
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder}: bundle.json is damaged: {error}") from error
     if not bundle.graph.is_file():
-        raise BundleError(f"{folder}: not a whole bundle: model.onnx is missing")
+        raise BundleError(f"{folder}: not a whole bundle: {bundle.graph.name} is missing")
     if sha256_of(bundle.graph) != bundle.sha256:
-        raise BundleError(f"{folder}: model.onnx is damaged or was replaced: its hash differs")
+        raise BundleError(
+            f"{folder}: {bundle.graph.name} is damaged or was replaced: its hash differs"
+        )
     return bundle.with_calibration(calibration) if calibration else bundle
 
 

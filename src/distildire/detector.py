@@ -208,7 +208,14 @@ class Detector:
 
 
 def open_session(bundle: Bundle, threads: int | None = None) -> Any:
-    """An ONNX Runtime session on the CPU; `threads` of the network, all cores by default."""
+    """A session on the CPU; `threads` of the network, all cores by default.
+
+    ONNX Runtime's, or for a torch bundle one of the same `run` and `get_outputs`.
+    """
+    if bundle.torch is not None:
+        from distildire.distill.torch_bundle import TorchSession
+
+        return TorchSession(bundle, threads)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

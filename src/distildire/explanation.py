@@ -14,7 +14,7 @@ from PIL import Image
 from distildire.detector import Detector
 from distildire.embedding import png
 from distildire.heatmap import crop_corners, noise_view
-from distildire.images import RGB, limit_short_side, reflect_to
+from distildire.images import RGB, reflect_to
 from distildire.stability import stability
 
 _OVERLAY = 384
@@ -64,7 +64,7 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     if "eps0" not in _outputs(detector):
         return None
     side = detector.bundle.preprocessing.crop
-    rgb = limit_short_side(rgb, detector.bundle.preprocessing.short_side)
+    rgb = detector.bundle.preprocessing.scaled(rgb)
     height, width = rgb.shape[:2]
     padded = reflect_to(rgb, side)
     noise = np.empty(padded.shape, np.float32)

@@ -232,8 +232,10 @@ def _reason(error: BaseException) -> str:
     return (str(reason).splitlines() or [type(error).__name__])[0][:200]
 
 
-def convert(file: str | Path, out: str | Path) -> str:
-    """Convert a published checkpoint on disk: ADM to a noise source, a student to its folder.
+def convert(file: str | Path, out: str | Path, *, noise: str = "adm") -> str:
+    """Convert a published checkpoint on disk: ADM to a noise source, a student to a bundle.
+
+    `noise` is the source that a student's bundle will ask for.
 
     Returns:
         "adm" or "student", whichever the file turned out to be.
@@ -241,13 +243,14 @@ def convert(file: str | Path, out: str | Path) -> str:
     Raises:
         ValueError: damaged, a pickle that wants to run code, or neither of the two.
     """
-    from distildire.distill.official import convert_student, is_official
+    from distildire.distill.official import is_official
+    from distildire.distill.torch_bundle import convert_student
     from distildire.noise.conversion import convert_adm
     from distildire.weights import WeightsError, read_checkpoint
 
     content = read_checkpoint(file)
     if is_official(content):
-        convert_student(file, out)
+        convert_student(file, out, noise=noise)
         return "student"
     if any(str(key).startswith(("input_blocks.", "time_embed.")) for key in content):
         convert_adm(file, out)

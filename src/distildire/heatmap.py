@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from distildire.images import RGB, Preprocessing, limit_short_side, reflect_to
+from distildire.images import RGB, Preprocessing, reflect_to
 
 Heat: TypeAlias = NDArray[np.float32]
 """[H, W] in logits: positive leans to fake; its mean is about the logit of the picture."""
@@ -90,7 +90,7 @@ def picture_heat(
         bias: of the linear unit, added everywhere so that the mean is a logit.
         overlap: share of a crop that its neighbour covers again, 0..0.9.
     """
-    small = limit_short_side(rgb, preprocessing.short_side)
+    small = preprocessing.scaled(rgb)
     padded = reflect_to(small, preprocessing.crop)
     side = preprocessing.crop
     stride = max(1, round(side * (1.0 - overlap)))

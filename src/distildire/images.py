@@ -259,6 +259,9 @@ class Preprocessing:
     """Crops scored for each picture, 1 to 5; their logits are averaged."""
     short_side: int = 512
     """Largest shorter side, in pixels, that is kept at native resolution."""
+    enlarge: bool = False
+    """Scale smaller pictures up to `short_side` too: with one crop of that side, the paper's
+    "resize and centre crop"."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.crops <= len(_CROP_CENTRES):
@@ -271,13 +274,21 @@ class Preprocessing:
 
         Pictures smaller than a crop are continued by reflection.
         """
-        rgb = reflect_to(limit_short_side(rgb, self.short_side), self.crop)
+        rgb = reflect_to(self.scaled(rgb), self.crop)
         height, width = rgb.shape[:2]
         cut = []
         for y, x in _CROP_CENTRES[: self.crops]:
             top, left = round(y * (height - self.crop)), round(x * (width - self.crop))
             cut.append(rgb[top : top + self.crop, left : left + self.crop])
         return np.stack(cut)
+
+    def scaled(self, rgb: RGB) -> RGB:
+        """The picture [H, W, 3] at the scale that crops are cut from."""
+        height, width = rgb.shape[:2]
+        if not self.enlarge or min(height, width) >= self.short_side:
+            return limit_short_side(rgb, self.short_side)
+        scale = self.short_side / min(height, width)
+        return resize(rgb, round(width * scale), round(height * scale))
 
 
 def reflect_to(rgb: RGB, side: int) -> RGB:

@@ -1,11 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from distildire.data.augment import AugmentConfig
+from distildire.data.cache import ResizeCrop, fill_cache, open_dire
 from distildire.data.stream import TrainingStream, sampling_weights
 from distildire.images import ImageError
 
@@ -86,3 +89,89 @@ def test_unreadable_pictures_are_replaced(files: pd.DataFrame) -> None:
     Path(files["path"][1]).write_bytes(b"")
     with pytest.raises(ImageError, match="in a row"):
         stream[0]
+
+
+class Coded:
+    """A map whose pixels say where they are: red is the column, green the row."""
+
+    def __init__(self, side: int) -> None:
+        rows, columns = np.mgrid[:side, :side]
+        self.map = np.stack([columns, rows, (rows + columns) // 2], axis=-1).astype(np.uint8)
+
+    def __call__(self, path: str) -> np.ndarray:
+        return self.map
+
+    def align(self, rgb: np.ndarray) -> np.ndarray:
+        side = len(self.map)
+        return rgb[:side, :side]
+
+
+NOTHING = AugmentConfig(
+    resize=0, jpeg=0, second_jpeg=0, webp=0, blur=0, noise=0, tone=0, grey=0, shuffle=0
+)
+
+
+@pytest.mark.parametrize("shuffle", [0.0, 1.0])
+def test_dire_maps_follow_their_picture_and_nothing_else(tmp_path: Path, shuffle: float) -> None:
+    """The picture is grey by luma, its map is not: each pixel still tells the same place."""
+    maps = Coded(120)
+    bigger = np.pad(maps.map, ((0, 40), (0, 40), (0, 0)), constant_values=255)
+    Image.fromarray(bigger).save(tmp_path / "coded.png")
+    rows = [{"path": str(tmp_path / "coded.png"), "label": "fake", "source": "s"}]
+    config = replace(NOTHING, grey=1.0, shuffle=shuffle, tile=16)
+    stream = TrainingStream(
+        pd.DataFrame(rows), np.ones(1), 64, config, length=30, seed=1, dire=maps
+    )
+    flips, corners = set(), set()
+    for i in range(30):
+        picture, label, dire = (part.numpy() for part in stream[i])
+        assert label == 1.0
+        place = dire.transpose(1, 2, 0)
+        luma = np.asarray(Image.fromarray(np.ascontiguousarray(place)).convert("L"))
+        assert (picture == luma).all()
+        column, row = place[..., 0].astype(int), place[..., 1].astype(int)
+        assert (place[..., 2] == (row + column) // 2).all()
+        if not shuffle:
+            flips.add(int(column[0, 1] - column[0, 0]))
+            corners.add((int(row[0, 0]), int(column.min())))
+            assert (np.abs(np.diff(column, axis=1)) == 1).all()
+            assert (np.diff(row, axis=0) == 1).all()
+    if not shuffle:
+        assert flips == {-1, 1}
+        assert len(corners) > 20
+
+
+def test_a_map_of_another_size_is_refused(files: pd.DataFrame) -> None:
+    maps = Coded(70)
+    maps.align = lambda rgb: rgb  # type: ignore[method-assign]
+    stream = TrainingStream(files, np.full(6, 1 / 6), 48, NOTHING, length=2, dire=maps)
+    with pytest.raises(ValueError, match="70 x 70 pixels, the picture 80 x 80"):
+        stream[0]
+
+
+@pytest.mark.parametrize("size", [(80, 80), (72, 110)])
+def test_cached_maps_lie_on_the_pictures_they_came_from(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """A source whose DIRE is the picture itself: crop and map must then be the same pixels."""
+    rng = np.random.default_rng(2)
+    path = tmp_path / "p.png"
+    Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+
+    class Mirror:
+        name, weights_hash, dtype, clip = "mirror", "00", torch.float32, True
+        device = torch.device("cpu")
+
+        def eps0(self, x0: torch.Tensor) -> torch.Tensor:
+            return x0
+
+        def dire(self, x0: torch.Tensor, steps: int) -> torch.Tensor:
+            return (x0 + 1.0) / 2.0
+
+    cache = tmp_path / "cache"
+    fill_cache([path], Mirror(), cache, dire=True, prepare=ResizeCrop(64))  # type: ignore[arg-type]
+    rows = pd.DataFrame([{"path": str(path), "label": "real", "source": "s"}])
+    stream = TrainingStream(rows, np.ones(1), 48, NOTHING, length=8, dire=open_dire(cache))
+    for i in range(8):
+        picture, _, dire = stream[i]
+        assert bool((picture == dire).all())

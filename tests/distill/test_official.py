@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from distildire.distill import load_student
-from distildire.distill.official import convert_student
+from distildire.distill.torch_bundle import convert_student
 
 
 class Oracle(nn.Module):
@@ -68,8 +68,9 @@ def test_logits_equal_torchvisions(oracle: Oracle, prefix: str, tmp_path: Path) 
 
     if prefix:
         folder = convert_student(tmp_path / "student.pth", tmp_path / "out")
-        about = json.loads((folder / "student.json").read_text())
-        assert about["noise"] == "adm"
+        about = json.loads((folder / "bundle.json").read_text())
+        assert about["torch"] == {"student": {"form": "official"}, "noise": "adm"}
+        assert about["calibration"] is None
         with torch.no_grad():
             torch.testing.assert_close(load_student(folder)(x0, eps0), logits)
 

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from distildire import Detector
 from distildire.config import ConfigError, build, load_config, to_dict
+from distildire.data.cache import ResizeCrop, fill_cache
 from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import DetectorGraph, average_checkpoints, export, load_checkpoint
 from distildire.distill.loss import Projection, distillation_loss
-from distildire.distill.student import Inputs, Student
+from distildire.distill.student import Fusion, Student
 from distildire.distill.train import learning_rate, moving_average, read_split, train
 from distildire.distill.validation import validation_summary
 from distildire.noise import load_noise_source
@@ -67,14 +68,14 @@ def test_unknown_backbones_and_inputs() -> None:
         Student("resnet18", inputs="sound")  # type: ignore[arg-type]
 
 
-def test_branches_see_one_input_each() -> None:
+def test_separate_backbones_see_one_input_each() -> None:
     torch.manual_seed(0)
-    student = Student("resnet18", stage=1, inputs="branches").eval()
+    student = Student("resnet18", stage=1, fusion="separate").eval()
     x0, eps0, other = torch.randn(3, 1, 3, 32, 32)
     with torch.no_grad():
         image, noise = student.forward_map(x0, eps0).chunk(2, dim=1)
         moved = student.forward_map(x0, other).chunk(2, dim=1)
-        alone = student.backbone.noise(eps0)
+        alone = student.noise_backbone(eps0)
     assert torch.equal(image, moved[0])
     assert not torch.allclose(noise, moved[1])
     assert torch.allclose(noise, alone)
@@ -210,10 +211,10 @@ def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> Non
     assert torch.allclose(mean["head.weight"], student.head.weight)
 
 
-@pytest.mark.parametrize("inputs", ["both", "branches"])
-def test_cam_averages_to_the_logit(inputs: Inputs) -> None:
+@pytest.mark.parametrize("fusion", ["concat", "separate"])
+def test_cam_averages_to_the_logit(fusion: Fusion) -> None:
     torch.manual_seed(1)
-    student = Student("resnet18", stage=2, inputs=inputs).eval()
+    student = Student("resnet18", stage=2, fusion=fusion).eval()
     nn.init.normal_(student.head.weight, std=0.1)
     nn.init.normal_(student.head.bias)
     graph = DetectorGraph(load_noise_source("nano"), student)
@@ -286,3 +287,41 @@ def test_mse_of_equal_maps_is_zero() -> None:
     assert float(F.mse_loss(maps, maps)) == float(
         distillation_loss(torch.zeros(2), torch.zeros(2), maps, maps, weight=1.0)["mse"]
     )
+
+
+class BrightnessOfDetail:
+    """Stands in for a diffusion model: its DIRE is the picture's own fine detail."""
+
+    name, weights_hash, dtype, clip = "detail", "00", torch.float32, True
+    device = torch.device("cpu")
+
+    def eps0(self, x0: torch.Tensor) -> torch.Tensor:
+        return x0
+
+    def dire(self, x0: torch.Tensor, steps: int) -> torch.Tensor:
+        return (x0 - F.avg_pool2d(x0, 3, 1, 1)).abs() / 2
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_dire_reaches_the_student_and_the_teacher(
+    config: TrainConfig, manifest: Path, tmp_path: Path, who: str
+) -> None:
+    paths = [manifest.parent / name for name in pd.read_csv(manifest)["path"]]
+    fill_cache(
+        paths, BrightnessOfDetail(), tmp_path / "cache", dire=True, prepare=ResizeCrop(64),  # type: ignore[arg-type]
+    )  # fmt: skip
+    data = replace(config.data, dire_cache=str(tmp_path / "cache"))
+    if who == "student":
+        # No noise source is opened: there is none of this name.
+        config = replace(
+            config, noise="nowhere", student=replace(config.student, inputs="dire"),
+            teacher=replace(config.teacher, backbone=""),
+        )  # fmt: skip
+    else:
+        config = replace(config, teacher=replace(config.teacher, input="dire"))
+    with pytest.raises(ValueError, match=f"{who}.inputs?.* is dire: give data.dire_cache"):
+        train(config, tmp_path / "without")
+    rows: list[dict[str, float]] = []
+    train(replace(config, data=data), tmp_path / "run", report=rows.append)
+    assert [row for row in rows if "val_auc" in row][-1]["val_auc"] > 0.75
+    assert (next(row["mse"] for row in rows if "mse" in row) > 0) == (who == "teacher")

@@ -102,3 +102,31 @@ def calibrate(
     for budget in (0.01, 0.05):
         below, above = found.thresholds(budget)
         typer.echo(f"  budget {budget:.0%}: real below {below:.3f}, fake above {above:.3f}")
+
+
+@app.command()
+def bench(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Extrapolate DIRE from two of its forty passes.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("bench"),
+) -> None:
+    """What a verdict costs: DIRE, DistilDIRE and nano side by side, on this machine.
+
+    A pass of ADM takes seconds on a CPU and 4 GB of memory; random weights stand in where
+    its own are missing.
+    """
+    from distildire.bench import bench as run
+
+    result = run(out, quick=quick, progress=stage_bar)
+    for row in result["rows"]:
+        typer.echo(
+            f"{row['method']}: {row['params']:,} parameters, {row['flops'] / 1e9:,.2f} GFLOP, "
+            f"{row['seconds_total']:.4g} s, {row['peak_rss_bytes'] / 2**30:.2f} GiB"
+        )
+    for claim in result["claims"]:
+        typer.echo(
+            f"{claim['method']} {claim['claim']}: {claim['value']:.6g} (at least "
+            f"{claim['target']:g}: {'holds' if claim['holds'] else 'fails'})"
+        )
+    say(out / "bench.md")

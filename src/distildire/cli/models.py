@@ -65,9 +65,16 @@ def models_fetch(
 def models_convert(
     file: Annotated[Path, typer.Argument(help="A published checkpoint on disk.")],
     out: Annotated[Path | None, typer.Option(help="Folder to make.")] = None,
+    noise: Annotated[
+        str, typer.Option(help="Noise source that a student will run on: adm, or a folder.")
+    ] = "adm",
 ) -> None:
-    """Convert a checkpoint of guided-diffusion (ADM) or of DistilDIRE's authors."""
+    """Convert a checkpoint: guided-diffusion's ADM to a noise source, a student to a bundle.
+
+    `detect --model FOLDER` runs the bundle of a student once its noise source is there
+    (`models fetch adm-imagenet256`) and it is calibrated.
+    """
     from distildire.fetch import convert
 
     target = out or file.with_suffix("")
-    typer.echo(f"{convert(file, target)}: {target}")
+    typer.echo(f"{convert(file, target, noise=noise)}: {target}")

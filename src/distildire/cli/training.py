@@ -124,8 +124,19 @@ def export(
     crops: Annotated[int | None, typer.Option(help="Crops scored for each picture, 1-5.")] = None,
     crop: Annotated[int | None, typer.Option(help="Side of a crop, in pixels.")] = None,
     half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = True,
+    torch: Annotated[
+        bool, typer.Option("--torch", help="The student alone, run in torch on its noise source.")
+    ] = False,
 ) -> None:
-    """Turn a checkpoint into a bundle: one ONNX graph from RGB to logit."""
+    """Turn a checkpoint into a bundle: one ONNX graph from RGB to logit.
+
+    With ADM as its noise source that graph would weigh gigabytes: use --torch.
+    """
+    if torch:
+        from distildire.distill.torch_bundle import export_torch
+
+        typer.echo(f"{export_torch(checkpoint, out, name=name).folder}: not calibrated yet")
+        return
     from distildire.distill.export import export as run
     from distildire.distill.export import load_checkpoint
     from distildire.distill.train import describe_data

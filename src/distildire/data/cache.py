@@ -14,10 +14,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -182,26 +182,60 @@ class NoiseCache:
                 continue  # another run's sweep was faster
 
 
-def open_dire(folder: str | Path, steps: int = 20) -> Callable[[str], RGB]:
-    """A reader of DIRE maps: picture's path -> uint8 [H, W, 3] of its first crop.
+@dataclass(frozen=True)
+class DireReader:
+    """Reads DIRE maps, and brings their pictures to the same pixels; picklable."""
 
-    The reader is picklable, for data-loading workers.
+    cache: NoiseCache
+    prepare: Prepare
+    """The preprocessing that the maps were computed after."""
+    steps: int = 20
+
+    def __call__(self, path: str) -> RGB:
+        """The map of a picture's first crop, uint8 [h, w, 3].
+
+        Raises:
+            CacheError: no DIRE of that picture as it is now.
+        """
+        crops = self.cache.dire(path, self.steps)
+        if crops is None:
+            raise CacheError(
+                f"{path}: no DIRE of it in {self.cache.root}, or the picture has changed since; "
+                "run `distildire noise --dire` again"
+            )
+        return np.ascontiguousarray(crops[0].transpose(1, 2, 0))
+
+    def align(self, rgb: RGB) -> RGB:
+        """The pixels of a decoded picture [H, W, 3] that its map belongs to: [h, w, 3]."""
+        pixels: RGB = self.prepare(rgb)[0]
+        return pixels
+
+
+def open_dire(folder: str | Path, steps: int = 20) -> DireReader:
+    """A reader of the DIRE maps in a cache.
 
     Raises:
-        CacheError: no cache there, or one of several settings; the reader: no DIRE of that
-            picture as it is now.
+        CacheError: no cache there, or one of several settings.
     """
-    return partial(_read_dire, NoiseCache(folder), steps)
+    cache = NoiseCache(folder)
+    return DireReader(cache, preparation_of(cache.settings), steps)
 
 
-def _read_dire(cache: NoiseCache, steps: int, path: str) -> RGB:
-    crops = cache.dire(path, steps)
-    if crops is None:
-        raise CacheError(
-            f"{path}: no DIRE of it in {cache.root}, or the picture has changed since; run "
-            "`distildire noise --dire` again"
-        )
-    return np.ascontiguousarray(crops[0].transpose(1, 2, 0))
+def preparation_of(settings: dict[str, Any]) -> Prepare:
+    """The preprocessing that a cache's settings name, as `cache_settings` wrote it.
+
+    Raises:
+        CacheError: a preprocessing of another program.
+    """
+    text = str(settings.get("preprocessing"))
+    match = re.fullmatch(r"(\w+)\(\w+=(\d+)\)", text)
+    kinds: dict[str, Callable[[int], Prepare]] = {
+        "ResizeCrop": ResizeCrop,
+        "NativeSize": NativeSize,
+    }
+    if match is None or match[1] not in kinds:
+        raise CacheError(f"the cache's preprocessing {text} is unknown: training needs its own")
+    return kinds[match[1]](int(match[2]))
 
 
 def cache_settings(source: NoiseSource, prepare: Prepare) -> dict[str, Any]:

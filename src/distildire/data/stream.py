@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -54,11 +53,25 @@ def _capped(raw: NDArray[np.float64], cap: float) -> NDArray[np.float64]:
     return share
 
 
+class DireMaps(Protocol):
+    """Where the DIRE maps come from; `data.cache.DireReader` is one."""
+
+    def __call__(self, path: str) -> RGB:
+        """The map of a picture, uint8 [h, w, 3]."""
+        ...
+
+    def align(self, rgb: RGB) -> RGB:
+        """The pixels [h, w, 3] of a decoded picture that its map belongs to."""
+        ...
+
+
 class TrainingStream(Dataset[tuple[Tensor, ...]]):
     """Augmented crops, drawn by weight; item i depends on the seed and i alone.
 
     Items are (crop uint8 [3, S, S], label float 0 or 1) and, with `dire`, the DIRE map of
-    the same crop. An unreadable picture is replaced by the next draw.
+    the same crop: the picture is first brought to the pixels that the map was computed from,
+    then both are cropped and flipped alike; degradation touches the picture alone. An
+    unreadable picture is replaced by the next draw.
     """
 
     def __init__(
@@ -71,7 +84,7 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
         length: int,
         start: int = 0,
         seed: int = 0,
-        dire: Callable[[str], RGB] | None = None,
+        dire: DireMaps | None = None,
     ) -> None:
         self.paths = table["path"].to_list()
         self.fake = (table["label"] == FAKE).to_numpy()
@@ -91,9 +104,20 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
             except ImageError:
                 continue
             if self.dire is not None:
-                images.append(self.dire(self.paths[row]))
+                images = _aligned(images[0], self.dire, self.paths[row])
             crops = augment(images, self.crop, self.config, rng)
             label = torch.tensor(float(self.fake[row]))
             first, *rest = (torch.from_numpy(c).permute(2, 0, 1) for c in crops)
             return (first, label, *rest)
         raise ImageError("20 pictures in a row could not be read: check the manifest")
+
+
+def _aligned(rgb: RGB, dire: DireMaps, path: str) -> list[RGB]:
+    picture, dire_map = dire.align(rgb), dire(path)
+    if picture.shape != dire_map.shape:
+        (height, width), (map_height, map_width) = picture.shape[:2], dire_map.shape[:2]
+        raise ValueError(
+            f"{path}: its DIRE map is {map_width} x {map_height} pixels, the picture {width} x "
+            f"{height}: the cache was filled in another way; run `distildire noise --dire` again"
+        )
+    return [picture, dire_map]

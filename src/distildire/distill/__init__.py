@@ -18,21 +18,27 @@ __all__ = ["load_student"]
 def load_student(path: str | Path) -> nn.Module:
     """Load a student as a module (x0, eps0 [B, 3, H, W]) -> logits [B], in eval mode.
 
-    `path` is a checkpoint of ours (`best.pt` of a training run), the authors' `.pth`, or a
-    folder made from that by `convert_student`.
+    `path` is a checkpoint of ours (`best.pt` of a training run), the authors' `.pth`, or the
+    folder of a torch bundle.
 
     Raises:
         ValueError: nothing there, damaged, or of another form.
     """
     # torch takes a second to import: `import distildire.distill` stays cheap.
-    from distildire.distill.official import ABOUT_FILE, read_converted, read_official
+    from distildire.distill.official import read_official
     from distildire.weights import WeightsError, read_checkpoint
 
     path = Path(path)
     if path.is_dir():
-        if (path / ABOUT_FILE).is_file():
-            return read_converted(path)
-        raise WeightsError(f"{path}: no student in this folder ({ABOUT_FILE} is missing)")
+        from distildire.bundle import load_bundle
+        from distildire.distill.torch_bundle import read_student
+
+        bundle = load_bundle(path)
+        if bundle.torch is None:
+            raise WeightsError(
+                f"{path}: an ONNX bundle; its student can't be taken out of the graph"
+            )
+        return read_student(bundle)
     content = read_checkpoint(path)
     if {"student", "config"} <= set(content):
         from distildire.distill.export import load_checkpoint

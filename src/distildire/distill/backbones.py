@@ -48,24 +48,6 @@ class Backbone(nn.Module):
         return cast(Tensor, self.network.forward_features(x))
 
 
-class TwoBranches(nn.Module):
-    """One network for the image and one for the noise: [B, 6, H, W] -> their maps, joined.
-
-    The map's first half tells of the image, the second of the noise, so that a linear unit
-    on it splits into a term for each.
-    """
-
-    def __init__(self, name: str, *, stage: int = 4, pretrained: bool = False) -> None:
-        super().__init__()
-        self.image = Backbone(name, stage=stage, pretrained=pretrained)
-        self.noise = Backbone(name, stage=stage, pretrained=pretrained)
-        self.channels = self.image.channels + self.noise.channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """cat(x0, eps0) [B, 6, H, W] -> [B, channels, H / reduction, W / reduction]."""
-        return torch.cat([self.image(x[:, :3]), self.noise(x[:, 3:])], dim=1)
-
-
 def _cut_after(network: Any, stage: int) -> None:
     """Drop the layers after `stage`, which timm's pruning leaves in place in some families."""
     info = network.feature_info

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from distildire.data.augment import AugmentConfig
-from distildire.distill.student import Inputs
+from distildire.distill.loss import Imitation
+from distildire.distill.student import Fusion, Inputs
 from distildire.images import Preprocessing
 
 
@@ -37,6 +38,7 @@ class StudentConfig:
     backbone: str = "resnet50"
     stage: int = 4
     inputs: Inputs = "both"
+    fusion: Fusion = "concat"
     pretrained: bool = False
     dropout: float = 0.0
     init: str = ""
@@ -54,6 +56,10 @@ class TeacherConfig:
     """The paper's summary says the image, the authors' code the DIRE map."""
     weight: float = 1.0
     """lambda of the paper."""
+    adaptive: bool = False
+    """Learn lambda instead (uncertainty weighting); `weight` is not used then."""
+    imitation: Imitation = "mse"
+    """Squared error of the maps, as in the paper, or KL of their softened pooled channels."""
     pretrained: bool = True
 
 
@@ -77,6 +83,8 @@ class OptimConfig:
     """Decay of the moving average of the weights, which is what is kept (0: none)."""
     workers: int = 1
     """Processes that decode and augment."""
+    report_every: int = 50
+    """Steps between rows in metrics.jsonl."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
 

@@ -23,22 +23,29 @@ PACKAGES = ("torch", "timm", "numpy", "Pillow", "onnx", "onnxruntime")
 class DetectorGraph(nn.Module):
     """RGB to logit as one module: eps0, student and class activation map."""
 
-    def __init__(self, source: nn.Module, student: Student) -> None:
+    OUTPUTS = ("logit", "cam", "eps0")
+
+    def __init__(self, source: nn.Module, student: nn.Module) -> None:
         super().__init__()
         self.source, self.student = source, student
+        self.dire = getattr(student, "inputs", "") == "dire"
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 [N, S, S, 3] -> logit [N], cam [N, h, w], eps0 [N, 3, S, S].
+
+        A student of DIRE gets the map, at forty passes, and `eps0` is that map in [-1, 1].
 
         `cam` is the linear unit applied at each place of the map. Its mean is the logit
         (the pool and the unit are both linear), so that it shows exactly where the logit
         comes from (Zhou et al. 2016).
         """
         x0 = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        eps0 = self.source.eps0(x0)  # type: ignore[operator]
-        feature_map = self.student.forward_map(x0, eps0)
-        weight = self.student.head.weight[:, :, None, None]
-        cam = nn.functional.conv2d(feature_map, weight, self.student.head.bias)[:, 0]
+        source: Any = self.source
+        eps0 = source.dire(x0) * 2.0 - 1.0 if self.dire else source.eps0(x0)
+        student: Any = self.student
+        feature_map = student.forward_map(x0, eps0)
+        weight = student.head.weight[:, :, None, None]
+        cam = nn.functional.conv2d(feature_map, weight, student.head.bias)[:, 0]
         return cam.mean(dim=(1, 2)), cam, eps0
 
 
@@ -75,7 +82,7 @@ def export(
     *,
     name: str | None = None,
     half: bool = True,
-    preprocessing: dict[str, int] | None = None,
+    preprocessing: dict[str, Any] | None = None,
     command: str = "",
     data: dict[str, Any] | None = None,
 ) -> Bundle:
@@ -98,6 +105,8 @@ def export(
     from distildire.noise import load_noise_source
 
     student, config, facts = load_checkpoint(checkpoint)
+    if student.inputs == "dire":
+        raise ValueError("a student of DIRE needs a whole diffusion model: export with --torch")
     cut = dataclasses.replace(config.preprocessing, **(preprocessing or {}))
     graph = DetectorGraph(load_noise_source(config.noise), student).eval()
     out.mkdir(parents=True, exist_ok=True)
@@ -135,8 +144,8 @@ def _write_onnx(graph: nn.Module, example: Tensor, path: Path, *, half: bool) ->
         (example,),
         str(path),
         input_names=["rgb"],
-        output_names=["logit", "cam", "eps0"],
-        dynamic_axes={name: {0: "N"} for name in ("rgb", "logit", "cam", "eps0")},
+        output_names=list(DetectorGraph.OUTPUTS),
+        dynamic_axes={name: {0: "N"} for name in ("rgb", *DetectorGraph.OUTPUTS)},
         opset_version=17,
         dynamo=False,
     )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Imitation = Literal["mse", "kl"]
+"""What the student imitates: the teacher's map, or its softened pooled channels."""
 
 
 def distillation_loss(
@@ -15,6 +21,7 @@ def distillation_loss(
     *,
     weight: float,
     pos_weight: float = 1.0,
+    imitation: Imitation = "mse",
 ) -> dict[str, Tensor]:
     """BCEWithLogits(logit, y) + weight * MSE(student_map, teacher_map) (paper, eq. 4).
 
@@ -23,6 +30,7 @@ def distillation_loss(
         student_map, teacher_map: [B, C, h, w] of one shape; no teacher: the BCE alone.
         weight: lambda of the paper.
         pos_weight: weight of the fakes in the BCE (0.5 in the authors' code).
+        imitation: "kl" puts `softened_kl` in the place of the MSE, under the same name.
 
     Returns:
         Scalars `loss`, `bce`, `mse` (`mse` is zero without a teacher).
@@ -32,8 +40,44 @@ def distillation_loss(
     )
     if teacher_map is None:
         return {"loss": bce, "bce": bce, "mse": torch.zeros_like(bce)}
-    mse = F.mse_loss(student_map, teacher_map)
+    imitate = softened_kl if imitation == "kl" else F.mse_loss
+    mse = imitate(student_map, teacher_map)
     return {"loss": bce + weight * mse, "bce": bce, "mse": mse}
+
+
+def softened_kl(student_map: Tensor, teacher_map: Tensor, temperature: float = 4.0) -> Tensor:
+    """T^2 KL(teacher || student) of softened class scores (Hinton et al. 2015), a scalar.
+
+    The teacher has no classifier of real and fake: the pooled channels [B, C] of its map, on
+    which any linear classifier of it would rest, are the scores that are softened.
+    """
+    student = F.log_softmax(student_map.mean(dim=(2, 3)) / temperature, dim=1)
+    teacher = F.log_softmax(teacher_map.mean(dim=(2, 3)) / temperature, dim=1)
+    kl = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * kl
+
+
+class UncertaintyWeights(nn.Module):
+    """A learned lambda: both losses weighted by how noisy they prove (Kendall et al. 2018, eq. 10).
+
+    loss = exp(-s_bce) bce + exp(-s_mse) mse / 2 + (s_bce + s_mse) / 2, where s is a log variance.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.zeros(2))
+
+    def forward(self, bce: Tensor, mse: Tensor) -> Tensor:
+        """Two scalars -> the weighted sum."""
+        s_bce, s_mse = self.log_variance
+        loss: Tensor = (-s_bce).exp() * bce + 0.5 * (-s_mse).exp() * mse + 0.5 * (s_bce + s_mse)
+        return loss
+
+    @property
+    def weight(self) -> float:
+        """The lambda that it stands for now: the weight of the MSE over that of the BCE."""
+        s_bce, s_mse = self.log_variance.tolist()
+        return 0.5 * math.exp(s_bce - s_mse)
 
 
 class Projection(nn.Module):

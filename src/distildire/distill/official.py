@@ -7,9 +7,6 @@ The backbone's keys are torchvision's, which timm's resnet50 shares.
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distildire.weights import WeightsError, count_keys, file_hash, read_checkpoint
+from distildire.weights import WeightsError, count_keys, read_checkpoint
 
 BACKBONE, HEAD = "student_backbone.", "student_head.2."
-
-STUDENT_FILE, ABOUT_FILE = "student.safetensors", "student.json"
 
 
 class OfficialStudent(nn.Module):
@@ -97,58 +92,3 @@ def _authors_key(ours: str) -> str:
     if ours.startswith("head."):
         return HEAD + ours.removeprefix("head.")
     return BACKBONE + ours.removeprefix("backbone.")
-
-
-def convert_student(file: str | Path, out: str | Path) -> Path:
-    """Convert the authors' `.pth` to a folder of `student.safetensors` and `student.json`.
-
-    `student.json` says which noise the student was trained on (`"noise": "adm"`) and at which
-    preprocessing (resize and centre crop 256, values in [-1, 1]). The folder appears whole or
-    not at all.
-
-    Raises:
-        WeightsError: as `read_official`; `out` holds something else.
-    """
-    from safetensors.torch import save_file
-
-    file, out = Path(file), Path(out)
-    if out.exists() and not (out / ABOUT_FILE).is_file() and any(out.iterdir()):
-        raise WeightsError(f"{out}: not empty and no converted student; give another folder")
-    student = read_official(file)
-    about = {
-        "kind": "distildire-official-student",
-        "backbone": "resnet50",
-        "in_channels": 6,
-        "noise": "adm",
-        "preprocessing": {"resize": 256, "crop": 256, "range": [-1, 1]},
-        "source": file.name,
-        "source_bytes": file.stat().st_size,
-        "source_sha256": file_hash(file),
-        "licence": "CC BY-NC 4.0 (the authors')",
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        save_file(student.state_dict(), str(whole / STUDENT_FILE), metadata={"format": "pt"})
-        (whole / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
-        whole.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        whole.rename(out)
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
-    return out
-
-
-def read_converted(folder: str | Path) -> OfficialStudent:
-    """Read a folder made by `convert_student`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = Path(folder) / STUDENT_FILE
-    student = OfficialStudent()
-    try:
-        student.load_state_dict(load_file(str(path)))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"{path}: missing, damaged or of another network: {error}") from error
-    return student.eval()

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from distildire.config import to_dict
 from distildire.data.manifest import ManifestError, fingerprint, read_manifest
 from distildire.data.stream import TrainingStream, sampling_weights
-from distildire.distill.config import TrainConfig
-from distildire.distill.loss import Projection, distillation_loss
+from distildire.distill.config import TeacherConfig, TrainConfig
+from distildire.distill.loss import Projection, UncertaintyWeights, distillation_loss
 from distildire.distill.student import Student
 from distildire.distill.teacher import build_teacher
 from distildire.distill.validation import score_table, validation_summary
@@ -26,6 +26,9 @@ from distildire.noise import load_noise_source
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from distildire.data.cache import DireReader
+    from distildire.data.stream import DireMaps
 
 log = logging.getLogger(__name__)
 Log = Callable[[dict[str, Any]], None]
@@ -44,7 +47,7 @@ def train(
         ValueError: nothing to resume, or a resumed run with another config.
     """
     from accelerate import Accelerator
-    from accelerate.utils import set_seed
+    from accelerate.utils import broadcast_object_list, set_seed
 
     # Data ---------------------------------------------------------------------------------
     optim = config.optim
@@ -64,9 +67,13 @@ def train(
         spec = config.teacher
         teacher = build_teacher(spec.backbone, stage=spec.stage, pretrained=spec.pretrained)
         teacher = teacher.eval().requires_grad_(False).to(device)
-        projection = Projection(student.backbone.channels, teacher.channels)
-    learner = Learner(student, projection).to(memory_format=torch.channels_last)
-    source = load_noise_source(config.noise, device=device)
+        projection = Projection(student.channels, teacher.channels)
+    learner = Learner(student, projection, config.teacher, optim.pos_weight)
+    learner = learner.to(memory_format=torch.channels_last)
+    dire_maps = dire_reader(config)
+    # A student of DIRE reads its maps from the cache: no diffusion model in the loop.
+    sees_dire = config.student.inputs == "dire"
+    source = None if sees_dire else load_noise_source(config.noise, device=device)
 
     # Optimiser ----------------------------------------------------------------------------
     groups: list[dict[str, Any]] = [
@@ -96,7 +103,7 @@ def train(
         table, weights, config.preprocessing.crop, config.augment,
         length=optim.steps * optim.batch * accelerator.num_processes,
         start=state["step"] * optim.batch * accelerator.num_processes,
-        seed=optim.seed, dire=dire_reader(config),
+        seed=optim.seed, dire=dire_maps,
     )  # fmt: skip
     loader = accelerator.prepare(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
@@ -105,25 +112,21 @@ def train(
 
     # Train --------------------------------------------------------------------------------
     started, since = time.monotonic(), state["step"]
-    sums: dict[str, float] = {}
+    sums: dict[str, list[Tensor]] = {}
     for step, (crop, label, *dire) in enumerate(loader, start=state["step"] + 1):
         learner.train()
         if optim.freeze_norm:
             freeze_norm(learner)
         x0 = to_unit(crop)
         with torch.no_grad(), accelerator.autocast():
-            eps0 = source.eps0(x0)
+            dire_map = to_unit(dire[0]) if dire else None
+            noise = dire_map if source is None else source.eps0(x0)
             target = None
             if teacher is not None:
-                target = teacher(to_unit(dire[0]) if dire else x0)
-        with accelerator.autocast():
-            logits, student_map = learner(x0, eps0, target)
+                target = teacher(dire_map if config.teacher.input == "dire" else x0)
         smooth = label * (1 - optim.label_smoothing) + optim.label_smoothing / 2
-        losses = distillation_loss(
-            logits.float(), smooth, student_map.float(),
-            None if target is None else target.float(),
-            weight=config.teacher.weight, pos_weight=optim.pos_weight,
-        )  # fmt: skip
+        with accelerator.autocast():
+            losses = learner(x0, noise, smooth, target)
         probing = step <= optim.probe_steps
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(losses["loss"])
@@ -134,21 +137,27 @@ def train(
         schedule.step()
         average.update_parameters(accelerator.unwrap_model(learner).student)
         for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
+            sums.setdefault(name, []).append(value.detach())
 
         # Report and validate --------------------------------------------------------------
-        if writer is not None and (step % 50 == 0 or step == optim.steps):
-            row = {name: value / min(50, step - since) for name, value in sums.items()}
+        if step % optim.report_every == 0 or step == optim.steps:
+            # Every process saw its own part of the batches.
+            row = {
+                name: float(accelerator.reduce(torch.stack(values).mean(), "mean"))
+                for name, values in sums.items()
+            }
             seconds = (time.monotonic() - started) / (step - since)
-            writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
+            if writer is not None:
+                writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
             sums = {}
         if step % config.validation.every == 0 or step == optim.steps:
             state["step"] = step
             if accelerator.is_main_process:
-                validate(average.module, source, val, config, state, out, writer)
+                validate(average.module, source, val, config, state, out, writer, dire_maps)
                 save(checkpoint, {name: part.state_dict() for name, part in parts.items()},
                      config, **state)  # fmt: skip
-            accelerator.wait_for_everyone()
+            # Only the main process validates; all must agree on when to stop.
+            state = broadcast_object_list([state])[0]
             patience = config.validation.patience
             if patience and state["stale"] >= patience:
                 log.info("stopped at step %d: no better score in %d validations", step, patience)
@@ -157,19 +166,32 @@ def train(
 
 
 class Learner(nn.Module):
-    """Student and projection as one module, so that a parallel wrapper sees one forward."""
+    """Student, projection and loss as one module, so that a parallel wrapper sees one forward."""
 
-    def __init__(self, student: Student, projection: Projection | None) -> None:
+    def __init__(
+        self, student: Student, projection: Projection | None, teacher: TeacherConfig,
+        pos_weight: float = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.student, self.projection = student, projection
+        self.teacher, self.pos_weight = teacher, pos_weight
+        self.balance = UncertaintyWeights() if teacher.adaptive and projection else None
 
-    def forward(self, x0: Tensor, eps0: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits [B], and the student's map in the shape of `target` if there is one."""
+    def forward(
+        self, x0: Tensor, eps0: Tensor, labels: Tensor, target: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Losses by name; x0, eps0 [B, 3, H, W], labels [B], target the teacher's map."""
         feature_map = self.student.forward_map(x0, eps0)
         logits = self.student.classify(feature_map)
         if self.projection is not None and target is not None:
-            feature_map = self.projection(feature_map, target)
-        return logits, feature_map
+            feature_map, target = self.projection(feature_map, target).float(), target.float()
+        losses = distillation_loss(
+            logits.float(), labels, feature_map, target, weight=self.teacher.weight,
+            pos_weight=self.pos_weight, imitation=self.teacher.imitation,
+        )  # fmt: skip
+        if self.balance is not None:
+            losses["loss"] = self.balance(losses["bce"], losses["mse"])
+        return losses
 
 
 class Metrics:
@@ -218,8 +240,8 @@ def build_student(config: TrainConfig) -> Student:
     """The student that `config` describes."""
     spec = config.student
     student = Student(
-        spec.backbone, stage=spec.stage, inputs=spec.inputs, pretrained=spec.pretrained,
-        dropout=spec.dropout,
+        spec.backbone, stage=spec.stage, inputs=spec.inputs, fusion=spec.fusion,
+        pretrained=spec.pretrained, dropout=spec.dropout,
     )  # fmt: skip
     if spec.init:
         saved = torch.load(spec.init, map_location="cpu", weights_only=True)
@@ -270,14 +292,15 @@ def freeze_norm(learner: nn.Module) -> None:
 
 def drop_body_gradients(learner: Learner) -> None:
     """Linear probe: nothing but the head and the projection learns."""
-    for parameter in learner.student.backbone.parameters():
-        parameter.grad = None
+    for name, parameter in learner.student.named_parameters():
+        if not name.startswith("head."):
+            parameter.grad = None
 
 
 @torch.no_grad()
 def validate(
     student: nn.Module, source: Any, val: pd.DataFrame, config: TrainConfig,
-    state: dict[str, Any], out: Path, writer: Metrics | None,
+    state: dict[str, Any], out: Path, writer: Metrics | None, dire: DireMaps | None = None,
 ) -> None:  # fmt: skip
     """Score the validation sources and keep the student if it is the best so far."""
     student.eval()
@@ -285,12 +308,15 @@ def validate(
 
     def score(crops: Tensor) -> Tensor:
         x0 = to_unit(crops.to(device))
-        logits: Tensor = student(x0, source.eps0(x0))
+        logits: Tensor = student(x0, x0 if source is None else source.eps0(x0))
         return logits.cpu()
 
     if config.validation.limit:
         val = val.groupby(["source", "label"]).head(config.validation.limit)
-    logits = score_table(score, val, config.preprocessing, workers=config.optim.workers)
+    logits = score_table(
+        score, val, config.preprocessing, workers=config.optim.workers,
+        dire=dire if source is None else None,
+    )  # fmt: skip
     summary = validation_summary(val, logits)
     if writer is not None:
         writer({"step": state["step"], **{f"val_{k}": v for k, v in summary.items()}})
@@ -321,12 +347,14 @@ def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str,
     return dict(saved["facts"])
 
 
-def dire_reader(config: TrainConfig) -> Callable[[str], Any] | None:
-    """Reads the cached DIRE map of a picture, where the teacher wants it."""
-    if not config.teacher.backbone or config.teacher.input == "image":
+def dire_reader(config: TrainConfig) -> DireReader | None:
+    """Reads the cached DIRE map of a picture, where the teacher or the student wants it."""
+    teacher = bool(config.teacher.backbone) and config.teacher.input == "dire"
+    if not teacher and config.student.inputs != "dire":
         return None
     if not config.data.dire_cache:
-        raise ValueError("teacher.input is dire: give data.dire_cache (distildire noise --dire)")
+        who = "teacher.input" if teacher else "student.inputs"
+        raise ValueError(f"{who} is dire: give data.dire_cache (distildire noise --dire)")
     from distildire.data.cache import open_dire
 
     return open_dire(Path(config.data.dire_cache))

@@ -18,6 +18,8 @@ from distildire.images import ImageError, Preprocessing, decode, equalize
 if TYPE_CHECKING:
     import pandas as pd
 
+    from distildire.data.stream import DireMaps
+
 Score = Callable[[Tensor], Tensor]
 """(uint8 crops [N, 3, S, S]) -> logits [N]."""
 
@@ -39,12 +41,36 @@ class _Crops(Dataset[Tensor]):
         return torch.from_numpy(self.preprocessing(rgb)).permute(0, 3, 1, 2)
 
 
+class _Maps(Dataset[Tensor]):
+    def __init__(self, paths: list[str], preprocessing: Preprocessing, dire: DireMaps) -> None:
+        self.paths, self.preprocessing, self.dire = paths, preprocessing, dire
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Crops of the cached map, [crops, 3, S, S] uint8."""
+        return torch.from_numpy(self.preprocessing(self.dire(self.paths[index]))).permute(
+            0, 3, 1, 2
+        )
+
+
 def score_table(
-    score: Score, table: pd.DataFrame, preprocessing: Preprocessing, *, workers: int = 1
+    score: Score,
+    table: pd.DataFrame,
+    preprocessing: Preprocessing,
+    *,
+    workers: int = 1,
+    dire: DireMaps | None = None,
 ) -> NDArray[np.float64]:
-    """Mean logit of every row's picture, equalised; nan where it can't be read."""
+    """Mean logit of every row's picture, equalised; nan where it can't be read.
+
+    With `dire`, `score` gets crops of the cached DIRE maps instead, which are those of the
+    files as they are: no picture is equalised after its DIRE was computed.
+    """
+    paths = table["path"].to_list()
     loader = DataLoader(
-        _Crops(table["path"].to_list(), preprocessing),
+        _Crops(paths, preprocessing) if dire is None else _Maps(paths, preprocessing, dire),
         batch_size=16,
         num_workers=workers,
         collate_fn=list,

@@ -1,0 +1,7 @@
+"""What a verdict costs: parameters, FLOPs, seconds and memory of each method, in one run."""
+
+from __future__ import annotations
+
+from distildire.bench.run import METHODS, MethodSpec, bench
+
+__all__ = ["METHODS", "MethodSpec", "bench"]

@@ -1,0 +1,82 @@
+"""FLOPs counted on the network that is run; a multiply-add is two, as in torch's counter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import nn
+
+COUNTED = ("Conv", "Gemm", "MatMul")
+"""ONNX operators with multiply-adds worth counting: those that torch's counter knows too."""
+
+
+def count_torch(network: nn.Module, *shapes: tuple[int, ...]) -> int:
+    """FLOPs of one pass of `network` on inputs of these shapes (a 1-tuple is timesteps).
+
+    The pass is made on torch's meta device: every operator is counted, none is computed.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    meta = {name: tensor.to("meta") for name, tensor in state.items()}
+    inputs = tuple(
+        torch.empty(shape, device="meta", dtype=torch.int64 if len(shape) == 1 else None)
+        for shape in shapes
+    )
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        torch.func.functional_call(network, meta, inputs)
+    return int(counter.get_total_flops())
+
+
+def count_onnx(path: Path, feeds: Mapping[str, NDArray[Any]]) -> int:
+    """FLOPs of one run of an ONNX graph on `feeds`, from the shapes that occur in that run.
+
+    Every tensor that a counted operator reads or writes is fetched, so that no shape is
+    inferred: FLOPs are 2 x (elements written) x (elements read for each).
+    """
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(str(path))
+    nodes = [node for node in model.graph.node if node.op_type in COUNTED]
+    shapes = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+    produced = {name for node in model.graph.node for name in node.output}
+    wanted = {name for node in nodes for name in (*node.input[:2], node.output[0])} & produced
+    known = {output.name for output in model.graph.output}
+    for name in sorted(wanted - known):
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = sorted(wanted)
+    if names:
+        fetched = session.run(names, dict(feeds))
+        shapes |= {name: np.shape(value) for name, value in zip(names, fetched, strict=True)}
+    shapes |= {name: value.shape for name, value in feeds.items()}
+    return sum(2 * prod(shapes[node.output[0]]) * _reads(node, shapes) for node in nodes)
+
+
+def _reads(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Multiply-adds for each element that the operator writes."""
+    if node.op_type == "Conv":
+        return prod(shapes[node.input[1]][1:])  # input channels of a group x kernel
+    left = shapes[node.input[0]]
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    return left[0] if transposed else left[-1]
+
+
+def count_onnx_weights(path: Path) -> int:
+    """Elements of the graph's floating-point weights (batch norms are folded in)."""
+    import onnx
+
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    weights = [w for w in onnx.load(str(path)).graph.initializer if w.data_type in kinds]
+    return sum(prod(weight.dims) for weight in weights)

@@ -1,0 +1,239 @@
+"""The methods that are compared, each as the same few questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from distildire.images import decode_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from distildire.noise.source import NoiseSource
+
+SIDE = 256
+"""Pixels a side of the paper's pictures."""
+
+STEPS = 20
+"""DDIM steps each way in DIRE."""
+
+
+class Method(Protocol):
+    """One detector from a file's bytes to its logit, open to a stopwatch."""
+
+    passes: int
+    """Of the noise network for one picture."""
+    note: str
+
+    def read(self, data: bytes) -> Any:
+        """Decode and preprocess a picture."""
+        ...
+
+    def first_passes(self, picture: Any, count: int) -> object:
+        """The first `count` of the passes of the noise network."""
+        ...
+
+    def noise(self, picture: Any) -> Any:
+        """All of the passes."""
+        ...
+
+    def classify(self, picture: Any, noise: Any) -> float:
+        """The logit."""
+        ...
+
+    def verdicts(self, files: Sequence[bytes]) -> list[float]:
+        """Bytes to logits, the whole way."""
+        ...
+
+    def params(self) -> int:
+        """Of everything that is run for a verdict."""
+        ...
+
+    def flops(self, data: bytes) -> int:
+        """Of everything that is run for this picture; a multiply-add is two."""
+        ...
+
+
+class PaperMethod:
+    """DIRE or DistilDIRE: resize and centre crop, a diffusion UNet, a classifier."""
+
+    def __init__(
+        self, source: NoiseSource, student: nn.Module, *, dire: bool, side: int, note: str
+    ) -> None:
+        self.source, self.student, self.dire, self.side = source, student.eval(), dire, side
+        self.passes = 2 * STEPS if dire else 1
+        self.note = note
+
+    def read(self, data: bytes) -> Tensor:
+        """x0 [1, 3, side, side] in [-1, 1]."""
+        import torch
+
+        from distildire.data.cache import ResizeCrop
+
+        crops = ResizeCrop(self.side)(decode_bytes(data))
+        return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))) / 127.5 - 1.0
+
+    def first_passes(self, picture: Tensor, count: int) -> object:
+        """The first steps of DIRE's inversion, exactly as `invert` makes them."""
+        import torch
+
+        from distildire.noise.schedule import ddim_step, respaced_steps
+
+        taken = respaced_steps(STEPS)
+        level = [float(self.source.alpha_bar[t]) for t in taken]
+        x_t = picture
+        with torch.no_grad():
+            for i in range(count):
+                eps = self.source.predict(x_t, torch.full((len(x_t),), taken[i]))
+                x_t = ddim_step(x_t, eps, level[i], level[i + 1])
+        return x_t
+
+    def noise(self, picture: Tensor) -> Tensor:
+        """DIRE scaled to [-1, 1], or eps0."""
+        if self.dire:
+            return self.source.dire(picture, STEPS) * 2.0 - 1.0
+        return self.source.eps0(picture)
+
+    def classify(self, picture: Tensor, noise: Tensor) -> float:
+        """The student's logit."""
+        import torch
+
+        with torch.no_grad():
+            return float(self.student(picture, noise))
+
+    def verdicts(self, files: Sequence[bytes]) -> list[float]:
+        """One picture after the other: a pass takes every core for seconds."""
+        pictures = [self.read(data) for data in files]
+        return [self.classify(picture, self.noise(picture)) for picture in pictures]
+
+    def params(self) -> int:
+        """UNet and classifier."""
+        return sum(
+            p.numel() for net in (self.source.network, self.student) for p in net.parameters()
+        )
+
+    def flops(self, data: bytes) -> int:
+        """UNet times its passes, and the classifier."""
+        from distildire.bench.flops import count_torch
+
+        shape = (1, 3, self.side, self.side)
+        unet = count_torch(self.source.network, shape, (1,))
+        return self.passes * unet + count_torch(self.student, shape, shape)
+
+
+class BundleMethod:
+    """A bundle as `detect` runs it: all of its crops through one ONNX graph."""
+
+    passes = 1
+
+    def __init__(self, model: str) -> None:
+        import onnxruntime
+
+        from distildire.detector import Detector
+
+        self.detector = Detector(model)
+        cut = self.detector.bundle.preprocessing
+        self.note = (
+            f"{cut.crops} crops of {cut.crop} px in one ONNX graph; FLOPs counted on that graph "
+            "from the shapes of a run over all crops; seconds_unet is its eps0 part alone"
+        )
+        self._only_eps0 = onnxruntime.RunOptions()
+        self._only_eps0.only_execute_path_to_fetches = True
+
+    def read(self, data: bytes) -> Any:
+        """The crops, uint8 [crops, S, S, 3]."""
+        return self.detector.bundle.preprocessing(decode_bytes(data))
+
+    def first_passes(self, picture: Any, count: int) -> object:
+        """There is one pass only."""
+        return self.noise(picture)
+
+    def noise(self, picture: Any) -> Any:
+        """The part of the graph that eps0 needs, over all crops."""
+        return self.detector._session.run(["eps0"], {"rgb": picture}, self._only_eps0)[0]
+
+    def classify(self, picture: Any, noise: Any) -> float:
+        """The whole graph; its own eps0 is computed anew."""
+        return float(self.detector.score_crops(picture).mean())
+
+    def verdicts(self, files: Sequence[bytes]) -> list[float]:
+        """`Detector.predict`, which decodes beside scoring."""
+        return [float(v.logit or 0.0) for v in self.detector.predict(list(files))]
+
+    def params(self) -> int:
+        """Floating-point weights in the graph."""
+        from distildire.bench.flops import count_onnx_weights
+
+        return count_onnx_weights(self.detector.bundle.graph)
+
+    def flops(self, data: bytes) -> int:
+        """All crops."""
+        from distildire.bench.flops import count_onnx
+
+        return count_onnx(self.detector.bundle.graph, {"rgb": self.read(data)})
+
+
+def dire() -> Method:
+    """DIRE: ADM 20 + 20, ResNet-50 on the map."""
+    from distildire.distill.student import Student
+
+    source, note = adm()
+    return PaperMethod(source, Student("resnet50", inputs="dire"), dire=True, side=SIDE, note=note)
+
+
+def distildire() -> Method:
+    """DistilDIRE: one pass of ADM, ResNet-50 on image and eps0."""
+    from distildire.distill.student import Student
+
+    source, note = adm()
+    return PaperMethod(source, Student("resnet50"), dire=False, side=SIDE, note=note)
+
+
+def nano() -> Method:
+    """The bundled detector."""
+    return BundleMethod("nano")
+
+
+def adm() -> tuple[NoiseSource, str]:
+    """(ADM 256, which weights): random ones of the same shape where there are none."""
+    from distildire.noise.adm import PRESETS, AdmNoise, build_unet
+    from distildire.noise.load import load_noise_source
+    from distildire.noise.schedule import linear_alpha_bar
+    from distildire.noise.source import NoiseSource
+    from distildire.weights import WeightsError
+
+    alone = "batch 1 only: one pass keeps every core busy for seconds; random classifier weights"
+    try:
+        return load_noise_source("adm"), f"ADM's own weights; {alone}"
+    except WeightsError:
+        config = PRESETS["imagenet256"]
+        unet = made_cheaply(lambda: build_unet(config))
+        source = NoiseSource(
+            AdmNoise(unet), linear_alpha_bar(), name="adm", multiple=config.multiple
+        )
+        return source, f"random ADM weights (none on this machine; speed is the same); {alone}"
+
+
+def made_cheaply(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network with small random weights, in the time that it takes to write them.
+
+    torch's own initialisation of 552 million weights takes a minute. One block of a million
+    draws is repeated instead: values matter to no operator's speed, as long as none is
+    denormal or overflows.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = build()
+    network = network.to_empty(device="cpu")
+    block = 0.02 * torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            flat = tensor.view(-1)
+            for start in range(0, len(flat), len(block)):
+                part = flat[start : start + len(block)]
+                part.copy_(block[: len(part)])
+    return network

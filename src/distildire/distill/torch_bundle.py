@@ -1,0 +1,174 @@
+"""Bundles that run in torch: for students whose noise network no bundle can carry.
+
+One graph with ADM inside would weigh 2.2 GB a detector, and ONNX files end at 2 GB. So the
+bundle holds the student, and names the noise source that it needs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from distildire.bundle import Bundle, BundleError, TorchPart, load_bundle, sha256_of
+from distildire.distill.export import DetectorGraph, load_checkpoint
+from distildire.distill.official import OfficialStudent, read_official
+from distildire.distill.student import Student
+from distildire.images import Preprocessing
+from distildire.noise import load_noise_source
+from distildire.weights import WeightsError, file_hash
+
+PAPER = Preprocessing(crop=256, crops=1, short_side=256, enlarge=True)
+"""Resize 256, centre crop 256, as the authors' code."""
+
+OFFICIAL = {"form": "official"}
+
+
+class Output(NamedTuple):
+    """As ONNX Runtime describes an output."""
+
+    name: str
+
+
+class TorchSession:
+    """The detector's network behind the interface of an ONNX Runtime session."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        """Open the student and the noise source that the bundle names.
+
+        Raises:
+            ValueError: the noise source is not on this machine; the message says what to fetch.
+        """
+        assert bundle.torch is not None
+        if threads:
+            torch.set_num_threads(threads)
+        student = read_student(bundle)
+        try:
+            source = load_noise_source(bundle.torch.noise)
+        except WeightsError as error:
+            raise BundleError(
+                f"{bundle.name} needs the noise source {bundle.torch.noise}: {error}"
+            ) from error
+        self.network = DetectorGraph(source, student).eval()
+
+    def run(
+        self, names: Sequence[str] | None, feeds: dict[str, NDArray[np.uint8]], options: Any = None
+    ) -> list[NDArray[np.float32]]:
+        """The outputs `names` (all by default) for `rgb` uint8 [N, S, S, 3].
+
+        One crop after the other: a pass of ADM takes 1.6 GB beside its weights.
+        """
+        wanted = list(names or self.network.OUTPUTS)
+        parts: list[tuple[NDArray[np.float32], ...]] = []
+        with torch.inference_mode():
+            for crop in torch.from_numpy(np.ascontiguousarray(feeds["rgb"])):
+                parts.append(tuple(value.numpy() for value in self.network(crop[None])))
+        columns = dict(zip(self.network.OUTPUTS, zip(*parts, strict=True), strict=True))
+        return [np.concatenate(columns[name]) for name in wanted]
+
+    def get_outputs(self) -> list[Output]:
+        """Names of what `run` can give."""
+        return [Output(name) for name in self.network.OUTPUTS]
+
+
+def read_student(bundle: Bundle) -> nn.Module:
+    """The student of a torch bundle, in eval mode.
+
+    Raises:
+        WeightsError: weights that are damaged or of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    assert bundle.torch is not None
+    spec = bundle.torch.student
+    student: nn.Module = OfficialStudent() if spec == OFFICIAL else Student(**spec)
+    try:
+        student.load_state_dict(load_file(str(bundle.graph)))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{bundle.graph}: damaged or of another network: {error}") from error
+    return student.eval()
+
+
+def write_torch_bundle(
+    student: nn.Module,
+    part: TorchPart,
+    out: str | Path,
+    *,
+    preprocessing: Preprocessing = PAPER,
+    name: str,
+    provenance: dict[str, Any],
+) -> Bundle:
+    """Write a bundle that is not calibrated yet; the folder appears whole or not at all.
+
+    Raises:
+        WeightsError: `out` holds something else.
+    """
+    from safetensors.torch import save_file
+
+    out = Path(out)
+    if out.exists() and not (out / "bundle.json").is_file() and any(out.iterdir()):
+        raise WeightsError(f"{out}: not empty and no bundle; give another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        weights = whole / "student.safetensors"
+        save_file(student.state_dict(), str(weights), metadata={"format": "pt"})
+        Bundle(name, whole, sha256_of(weights), preprocessing, None, provenance, part).save()
+        whole.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        whole.rename(out)
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+    return load_bundle(out)
+
+
+def convert_student(file: str | Path, out: str | Path, *, noise: str = "adm") -> Path:
+    """Turn the authors' `.pth` into a torch bundle in the folder `out`.
+
+    Args:
+        file: their checkpoint; the optimiser's state is dropped.
+        out: folder to make.
+        noise: the noise source that it is to run on: adm, which it was trained on, or a path.
+
+    Raises:
+        WeightsError: as `read_official`; `out` holds something else.
+    """
+    file = Path(file)
+    provenance = {
+        "source": file.name,
+        "source_bytes": file.stat().st_size if file.is_file() else 0,
+        "licence": "CC BY-NC 4.0 (the authors')",
+    }
+    student = read_official(file)
+    bundle = write_torch_bundle(
+        student, TorchPart(OFFICIAL, _absolute(noise)), out, name=file.stem,
+        provenance={**provenance, "source_sha256": file_hash(file)},
+    )  # fmt: skip
+    return bundle.folder
+
+
+def export_torch(checkpoint: Path, out: Path, *, name: str | None = None) -> Bundle:
+    """Turn best.pt of a training run into a torch bundle, also of a student that sees DIRE."""
+    from distildire.config import to_dict
+
+    student, config, facts = load_checkpoint(checkpoint)
+    spec = config.student
+    keywords = {name: getattr(spec, name) for name in ("backbone", "stage", "inputs", "fusion")}
+    return write_torch_bundle(
+        student, TorchPart(keywords, _absolute(config.noise)), out,
+        preprocessing=config.preprocessing, name=name or config.name,
+        provenance={"config": to_dict(config), "step": facts.get("step")},
+    )  # fmt: skip
+
+
+def _absolute(noise: str) -> str:
+    return noise if noise in {"adm", "nano"} else str(Path(noise).resolve())

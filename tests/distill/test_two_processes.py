@@ -1,0 +1,88 @@
+"""`accelerate launch` with two processes walks the path of one with the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from noise.small_adm import reference
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny set (fakes are smooth), a small ADM as noise source, a report at every step."""
+    folder = tmp_path_factory.mktemp("two")
+    torch.save(reference("adm")[0], folder / "small.pt")
+    rng = np.random.default_rng(0)
+    rows = []
+    for source in ("t", "v"):
+        for label in ("real", "fake"):
+            for i in range(12):
+                rgb = rng.integers(60, 190) + rng.normal(
+                    0, 18 if label == "real" else 1, (48, 48, 3)
+                )
+                name = f"{source}-{label}-{i}.png"
+                Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(folder / name)
+                rows.append([name, label, "train", source, source])
+    columns = ["path", "label", "split", "source", "repository"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "manifest.csv", index=False)
+    tree = {
+        "data": {"manifests": [str(folder / "manifest.csv")], "val_sources": ["v"]},
+        "preprocessing": {"crop": 32, "crops": 1},
+        "noise": str(folder / "small.pt"),
+        "student": {"backbone": "resnet18", "stage": 2},
+        "teacher": {"backbone": "resnet18", "stage": 2, "pretrained": False, "weight": 0.1},
+        "augment": {"jpeg": 0.2, "webp": 0.0},
+        # Batch statistics are each process's own, as in any data-parallel run; held still,
+        # nothing is left that two processes may do otherwise than one.
+        "optim": {"steps": STEPS, "lr": 0.002, "warmup": 2, "workers": 0, "ema": 0.8,
+                  "report_every": 1, "freeze_norm": True},
+        "validation": {"every": 6, "patience": 9},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    return folder / "config.yaml"
+
+
+def run(config: Path, out: Path, processes: int, batch: int) -> list[dict[str, float]]:
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes",
+        str(processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", "29631", "-m", "distildire", "train", "--config", str(config),
+        "--out", str(out), "--set", f"optim.batch={batch}", "--accept-leak",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=900,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in (out / "metrics.jsonl").open()]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(config: Path, tmp_path: Path) -> None:
+    one = run(config, tmp_path / "one", 1, 16)
+    two = run(config, tmp_path / "two", 2, 8)
+    for name in ("loss", "bce", "mse"):
+        curves = [[row[name] for row in rows if name in row] for rows in (one, two)]
+        assert len(curves[0]) == STEPS
+        np.testing.assert_allclose(curves[0], curves[1], rtol=2e-3, atol=1e-4)
+    scores = [[row["val_auc"] for row in rows if "val_auc" in row] for rows in (one, two)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+    saved = [
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["learner"]
+        for name in ("one", "two")
+    ]
+    worst = max(float((saved[0][k].float() - saved[1][k].float()).abs().max()) for k in saved[0])
+    assert worst < 5e-3
