@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from distildire.bundle import Bundle, BundleError, load_bundle
 from distildire.calibration import Label
-from distildire.images import RGB, ImageError, Source, decode, decode_bytes, read_bytes
+from distildire.images import (
+    MAX_PIXELS,
+    RGB,
+    ImageError,
+    Source,
+    decode,
+    decode_bytes,
+    read_bytes,
+)
 
 Progress = Callable[[int], None]
 """Called with the number of pictures done."""
@@ -50,12 +58,23 @@ class Verdict:
         return asdict(self)
 
 
+def not_scored(path: str, model: str, error: str, sha256: str | None = None) -> Verdict:
+    """The verdict of a file that can't be scored; `error` is one sentence for its owner."""
+    return Verdict(path, sha256, None, None, None, model, None, None, error)
+
+
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
+    """One item made ready for the network, or what is wrong with it."""
+
     path: str
+    """To appear in the verdict."""
     sha256: str | None = None
-    size: tuple[int, int] | None = None
+    """Of the file's bytes; of the pixels for pictures and arrays."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the whole picture."""
     crops: NDArray[np.uint8] | None = None
+    """uint8 [crops, S, S, 3]; None where `error` is set."""
     error: str | None = None
 
 
@@ -117,15 +136,15 @@ class Detector:
         self._thresholds(budget)
         workers = max(1, min(4, os.cpu_count() or 1))
         source = iter(items)
-        waiting: deque[Future[_Loaded]] = deque()
+        waiting: deque[Future[Loaded]] = deque()
         with ThreadPoolExecutor(workers) as pool:
             while True:
                 while len(waiting) < 4 * BATCH and (item := next(source, None)) is not None:
-                    waiting.append(pool.submit(self._load, item))
+                    waiting.append(pool.submit(self.load, item))
                 if not waiting:
                     return
                 batch = [waiting.popleft().result() for _ in range(min(BATCH, len(waiting)))]
-                yield from self._judge(batch, budget)
+                yield from self.judge(batch, [budget] * len(batch))
 
     def logit(self, rgb: RGB) -> float:
         """Uncalibrated score of one decoded picture, uint8 [H, W, 3]: mean over its crops."""
@@ -133,21 +152,29 @@ class Detector:
 
     def score_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Crops uint8 [N, S, S, 3] -> logits [N]."""
-        return self._run("logit", crops)
+        return self.run_graph("logit", crops)
 
     def cam(self, rgb: RGB) -> tuple[NDArray[np.float32], float]:
         """Where the score comes from: (heat [H, W] in logits over the whole picture, logit)."""
         from distildire.heatmap import picture_heat
 
-        heat = picture_heat(lambda crops: self._run("cam", crops), rgb, self.bundle.preprocessing)
+        heat = picture_heat(
+            lambda crops: self.run_graph("cam", crops), rgb, self.bundle.preprocessing
+        )
         return heat, self.logit(rgb)
 
     def eps0(self, rgb: RGB) -> NDArray[np.float32]:
         """First-step noise of the first crop: [crop, crop, 3]."""
-        noise = self._run("eps0", self.bundle.preprocessing(rgb)[:1])[0]
+        noise = self.run_graph("eps0", self.bundle.preprocessing(rgb)[:1])[0]
         return np.ascontiguousarray(noise.transpose(1, 2, 0))
 
-    def _run(self, output: str, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    @property
+    def graph_outputs(self) -> frozenset[str]:
+        """What the graph can give; `logit` is always there, `cam` and `eps0` mostly."""
+        return frozenset(output.name for output in self._session.get_outputs())
+
+    def run_graph(self, output: str, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One output of the graph for crops uint8 [N, S, S, 3]; its first axis is N."""
         values: NDArray[np.float32] = self._session.run([output], {"rgb": crops})[0]
         return values
 
@@ -168,43 +195,52 @@ class Detector:
         bounds: tuple[float, float] = self._calibration().thresholds(fpr)
         return bounds
 
-    def _load(self, item: Source) -> _Loaded:
-        """Read, hash, decode and cut one item; what is wrong with it goes into `error`."""
-        path, sha256 = "", None
+    def load(self, item: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Loaded:
+        """Read, hash, decode and cut one item; what is wrong with it goes into `error`.
+
+        Args:
+            item: a path, the bytes of a file, a picture or an array.
+            name: to appear as the path of what is no path itself.
+            max_pixels: larger pictures are refused.
+        """
+        path, sha256 = name, None
         try:
             if isinstance(item, str | Path):
                 path = os.fspath(item)
                 item = read_bytes(Path(item))
             if isinstance(item, bytes):
                 sha256 = hashlib.sha256(item).hexdigest()
-                rgb = decode_bytes(item)
+                rgb = decode_bytes(item, max_pixels=max_pixels)
             else:
-                rgb = decode(item)
+                rgb = decode(item, max_pixels=max_pixels)
                 sha256 = hashlib.sha256(rgb.tobytes()).hexdigest()
-            height, width = rgb.shape[:2]
-            return _Loaded(path, sha256, (width, height), self.bundle.preprocessing(rgb))
         except (ImageError, TypeError, ValueError) as error:
-            return _Loaded(path, sha256, error=str(error))
+            return Loaded(path, sha256, error=str(error))
+        size = (rgb.shape[1], rgb.shape[0])
+        return Loaded(path, sha256, size, self.bundle.preprocessing(rgb))
 
-    def _judge(self, batch: Sequence[_Loaded], fpr: float) -> Iterator[Verdict]:
+    def judge(self, batch: Sequence[Loaded], fprs: Sequence[float]) -> list[Verdict]:
+        """Score a batch in one run of the graph; each item has an error budget of its own."""
         crops = [item.crops for item in batch if item.crops is not None]
-        logits: list[float] = []
+        logits: Iterator[float] = iter(())
         if crops:
             scores = self.score_crops(np.concatenate(crops)).reshape(len(crops), -1)
-            logits = scores.mean(axis=1, dtype=np.float64).tolist()
-        waiting = iter(logits)
-        for item in batch:
-            if item.size is None:
-                yield Verdict(
-                    item.path, item.sha256, None, None, None, self.name, None, None, item.error
-                )
+            logits = iter(scores.mean(axis=1, dtype=np.float64).tolist())
+        verdicts = []
+        for item, fpr in zip(batch, fprs, strict=True):
+            if item.crops is None:
+                error = item.error or "not scored"
+                verdicts.append(not_scored(item.path, self.name, error, item.sha256))
                 continue
-            logit = next(waiting)
+            logit = next(logits)
             probability, verdict = self.verdict_of(logit, fpr)
-            yield Verdict(
-                item.path, item.sha256, round(probability, 6), round(logit, 6), verdict,
-                self.name, *item.size,
+            verdicts.append(
+                Verdict(
+                    item.path, item.sha256, round(probability, 6), round(logit, 6), verdict,
+                    self.name, *item.size,
+                )
             )  # fmt: skip
+        return verdicts
 
 
 def open_session(bundle: Bundle, threads: int | None = None) -> Any:

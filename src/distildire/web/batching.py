@@ -6,7 +6,6 @@ waits for nobody and a crowd is scored together.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import queue
 import threading
@@ -15,11 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from distildire.detector import Detector, Verdict
-from distildire.images import ImageError, decode_bytes
+from distildire.detector import Detector, Loaded, Verdict, not_scored
 from distildire.web.uploads import Upload
 
 
@@ -36,9 +31,7 @@ class _Job:
     upload: Upload
     fpr: float
     future: Future[Verdict] = field(default_factory=Future)
-    sha256: str = ""
-    size: tuple[int, int] = (0, 0)
-    crops: NDArray[np.uint8] | None = None
+    loaded: Loaded | None = None
 
 
 class Batcher:
@@ -102,24 +95,21 @@ class Batcher:
         if not job.future.set_running_or_notify_cancel():
             self._release(1)
             return
-        data = job.upload.data
-        job.sha256 = hashlib.sha256(data).hexdigest()
+        upload = job.upload
         try:
-            rgb = decode_bytes(data, max_pixels=self._max_pixels)
-            job.size = (rgb.shape[1], rgb.shape[0])
-            job.crops = self._detector.bundle.preprocessing(rgb)
-        except ImageError as error:
-            verdict = Verdict(
-                job.upload.name, job.sha256, None, None, None, self._detector.name,
-                None, None, str(error),
-            )  # fmt: skip
-            self._release(1)
-            job.future.set_result(verdict)
+            loaded = self._detector.load(upload.data, name=upload.name, max_pixels=self._max_pixels)
         except Exception as error:
             self._release(1)
             job.future.set_exception(error)
-        else:
+            return
+        if loaded.error is None:
+            job.loaded = loaded
             self._ready.put(job)
+            return
+        self._release(1)
+        job.future.set_result(
+            not_scored(loaded.path, self._detector.name, loaded.error, loaded.sha256)
+        )
 
     def _score_forever(self) -> None:
         while (first := self._ready.get()) is not None:
@@ -138,7 +128,8 @@ class Batcher:
     def _score(self, batch: Sequence[_Job]) -> None:
         started = time.perf_counter()
         try:
-            verdicts = self._judge(batch)
+            loaded = [job.loaded for job in batch if job.loaded is not None]
+            verdicts = self._detector.judge(loaded, [job.fpr for job in batch])
         except Exception as error:
             self._release(len(batch))
             for job in batch:
@@ -150,25 +141,6 @@ class Batcher:
         self._release(len(batch))
         for job, verdict in zip(batch, verdicts, strict=True):
             job.future.set_result(verdict)
-
-    def _judge(self, batch: Sequence[_Job]) -> list[Verdict]:
-        crops = [job.crops for job in batch if job.crops is not None]
-        scores = self._detector.score_crops(np.concatenate(crops)).reshape(len(batch), -1)
-        verdicts = []
-        for job, logit in zip(batch, scores.mean(axis=1, dtype=np.float64).tolist(), strict=True):
-            probability, verdict = self._detector.verdict_of(logit, job.fpr)
-            verdicts.append(
-                Verdict(
-                    job.upload.name,
-                    job.sha256,
-                    round(probability, 6),
-                    round(logit, 6),
-                    verdict,
-                    self._detector.name,
-                    *job.size,
-                )
-            )
-        return verdicts
 
     def _release(self, places: int) -> None:
         with self._lock:
