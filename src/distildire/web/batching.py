@@ -1,7 +1,7 @@
 """Scoring across requests: one bounded queue, decoding in threads, batches as they come.
 
 No timer gathers a batch: while one is scored the next ones arrive, so that a lone request
-waits for nobody and a crowd is scored together.
+waits for nobody and a crowd is scored together, a batch on each core.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from distildire.detector import Detector, Loaded, Verdict, not_scored
+from distildire.detector import MAX_WORKERS, Detector, Loaded, Verdict, not_scored
 from distildire.web.uploads import Upload
 
 
@@ -46,9 +46,8 @@ class Batcher:
         detector: Detector,
         *,
         queue_size: int = 256,
-        max_batch: int = 4,
+        max_batch: int = 2,
         max_pixels: int = 50_000_000,
-        decoders: int = 2,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._detector = detector
@@ -60,9 +59,14 @@ class Batcher:
         self._lock = threading.Lock()
         self._seconds_each = 0.05
         self._ready: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._decoders = ThreadPoolExecutor(decoders, "decode")
-        self._scorer = threading.Thread(target=self._score_forever, name="score", daemon=True)
-        self._scorer.start()
+        threads = min(MAX_WORKERS, detector.cores)
+        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self._scorers = [
+            threading.Thread(target=self._score_forever, name=f"score-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        for scorer in self._scorers:
+            scorer.start()
 
     @property
     def pending(self) -> int:
@@ -88,8 +92,10 @@ class Batcher:
     def close(self) -> None:
         """Finish what is queued and end the threads."""
         self._decoders.shutdown()
-        self._ready.put(None)
-        self._scorer.join()
+        for _ in self._scorers:
+            self._ready.put(None)
+        for scorer in self._scorers:
+            scorer.join()
 
     def _decode(self, job: _Job) -> None:
         if not job.future.set_running_or_notify_cancel():
@@ -129,13 +135,14 @@ class Batcher:
         started = time.perf_counter()
         try:
             loaded = [job.loaded for job in batch if job.loaded is not None]
-            verdicts = self._detector.judge(loaded, [job.fpr for job in batch])
+            alone = len(batch) == self._pending
+            verdicts = self._detector.judge(loaded, [job.fpr for job in batch], alone=alone)
         except Exception as error:
             self._release(len(batch))
             for job in batch:
                 job.future.set_exception(error)
             return
-        each = (time.perf_counter() - started) / len(batch)
+        each = (time.perf_counter() - started) / len(batch) / len(self._scorers)
         self._seconds_each = 0.9 * self._seconds_each + 0.1 * each
         self._on_batch(len(batch))
         self._release(len(batch))
