@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distildire.cli import detect, evidence, models, record, serving, training
+from distildire.cli import detect, evidence, models, record, score, serving, training
 from distildire.cli.app import app, fail, missing_extra
 
-__all__ = ["app", "detect", "evidence", "main", "models", "record", "serving", "training"]
+__all__ = ["app", "detect", "evidence", "main", "models", "record", "score", "serving", "training"]
 
 
 def main() -> None:
