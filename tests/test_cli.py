@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import json
 import os
@@ -106,6 +107,43 @@ def test_stability_and_heatmap(folder: Path, bundle: Path, tmp_path: Path) -> No
     assert row["verdict"] == row["stability"]["verdict"]
     with Image.open(row["heatmap"]) as image:
         assert image.width == 240
+
+
+def test_record_is_written_as_json_and_as_a_page(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    picture = folder / "a.png"
+    twice = []
+    for name in ("first", "second"):
+        out = tmp_path / name
+        done = run("record", picture, "--model", bundle, "--out", out)
+        assert done.returncode == 0
+        written = [out / "a.png.record.json", out / "a.png.record.html"]
+        assert done.stdout.splitlines() == list(map(str, written))
+        twice.append([path.read_bytes() for path in written])
+    assert twice[0] == twice[1]
+    tree = json.loads(twice[0][0])
+    assert tree["input"]["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert tree["result"]["verdict"] == "fake"
+    page = tmp_path / "page.html"
+    assert run("record", picture, "--model", bundle, "--out", page).returncode == 0
+    assert page.read_bytes() == twice[0][1]
+
+
+def test_record_of_a_bad_picture_is_exit_code_one(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    (folder / "text.jpg").write_text("hello")
+    out = tmp_path / "records"
+    for name, message in (("text.jpg", "not a picture"), ("none.jpg", "no such file")):
+        done = run("record", folder / name, "--model", bundle, "--out", out)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stdout == ""
+    assert not out.exists()
+    wrong = run("record", folder / "a.png", "--model", bundle, "--out", folder / "text.jpg")
+    assert wrong.returncode == 2
+    assert "--out" in wrong.stderr
 
 
 def test_the_bundled_model_judges_the_examples() -> None:

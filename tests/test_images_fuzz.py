@@ -1,14 +1,12 @@
 """Damaged files are refused in words, soon, and without more memory than stated.
 
-`python tests/test_images_fuzz.py MINUTES [FOLDER]` goes on for long, with files of one's own.
+`tests/fuzz_images.py` goes on for long, with files of one's own.
 """
 
 from __future__ import annotations
 
 import resource
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -56,16 +54,3 @@ def test_seeds_are_read() -> None:
 @given(damaged())
 def test_damaged_files_are_refused_in_words(data: bytes) -> None:
     check(data)
-
-
-if __name__ == "__main__":
-    end = time.monotonic() + 60 * float(sys.argv[1])
-    own = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    rounds = 0
-    while time.monotonic() < end:
-        settings(
-            max_examples=2000, deadline=None, database=None,
-            suppress_health_check=list(HealthCheck),
-        )(given(damaged(own))(check))()  # fmt: skip
-        rounds += 1
-        print(f"{2000 * rounds} files, no fault", flush=True)

@@ -16,15 +16,23 @@ from numpy.typing import NDArray
 
 from distildire.bundle import Bundle, BundleError, load_bundle
 from distildire.calibration import Label
-from distildire.images import RGB, ImageError, Source, decode, decode_bytes, read_bytes
+from distildire.images import (
+    MAX_PIXELS,
+    RGB,
+    ImageError,
+    Source,
+    decode,
+    decode_bytes,
+    read_bytes,
+)
 
 Progress = Callable[[int], None]
 """Called with the number of pictures done."""
 
 DEFAULT_FPR = 0.01
 
-BATCH = 4
-"""Pictures scored together. Measured on two cores: more gains nothing and costs memory."""
+MAX_WORKERS = 8
+"""Pictures decoded and scored side by side at most, each by one core: the largest take 300 MB."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +58,23 @@ class Verdict:
         return asdict(self)
 
 
+def not_scored(path: str, model: str, error: str, sha256: str | None = None) -> Verdict:
+    """The verdict of a file that can't be scored; `error` is one sentence for its owner."""
+    return Verdict(path, sha256, None, None, None, model, None, None, error)
+
+
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
+    """One item made ready for the network, or what is wrong with it."""
+
     path: str
+    """To appear in the verdict."""
     sha256: str | None = None
-    size: tuple[int, int] | None = None
+    """Of the file's bytes; of the pixels for pictures and arrays."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the whole picture."""
     crops: NDArray[np.uint8] | None = None
+    """uint8 [crops, S, S, 3]; None where `error` is set."""
     error: str | None = None
 
 
@@ -75,7 +94,7 @@ class Detector:
             model: name or folder; see `distildire models list`.
             fpr: error budget of the verdicts, 0..0.5: at most this share of real pictures
                 is called fake, as far as the calibration pictures tell.
-            threads: of the network; all cores by default.
+            threads: cores to use; all that the process may use by default.
 
         Raises:
             BundleError: the model is missing or damaged; a model that is not calibrated yet
@@ -86,7 +105,11 @@ class Detector:
         self.fpr = fpr
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
-        self._session = open_session(self.bundle, threads)
+        self.cores = threads or usable_cores()
+        self._session = open_session(self.bundle, self.cores)
+        # Many pictures are scored one a core: no core waits for another in the middle of a
+        # picture, and one picture at a time stays in the cache where a batch does not.
+        self._one_core = self._session if self.cores == 1 else open_session(self.bundle, 1)
 
     @property
     def name(self) -> str:
@@ -104,7 +127,7 @@ class Detector:
         several: Any = items
         if isinstance(items, str | Path | bytes | np.ndarray) or hasattr(items, "convert"):
             several = [items]
-        verdicts = []
+        verdicts: list[Verdict] = []
         for verdict in self.stream(several, fpr):
             verdicts.append(verdict)
             if progress is not None:
@@ -112,43 +135,60 @@ class Detector:
         return verdicts
 
     def stream(self, items: Iterable[Source], fpr: float | None = None) -> Iterator[Verdict]:
-        """Verdicts one by one, in order, in bounded memory: decoding overlaps inference."""
+        """Verdicts one by one, in order, in bounded memory; each core has its own picture."""
         budget = self.fpr if fpr is None else fpr
         self._thresholds(budget)
-        workers = max(1, min(4, os.cpu_count() or 1))
+        workers = min(MAX_WORKERS, self.cores)
         source = iter(items)
-        waiting: deque[Future[_Loaded]] = deque()
+        waiting: deque[Future[list[Verdict]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
             while True:
-                while len(waiting) < 4 * BATCH and (item := next(source, None)) is not None:
-                    waiting.append(pool.submit(self._load, item))
+                while len(waiting) < 4 * workers and (item := next(source, None)) is not None:
+                    waiting.append(pool.submit(self._load_and_judge, item, budget))
                 if not waiting:
                     return
-                batch = [waiting.popleft().result() for _ in range(min(BATCH, len(waiting)))]
-                yield from self._judge(batch, budget)
+                yield from waiting.popleft().result()
+
+    def _load_and_judge(self, item: Source, fpr: float) -> list[Verdict]:
+        return self.judge([self.load(item)], [fpr], alone=False)
 
     def logit(self, rgb: RGB) -> float:
         """Uncalibrated score of one decoded picture, uint8 [H, W, 3]: mean over its crops."""
         return float(self.score_crops(self.bundle.preprocessing(rgb)).mean())
 
-    def score_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Crops uint8 [N, S, S, 3] -> logits [N]."""
-        return self._run("logit", crops)
+    def score_crops(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
+        """Crops uint8 [N, S, S, 3] -> logits [N]; `alone` as in `run_graph`."""
+        return self.run_graph("logit", crops, alone=alone)
 
     def cam(self, rgb: RGB) -> tuple[NDArray[np.float32], float]:
         """Where the score comes from: (heat [H, W] in logits over the whole picture, logit)."""
         from distildire.heatmap import picture_heat
 
-        heat = picture_heat(lambda crops: self._run("cam", crops), rgb, self.bundle.preprocessing)
+        heat = picture_heat(
+            lambda crops: self.run_graph("cam", crops), rgb, self.bundle.preprocessing
+        )
         return heat, self.logit(rgb)
 
     def eps0(self, rgb: RGB) -> NDArray[np.float32]:
         """First-step noise of the first crop: [crop, crop, 3]."""
-        noise = self._run("eps0", self.bundle.preprocessing(rgb)[:1])[0]
+        noise = self.run_graph("eps0", self.bundle.preprocessing(rgb)[:1])[0]
         return np.ascontiguousarray(noise.transpose(1, 2, 0))
 
-    def _run(self, output: str, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = self._session.run([output], {"rgb": crops})[0]
+    @property
+    def graph_outputs(self) -> frozenset[str]:
+        """What the graph can give; `logit` is always there, `cam` and `eps0` mostly."""
+        return frozenset(output.name for output in self._session.get_outputs())
+
+    def run_graph(
+        self, output: str, crops: NDArray[np.uint8], *, alone: bool = True
+    ) -> NDArray[np.float32]:
+        """One output of the graph for crops uint8 [N, S, S, 3]; its first axis is N.
+
+        `alone`: on all cores; else on the caller's, for callers that are many. The numbers
+        are the same.
+        """
+        session = self._session if alone else self._one_core
+        values: NDArray[np.float32] = session.run([output], {"rgb": crops})[0]
         return values
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:
@@ -168,43 +208,64 @@ class Detector:
         bounds: tuple[float, float] = self._calibration().thresholds(fpr)
         return bounds
 
-    def _load(self, item: Source) -> _Loaded:
-        """Read, hash, decode and cut one item; what is wrong with it goes into `error`."""
-        path, sha256 = "", None
+    def load(self, item: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Loaded:
+        """Read, hash, decode and cut one item; what is wrong with it goes into `error`.
+
+        Args:
+            item: a path, the bytes of a file, a picture or an array.
+            name: to appear as the path of what is no path itself.
+            max_pixels: larger pictures are refused.
+        """
+        path, sha256 = name, None
         try:
             if isinstance(item, str | Path):
                 path = os.fspath(item)
                 item = read_bytes(Path(item))
             if isinstance(item, bytes):
                 sha256 = hashlib.sha256(item).hexdigest()
-                rgb = decode_bytes(item)
+                rgb = decode_bytes(item, max_pixels=max_pixels)
             else:
-                rgb = decode(item)
+                rgb = decode(item, max_pixels=max_pixels)
                 sha256 = hashlib.sha256(rgb.tobytes()).hexdigest()
-            height, width = rgb.shape[:2]
-            return _Loaded(path, sha256, (width, height), self.bundle.preprocessing(rgb))
         except (ImageError, TypeError, ValueError) as error:
-            return _Loaded(path, sha256, error=str(error))
+            return Loaded(path, sha256, error=str(error))
+        size = (rgb.shape[1], rgb.shape[0])
+        return Loaded(path, sha256, size, self.bundle.preprocessing(rgb))
 
-    def _judge(self, batch: Sequence[_Loaded], fpr: float) -> Iterator[Verdict]:
+    def judge(
+        self, batch: Sequence[Loaded], fprs: Sequence[float], *, alone: bool = True
+    ) -> list[Verdict]:
+        """Score a batch in one run of the graph; each item has an error budget of its own.
+
+        `alone` as in `run_graph`.
+        """
         crops = [item.crops for item in batch if item.crops is not None]
-        logits: list[float] = []
+        logits: Iterator[float] = iter(())
         if crops:
-            scores = self.score_crops(np.concatenate(crops)).reshape(len(crops), -1)
-            logits = scores.mean(axis=1, dtype=np.float64).tolist()
-        waiting = iter(logits)
-        for item in batch:
-            if item.size is None:
-                yield Verdict(
-                    item.path, item.sha256, None, None, None, self.name, None, None, item.error
-                )
+            scores = self.score_crops(np.concatenate(crops), alone=alone).reshape(len(crops), -1)
+            logits = iter(scores.mean(axis=1, dtype=np.float64).tolist())
+        verdicts = []
+        for item, fpr in zip(batch, fprs, strict=True):
+            if item.crops is None:
+                error = item.error or "not scored"
+                verdicts.append(not_scored(item.path, self.name, error, item.sha256))
                 continue
-            logit = next(waiting)
+            logit = next(logits)
             probability, verdict = self.verdict_of(logit, fpr)
-            yield Verdict(
-                item.path, item.sha256, round(probability, 6), round(logit, 6), verdict,
-                self.name, *item.size,
+            verdicts.append(
+                Verdict(
+                    item.path, item.sha256, round(probability, 6), round(logit, 6), verdict,
+                    self.name, *item.size,
+                )
             )  # fmt: skip
+        return verdicts
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def open_session(bundle: Bundle, threads: int | None = None) -> Any:
@@ -220,8 +281,11 @@ def open_session(bundle: Bundle, threads: int | None = None) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or usable_cores()
+    # Idle threads that spin take the core from decoding and from whoever else needs it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A pattern is kept for every number of crops ever seen, each a block of memory.
+    options.enable_mem_pattern = False
     try:
         return onnxruntime.InferenceSession(
             str(bundle.graph), options, providers=["CPUExecutionProvider"]

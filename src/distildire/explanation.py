@@ -34,7 +34,7 @@ def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
     alpha to lay over the original, warm where a place speaks for generated, cool against,
     in full colour at a logit of `limit`.
     """
-    if "cam" not in _outputs(detector):
+    if "cam" not in detector.graph_outputs:
         return None
     heat, _ = detector.cam(rgb)
     # A picture about which the detector says nothing anywhere stays pale.
@@ -61,7 +61,7 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     None where the graph does not give `eps0`. The picture is taken as scoring sees it, its
     shorter side at most the preprocessing's, and tile by tile of the crop's size.
     """
-    if "eps0" not in _outputs(detector):
+    if "eps0" not in detector.graph_outputs:
         return None
     side = detector.bundle.preprocessing.crop
     rgb = detector.bundle.preprocessing.scaled(rgb)
@@ -70,7 +70,7 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     noise = np.empty(padded.shape, np.float32)
     for top, left in crop_corners(padded.shape[0], padded.shape[1], side, side):
         place = np.s_[top : top + side, left : left + side]
-        noise[place] = detector._run("eps0", padded[place][None])[0].transpose(1, 2, 0)
+        noise[place] = detector.run_graph("eps0", padded[place][None])[0].transpose(1, 2, 0)
     return png(noise_view(noise[:height, :width]))
 
 
@@ -87,10 +87,6 @@ def stability_of(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any]:
         "scores": {name: round(p, 6) for name, p in checked.probabilities.items()},
         "verdicts": dict(checked.verdicts),
     }
-
-
-def _outputs(detector: Detector) -> set[str]:
-    return {output.name for output in detector._session.get_outputs()}
 
 
 def _shrunk(values: NDArray[np.float32], longest: int) -> NDArray[np.float32]:

@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.calibration import Label
-from distildire.detector import BATCH, Detector, Progress
+from distildire.detector import Detector, Progress
 from distildire.video_frames import Frames, VideoError, sample_frames
 
 FRAMES = 48
 """Frames scored at most, by default."""
+
+BATCH = 4
+"""Frames scored in one run of the graph."""
 
 RUN = 3
 """Neighbouring frames that must agree before a moment counts as suspicious."""

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from distildire.cli import detect, evidence, experiment, models, serving, training
+from distildire.cli import (
+    detect,
+    evidence,
+    experiment,
+    models,
+    record,
+    score,
+    serving,
+    training,
+)
 from distildire.cli.app import app, fail, missing_extra
 
-__all__ = ["app", "detect", "evidence", "experiment", "main", "models", "serving", "training"]
+__all__ = [
+    "app",
+    "detect",
+    "evidence",
+    "experiment",
+    "main",
+    "models",
+    "record",
+    "score",
+    "serving",
+    "training",
+]
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from distildire.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from distildire.detector import Detector
+    from distildire.detector import Detector, Verdict
 
 
 @app.command()
@@ -72,7 +72,7 @@ def detect(
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal errors
         judged = 0
-        for row in with_counter(judge(detector, files, stability, heatmap), "pictures"):
+        for row in with_counter(judge(detector, files, fpr, stability, heatmap), "pictures"):
             judged += 1
             errors += row["error"] is not None
             yield row
@@ -95,54 +95,53 @@ def detect(
 
 
 def judge(
-    detector: Detector, files: Iterable[str], stability: bool, heatmap: Path | None
+    detector: Detector, files: Iterable[str], fpr: float, stability: bool, heatmap: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of the results in the order of the files, pictures and videos alike."""
     from distildire.files import is_video
 
     for video, group in itertools.groupby(files, is_video):
         if video:
-            yield from (_judge_video(detector, path) for path in group)
+            yield from (_judge_video(detector, path, fpr) for path in group)
             continue
-        for verdict in detector.stream(group):
+        for verdict in detector.stream(group, fpr):
             row = verdict.to_dict()
             if verdict.error is None and (stability or heatmap):
-                row |= _look_closer(detector, verdict.path, stability, heatmap)
+                row |= _look_closer(detector, verdict, fpr, stability, heatmap)
             yield row
 
 
-def _judge_video(detector: Detector, path: str) -> dict[str, Any]:
+def _judge_video(detector: Detector, path: str, fpr: float) -> dict[str, Any]:
     try:
         from distildire.video import judge_video
 
-        return judge_video(detector, path).to_dict()
+        return judge_video(detector, path, fpr=fpr).to_dict()
     except ModuleNotFoundError as error:
         message = missing_extra(error)
     except ValueError as error:
         message = str(error)
-    from distildire.detector import Verdict
+    from distildire.detector import not_scored
 
-    return Verdict(path, None, None, None, None, detector.name, None, None, message).to_dict()
+    return not_scored(path, detector.name, message).to_dict()
 
 
 def _look_closer(
-    detector: Detector, path: str, stability: bool, heatmap: Path | None
+    detector: Detector, verdict: Verdict, fpr: float, stability: bool, heatmap: Path | None
 ) -> dict[str, Any]:
     """Stability and heat map of one picture that was scored."""
-    from distildire.bundle import sha256_of
     from distildire.images import decode
 
-    rgb = decode(path)
+    rgb = decode(verdict.path)
     extra: dict[str, Any] = {}
     if stability:
         from distildire.stability import stability as check
 
-        found = check(detector, rgb)
+        found = check(detector, rgb, fpr=fpr)
         extra = {"verdict": found.verdict, "stability": found.to_dict()}
     if heatmap is not None:
         from distildire.heatmap import save_heatmap
 
-        target = heatmap / f"{Path(path).stem}-{sha256_of(Path(path))[:8]}.png"
+        target = heatmap / f"{Path(verdict.path).stem}-{(verdict.sha256 or '')[:8]}.png"
         save_heatmap(target, rgb, detector.cam(rgb)[0])
         extra["heatmap"] = str(target)
     return extra

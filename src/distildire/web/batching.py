@@ -1,12 +1,11 @@
 """Scoring across requests: one bounded queue, decoding in threads, batches as they come.
 
 No timer gathers a batch: while one is scored the next ones arrive, so that a lone request
-waits for nobody and a crowd is scored together.
+waits for nobody and a crowd is scored together, a batch on each core.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import queue
 import threading
@@ -15,11 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from distildire.detector import Detector, Verdict
-from distildire.images import ImageError, decode_bytes
+from distildire.detector import MAX_WORKERS, Detector, Loaded, Verdict, not_scored
 from distildire.web.uploads import Upload
 
 
@@ -36,9 +31,7 @@ class _Job:
     upload: Upload
     fpr: float
     future: Future[Verdict] = field(default_factory=Future)
-    sha256: str = ""
-    size: tuple[int, int] = (0, 0)
-    crops: NDArray[np.uint8] | None = None
+    loaded: Loaded | None = None
 
 
 class Batcher:
@@ -53,9 +46,8 @@ class Batcher:
         detector: Detector,
         *,
         queue_size: int = 256,
-        max_batch: int = 4,
+        max_batch: int = 2,
         max_pixels: int = 50_000_000,
-        decoders: int = 2,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._detector = detector
@@ -67,9 +59,14 @@ class Batcher:
         self._lock = threading.Lock()
         self._seconds_each = 0.05
         self._ready: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._decoders = ThreadPoolExecutor(decoders, "decode")
-        self._scorer = threading.Thread(target=self._score_forever, name="score", daemon=True)
-        self._scorer.start()
+        threads = min(MAX_WORKERS, detector.cores)
+        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self._scorers = [
+            threading.Thread(target=self._score_forever, name=f"score-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        for scorer in self._scorers:
+            scorer.start()
 
     @property
     def pending(self) -> int:
@@ -95,31 +92,30 @@ class Batcher:
     def close(self) -> None:
         """Finish what is queued and end the threads."""
         self._decoders.shutdown()
-        self._ready.put(None)
-        self._scorer.join()
+        for _ in self._scorers:
+            self._ready.put(None)
+        for scorer in self._scorers:
+            scorer.join()
 
     def _decode(self, job: _Job) -> None:
         if not job.future.set_running_or_notify_cancel():
             self._release(1)
             return
-        data = job.upload.data
-        job.sha256 = hashlib.sha256(data).hexdigest()
+        upload = job.upload
         try:
-            rgb = decode_bytes(data, max_pixels=self._max_pixels)
-            job.size = (rgb.shape[1], rgb.shape[0])
-            job.crops = self._detector.bundle.preprocessing(rgb)
-        except ImageError as error:
-            verdict = Verdict(
-                job.upload.name, job.sha256, None, None, None, self._detector.name,
-                None, None, str(error),
-            )  # fmt: skip
-            self._release(1)
-            job.future.set_result(verdict)
+            loaded = self._detector.load(upload.data, name=upload.name, max_pixels=self._max_pixels)
         except Exception as error:
             self._release(1)
             job.future.set_exception(error)
-        else:
+            return
+        if loaded.error is None:
+            job.loaded = loaded
             self._ready.put(job)
+            return
+        self._release(1)
+        job.future.set_result(
+            not_scored(loaded.path, self._detector.name, loaded.error, loaded.sha256)
+        )
 
     def _score_forever(self) -> None:
         while (first := self._ready.get()) is not None:
@@ -138,37 +134,20 @@ class Batcher:
     def _score(self, batch: Sequence[_Job]) -> None:
         started = time.perf_counter()
         try:
-            verdicts = self._judge(batch)
+            loaded = [job.loaded for job in batch if job.loaded is not None]
+            alone = len(batch) == self._pending
+            verdicts = self._detector.judge(loaded, [job.fpr for job in batch], alone=alone)
         except Exception as error:
             self._release(len(batch))
             for job in batch:
                 job.future.set_exception(error)
             return
-        each = (time.perf_counter() - started) / len(batch)
+        each = (time.perf_counter() - started) / len(batch) / len(self._scorers)
         self._seconds_each = 0.9 * self._seconds_each + 0.1 * each
         self._on_batch(len(batch))
         self._release(len(batch))
         for job, verdict in zip(batch, verdicts, strict=True):
             job.future.set_result(verdict)
-
-    def _judge(self, batch: Sequence[_Job]) -> list[Verdict]:
-        crops = [job.crops for job in batch if job.crops is not None]
-        scores = self._detector.score_crops(np.concatenate(crops)).reshape(len(batch), -1)
-        verdicts = []
-        for job, logit in zip(batch, scores.mean(axis=1, dtype=np.float64).tolist(), strict=True):
-            probability, verdict = self._detector.verdict_of(logit, job.fpr)
-            verdicts.append(
-                Verdict(
-                    job.upload.name,
-                    job.sha256,
-                    round(probability, 6),
-                    round(logit, 6),
-                    verdict,
-                    self._detector.name,
-                    *job.size,
-                )
-            )
-        return verdicts
 
     def _release(self, places: int) -> None:
         with self._lock:

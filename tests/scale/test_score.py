@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from distildire import Detector
+from distildire.results import FIELDS
+from distildire.scale.items import SourceError, list_items
+from distildire.scale.parts import PartsError
+from distildire.scale.score import score
+
+
+def rows_of(out: Path) -> list[dict[str, object]]:
+    return [
+        row
+        for part in sorted(out.glob("part-*.parquet"))
+        for row in pq.read_table(part).to_pylist()
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, busy: np.ndarray, flat: np.ndarray) -> Path:
+    root = tmp_path / "pictures"
+    (root / "sub").mkdir(parents=True)
+    Image.fromarray(busy).save(root / "sub/ö.png")
+    Image.fromarray(flat).save(root / "a.png")
+    shutil.copy(root / "a.png", root / "twin of a.png")
+    (root / "text.jpg").write_text("hello")
+    return root
+
+
+def test_a_row_an_image_with_the_detectors_scores(
+    folder: Path, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    report = score(folder, out, model=bundle, part_rows=3)
+    rows = rows_of(out)
+    assert (report.scored, report.present, report.errors) == (4, 0, 1)
+    assert len(list(out.glob("part-*.parquet"))) == 2
+    assert len(rows) == 4
+    for row in rows:
+        assert tuple(row) == (*FIELDS, "size", "mtime")
+        facts = Path(str(row["path"])).stat()
+        assert (row["size"], row["mtime"]) == (facts.st_size, facts.st_mtime)
+        expected = detector.predict(str(row["path"]))[0].to_dict()
+        assert {name: row[name] for name in FIELDS} == expected
+    twins = {row["sha256"] for row in rows if "a.png" in str(row["path"])}
+    assert len(twins) == 1
+
+
+def test_again_scores_what_is_new_or_changed(
+    folder: Path, bundle: Path, busy: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    score(folder, out, model=bundle)
+    assert score(folder, out, model=bundle).scored == 0
+    Image.fromarray(busy).save(folder / "a.png")
+    shutil.copy(folder / "sub/ö.png", folder / "new.png")
+    again = score(folder, out, model=bundle)
+    assert (again.scored, again.present, again.errors) == (2, 3, 1)
+    rows = {Path(str(row["path"])).name: row for row in rows_of(out)}
+    assert len(rows) == len(rows_of(out)) == 5
+    assert rows["a.png"]["verdict"] == "real"
+    assert rows["twin of a.png"]["verdict"] == "fake"
+
+
+def test_lists_and_manifests_name_the_same_files(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    names = ["a.png", "sub/ö.png", "a.png", "gone.png"]
+    (folder / "list.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    (folder / "list.csv").write_text("label,path\n" + "".join(f"x,{n}\n" for n in names))
+    pq.write_table(pa.table({"path": names}), folder / "list.parquet")
+    found = [list(list_items(folder / f"list.{kind}")) for kind in ("txt", "csv", "parquet")]
+    assert found[0] == found[1] == found[2]
+    report = score(folder / "list.txt", tmp_path / "out", model=bundle)
+    rows = rows_of(tmp_path / "out")
+    assert report.errors == 1
+    assert sorted(Path(str(row["path"])).name for row in rows) == ["a.png", "gone.png", "ö.png"]
+    assert [row["mtime"] for row in rows if row["error"]] == [None]
+
+
+def test_what_can_not_be_gone_on_with_is_refused(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="no such folder"):
+        score(tmp_path / "nowhere", tmp_path / "out", model=bundle)
+    (folder / "list.csv").write_text("name\na.png\n")
+    with pytest.raises(SourceError, match="no column path"):
+        score(folder / "list.csv", tmp_path / "out", model=bundle)
+    score(folder, tmp_path / "out", model=bundle)
+    with pytest.raises(PartsError, match="another fpr"):
+        score(folder, tmp_path / "out", model=bundle, fpr=0.2)
+
+
+KILLED = """
+import sys, time
+from distildire.detector import Detector
+from distildire.scale import score
+# As slow as a large model, so that the kill comes in the middle.
+load = Detector.load
+Detector.load = lambda *given, **named: (time.sleep(0.02), load(*given, **named))[1]
+print("start", flush=True)
+score.score(sys.argv[1], score.Path(sys.argv[2]), model=sys.argv[3], part_rows=7)
+print("end", flush=True)
+"""
+
+
+def test_kill_in_the_middle_then_one_row_a_file(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    many, out = tmp_path / "many", tmp_path / "out"
+    many.mkdir()
+    for i in range(300):
+        (many / f"{i:03d}.png").symlink_to(folder / ("a.png" if i % 2 else "sub/ö.png"))
+    killed = 0
+    for parts in (2, 20):
+        command = [sys.executable, "-c", KILLED, str(many), str(out), str(bundle)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            end = time.monotonic() + 120
+            while len(list(out.glob("part-*.parquet"))) < parts and time.monotonic() < end:
+                time.sleep(0.01)
+            process.kill()
+            assert process.stdout is not None
+            killed += b"end" not in process.stdout.read()
+    assert killed == 2
+    before = len(rows_of(out))
+    assert 0 < before < 300
+    report = score(many, out, model=bundle)
+    assert (report.scored, report.present) == (300 - before, before)
+    paths = [str(row["path"]) for row in rows_of(out)]
+    assert sorted(paths) == sorted(map(str, many.iterdir()))
+
+
+def test_ray_gives_the_same_rows(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    here, there = tmp_path / "here", tmp_path / "there"
+    score(folder, here, model=bundle)
+    report = score(folder, there, model=bundle, engine="ray")
+    assert (report.scored, report.errors) == (4, 1)
+
+    def path_of(row: dict[str, object]) -> str:
+        return str(row["path"])
+
+    assert sorted(rows_of(there), key=path_of) == sorted(rows_of(here), key=path_of)
