@@ -73,8 +73,7 @@ def test_intervals_cover_the_truth() -> None:
     assert 0.93 <= found["auc"] <= 0.97
     assert 0.93 <= found["ap"] <= 0.97
     assert 0.93 <= found["tpr_at_5fpr"] <= 0.98
-    # At 1% of 200 reals the interval may be too wide, never too narrow.
-    assert 0.93 <= found["tpr_at_1fpr"] <= 0.99
+    assert 0.93 <= found["tpr_at_1fpr"] <= 0.98
 
 
 @pytest.mark.slow
@@ -86,15 +85,17 @@ def test_intervals_cover_the_truth_at_many_sizes(shift: float, n_real: int, n_fa
     found = coverage(shift, n_real, n_fake, runs=1000, repeats=300)
     # The standard error of a coverage of 0.95 from 1,000 runs is 0.007.
     assert 0.93 <= found["ap"] <= 0.975
-    assert 0.93 <= found["tpr_at_5fpr"] <= 0.995
-    assert 0.93 <= found["tpr_at_1fpr"] <= 1.0
+    # Where the budget is less than one or two reals, the interval may be too wide.
+    assert 0.93 <= found["tpr_at_5fpr"] <= 0.985
+    assert 0.93 <= found["tpr_at_1fpr"] <= 0.995
 
 
 def test_draws_of_the_operating_point() -> None:
     """Far-apart classes: with one real, the place of its score on the axis is uniform."""
     draws = tpr_draws(np.array([0.0]), np.full(50, 9.0), 0.25, draws=40_000)
-    # All fakes lie above the real at U: TPR is about 0.25 / U where U > 0.25, else about 1.
-    expected = 0.25 * np.log(4) + 0.25
+    # All fakes lie above the real at U: TPR is about sqrt(0.25 / U) where U > 0.25, else 1;
+    # the integral of the root over 0.25..1 is 2 x 0.5 x (1 - 0.5).
+    expected = 0.5 + 0.25
     assert draws.mean() == pytest.approx(expected, abs=0.02)
     # A tie is no detection, as in `tpr_at_fpr`.
     ties = tpr_draws(np.zeros(200), np.zeros(200), 0.01, draws=200)
