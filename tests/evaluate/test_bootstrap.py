@@ -9,6 +9,7 @@ import pytest
 
 from distildire.evaluate.bootstrap import _Kernel, bootstrap_intervals
 from distildire.evaluate.metrics import METRICS, all_metrics
+from distildire.evaluate.operating_point import tpr_draws
 
 
 @pytest.mark.parametrize("decimals", [12, 1])
@@ -27,24 +28,78 @@ def test_kernel_against_repeating_the_images(decimals: int) -> None:
         np.testing.assert_allclose(row, [slow[name] for name in METRICS], atol=1e-12)
 
 
-def test_intervals_cover_the_truth() -> None:
-    """AUC of N(1.2, 1) against N(0, 1) is known: Phi(1.2 / sqrt 2); the accuracies Phi(0.6)."""
-    truth = {
-        "auc": NormalDist().cdf(1.2 / np.sqrt(2)),
-        "real_acc": NormalDist().cdf(0.6),
-        "fake_acc": NormalDist().cdf(0.6),
+def truth(shift: float, n_real: int, n_fake: int) -> dict[str, float]:
+    """The figures of N(shift, 1) against N(0, 1), with the threshold halfway.
+
+    AUC is Phi(shift / sqrt 2), TPR at a rate f is Phi(shift - z(1 - f)); AP is the integral of
+    precision over recall at the given shares of the classes, summed on a fine grid.
+    """
+    normal = NormalDist()
+    grid = np.linspace(-9, shift + 9, 20_001)
+    fpr = np.array([1 - normal.cdf(x) for x in grid])
+    tpr = np.array([1 - normal.cdf(x - shift) for x in grid])
+    found = n_fake * tpr + n_real * fpr
+    precision = np.divide(n_fake * tpr, found, out=np.ones_like(tpr), where=found > 0)
+    return {
+        "auc": normal.cdf(shift / np.sqrt(2)),
+        "real_acc": normal.cdf(shift / 2),
+        "fake_acc": normal.cdf(shift / 2),
+        "ap": float(-np.trapezoid(precision, tpr)),
+        "tpr_at_1fpr": normal.cdf(shift - normal.inv_cdf(0.99)),
+        "tpr_at_5fpr": normal.cdf(shift - normal.inv_cdf(0.95)),
     }
-    hits = dict.fromkeys(truth, 0)
-    runs = 500
-    fake = np.arange(400) < 200
+
+
+def coverage(
+    shift: float, n_real: int, n_fake: int, *, runs: int, repeats: int
+) -> dict[str, float]:
+    """Share of simulated test sets whose 95% interval holds the truth."""
+    known = truth(shift, n_real, n_fake)
+    hits = dict.fromkeys(known, 0)
+    fake = np.arange(n_real + n_fake) >= n_real
     rng = np.random.default_rng(0)
     for run in range(runs):
-        logit = rng.normal(size=400) + 1.2 * fake - 0.6
-        found = bootstrap_intervals(fake, logit, 1 / (1 + np.exp(-logit)), repeats=150, seed=run)
-        for name, value in truth.items():
+        logit = rng.normal(size=len(fake)) + shift * fake - shift / 2
+        found = bootstrap_intervals(fake, logit, 1 / (1 + np.exp(-logit)), repeats=repeats,
+                                    seed=run)  # fmt: skip
+        for name, value in known.items():
             hits[name] += found[name][0] <= value <= found[name][1]
-    assert 0.93 <= hits["auc"] / runs <= 0.97
-    assert 0.93 <= (hits["real_acc"] + hits["fake_acc"]) / (2 * runs) <= 0.97
+    return {name: count / runs for name, count in hits.items()}
+
+
+def test_intervals_cover_the_truth() -> None:
+    found = coverage(1.2, 200, 200, runs=400, repeats=150)
+    assert 0.93 <= (found["real_acc"] + found["fake_acc"]) / 2 <= 0.97
+    assert 0.93 <= found["auc"] <= 0.97
+    assert 0.93 <= found["ap"] <= 0.97
+    assert 0.93 <= found["tpr_at_5fpr"] <= 0.98
+    assert 0.93 <= found["tpr_at_1fpr"] <= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shift", "n_real", "n_fake"),
+    [(1.2, 100, 100), (2.0, 300, 400), (1.2, 300, 60), (2.0, 60, 300), (3.0, 500, 500)],
+)
+def test_intervals_cover_the_truth_at_many_sizes(shift: float, n_real: int, n_fake: int) -> None:
+    found = coverage(shift, n_real, n_fake, runs=1000, repeats=300)
+    # The standard error of a coverage of 0.95 from 1,000 runs is 0.007.
+    assert 0.93 <= found["ap"] <= 0.975
+    # Where the budget is less than one or two reals, the interval may be too wide.
+    assert 0.93 <= found["tpr_at_5fpr"] <= 0.985
+    assert 0.93 <= found["tpr_at_1fpr"] <= 0.995
+
+
+def test_draws_of_the_operating_point() -> None:
+    """Far-apart classes: with one real, the place of its score on the axis is uniform."""
+    draws = tpr_draws(np.array([0.0]), np.full(50, 9.0), 0.25, draws=40_000)
+    # All fakes lie above the real at U: TPR is about sqrt(0.25 / U) where U > 0.25, else 1;
+    # the integral of the root over 0.25..1 is 2 x 0.5 x (1 - 0.5).
+    expected = 0.5 + 0.25
+    assert draws.mean() == pytest.approx(expected, abs=0.02)
+    # A tie is no detection, as in `tpr_at_fpr`.
+    ties = tpr_draws(np.zeros(200), np.zeros(200), 0.01, draws=200)
+    assert ties.max() < 0.05
 
 
 def test_intervals_by_source_are_wider_where_sources_differ() -> None:

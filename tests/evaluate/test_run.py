@@ -28,6 +28,9 @@ class Brightness:
     def logit(self, rgb: RGB) -> float:
         return float(rgb.mean()) / 16 - 8
 
+    def cam(self, rgb: RGB) -> tuple[np.ndarray, float]:
+        return rgb.mean(axis=2).astype(np.float32), self.logit(rgb)
+
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, str]:
         return 1 / (1 + np.exp(-logit)), "fake" if logit > 0 else "real"
 
@@ -63,8 +66,9 @@ def simulated(folder: Path, n: int = 600, seed: int = 0) -> tuple[Path, Path]:
 
 def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
     manifest = pictures(tmp_path)
-    result = evaluate(Brightness(), manifest, tmp_path / "out", equalize="both",
-                      robustness_count=4, repeats=50)  # fmt: skip
+    result = evaluate(Brightness(), manifest, tmp_path / "out", equalize="both", known=["GAN"],
+                      robustness_count=4, stability_count=4, heatmap_count=2,
+                      repeats=50)  # fmt: skip
     tree = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {"raw", "equalized"} <= set(tree)
     for variant in ("raw", "equalized"):
@@ -73,6 +77,17 @@ def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
         assert overall["auc"] == 1.0
         assert overall["auc_ci"] is None
         assert "too few" in overall["note"]
+        assert tree[variant]["parts"]["known"]["auc"] == 1.0
+        assert tree[variant]["parts"]["unseen"]["n_fake"] == 0
+        said = tree[variant]["parts"]["verdicts"]["0.01"]["fake"]
+        assert sum(said.values()) == 6
+    assert tree["robustness"]["rows"]["resize 0.5"]["auc_lost"] == 0.0
+    assert tree["robustness"]["rows"]["jpeg 70"]["auc_lost_ci"] is None
+    checked = tree["stability"]["0.05"]
+    assert checked["n_right"] + checked["n_wrong"] == 4
+    assert (checked["wrong_caught"] is None) == (checked["n_wrong"] == 0)
+    assert tree["heatmap"]["n"] == 2
+    assert tree["heatmap"]["sentence"] in (tmp_path / "out" / "report.md").read_text()
     scores = pd.read_parquet(tmp_path / "out" / "scores.parquet")
     assert len(scores) == 24
     assert list(scores.columns[:7]) == [

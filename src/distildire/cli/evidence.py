@@ -44,6 +44,20 @@ def evaluate(
     robustness: Annotated[
         int, typer.Option(help="Pictures of the robustness grid; 0 leaves it out.")
     ] = 0,
+    known: Annotated[
+        str,
+        typer.Option(
+            help="Generators that were trained on, by how their names begin, with commas between "
+            "(StyleGAN2,SD1,DALL-E 2): figures for these and for the others."
+        ),
+    ] = "",
+    stability: Annotated[
+        int, typer.Option(help="Pictures that measure the stability check; 0 leaves it out.")
+    ] = 0,
+    heatmap_check: Annotated[
+        int,
+        typer.Option(help="Pictures a class that measure the heat map; 0 leaves it out."),
+    ] = 0,
     by_source: Annotated[
         bool, typer.Option("--by-source", help="Intervals that draw whole sources.")
     ] = False,
@@ -54,8 +68,9 @@ def evaluate(
     how: bool | Literal["both"] = "both" if both else bool(equalize)
     result = run(
         model, manifest, out, equalize=how, accept_leak=accept_leak, split=split or None,
-        robustness_count=robustness, intervals="source" if by_source else "image",
-        progress=stage_bar,
+        known=[word.strip() for word in known.split(",") if word.strip()],
+        robustness_count=robustness, stability_count=stability, heatmap_count=heatmap_check,
+        intervals="source" if by_source else "image", progress=stage_bar,
     )  # fmt: skip
     figures = result.metrics.get("equalized", result.metrics)["overall"]
     shown = ("n_real", "n_fake", "acc", "ap", "auc", "tpr_at_5fpr", "ece")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distildire.evaluate import plots
+from distildire.evaluate.checks import stability_rows
+from distildire.evaluate.parts import part_rows, verdict_rows
 from distildire.evaluate.scores import is_fake
 from distildire.evaluate.summary import rows_of
 from distildire.page import Page, markdown_table
@@ -23,6 +25,14 @@ _SETTINGS = (
     "approximation: the ECE of few images is biased upwards."
 )
 
+_PARTS = (
+    "Each generator part is against all reals; unseen are all fakes of no known generator, those "
+    "of no stated one too. Inside a repository that holds both classes, content, size and "
+    "history are alike: pairs is the fairest figure. The worst source was picked as the lowest. "
+    "Shares of verdicts have Wilson's interval; false alarms are reals called fake, caught are "
+    "fakes called fake, missed are fakes called real."
+)
+
 
 def report_page(
     title: str,
@@ -30,6 +40,7 @@ def report_page(
     variants: Mapping[str, Mapping[str, Any]],
     scores: pd.DataFrame,
     robustness: Mapping[str, Any] | None = None,
+    checks: Mapping[str, Any] | None = None,
 ) -> str:
     """HTML of one evaluation.
 
@@ -39,6 +50,7 @@ def report_page(
         variants: figures by variant ("raw", "equalized").
         scores: the scores table.
         robustness: as `robustness` gives it.
+        checks: `stability` and `heatmap`, as `stability_check` and `heatmap_check` give them.
     """
     page = Page(title)
     page.table([{"": name, "value": value} for name, value in about.items()])
@@ -46,6 +58,11 @@ def report_page(
     page.table(_overall_rows(variants))
     page.text(_SETTINGS)
     _score_plots(page, scores)
+    for variant, figures in variants.items():
+        page.heading(f"In parts ({variant})")
+        page.table(part_rows(figures["parts"]))
+        page.text(_PARTS)
+        page.table(verdict_rows(figures["parts"]))
     for variant, figures in variants.items():
         page.heading(f"By generator and source ({variant})")
         _forest(page, figures)
@@ -59,6 +76,12 @@ def report_page(
             page.table(figures["unscored"]["examples"])
     if robustness is not None:
         _robustness(page, robustness)
+    if checks and "stability" in checks:
+        page.heading("Stability check")
+        page.table(stability_rows(checks["stability"]))
+    if checks and "heatmap" in checks:
+        page.heading("Heat map")
+        page.text(checks["heatmap"]["sentence"])
     return page.html()
 
 
@@ -67,10 +90,14 @@ def report_markdown(
     about: Mapping[str, str],
     variants: Mapping[str, Mapping[str, Any]],
     robustness: Mapping[str, Any] | None = None,
+    checks: Mapping[str, Any] | None = None,
 ) -> str:
     """The same tables as Markdown."""
     parts = [f"# {title}\n", *(f"- {name}: {value}" for name, value in about.items()), ""]
     parts += ["## Over all\n", markdown_table(_overall_rows(variants)), _SETTINGS, ""]
+    for variant, figures in variants.items():
+        parts += [f"## In parts ({variant})\n", markdown_table(part_rows(figures["parts"]))]
+        parts += [_PARTS + "\n", markdown_table(verdict_rows(figures["parts"]))]
     for variant, figures in variants.items():
         parts += [f"## By generator and source ({variant})\n", markdown_table(rows_of(figures))]
         if figures["unscored"]["count"]:
@@ -78,6 +105,10 @@ def report_markdown(
     if robustness is not None:
         parts += [f"## Robustness ({_sample(robustness)})\n"]
         parts += [markdown_table(_robustness_rows(robustness))]
+    if checks and "stability" in checks:
+        parts += ["## Stability check\n", markdown_table(stability_rows(checks["stability"]))]
+    if checks and "heatmap" in checks:
+        parts += ["## Heat map\n", checks["heatmap"]["sentence"] + "\n"]
     return "\n".join(parts)
 
 
@@ -130,9 +161,17 @@ def _sample(robustness: Mapping[str, Any]) -> str:
 
 def _robustness_rows(robustness: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"re-encoding": name, **{k: v for k, v in row.items() if k != "auc_by_generator"}}
+        {
+            "re-encoding": name,
+            **{k: v for k, v in row.items() if k not in ("auc_by_generator", "auc_lost_ci")},
+            "95% of auc_lost": _range(row["auc_lost_ci"]),
+        }
         for name, row in robustness["rows"].items()
     ]
+
+
+def _range(interval: Any) -> str | None:
+    return None if interval is None else f"[{interval[0]:+.3f}, {interval[1]:+.3f}]"
 
 
 def _robustness(page: Page, robustness: Mapping[str, Any]) -> None:

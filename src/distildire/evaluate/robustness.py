@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distildire.data.manifest import FAKE
+from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples
 from distildire.evaluate.metrics import accuracies, auc
 from distildire.evaluate.scores import Scorer
 from distildire.images import ImageError, decode, equalize
@@ -55,7 +58,8 @@ def robustness(
     """Score a stated subsample under every re-encoding of its equalised pictures.
 
     Returns `n_real`, `n_fake`, `rows` (name -> `auc`, `real_acc`, `fake_acc`, `auc_lost`
-    against "as it is", and `auc_by_generator`) and `logits` (name -> [N], for `paths`).
+    against "as it is" with `auc_lost_ci`, `auc_by_generator`) and `logits` (name -> [N], for
+    `paths`).
     Pictures that can't be read are left out.
     """
     table = subsample(table, count, seed)
@@ -90,8 +94,13 @@ def robustness(
             "auc_by_generator": by_generator,
         }
     base = next(iter(rows.values()))["auc"] if rows else float("nan")
-    for figures in rows.values():
+    enough = min((~fake).sum(), fake.sum()) >= MIN_IMAGES
+    draws = {name: auc_resamples(fake, s, repeats=500) if enough else None
+             for name, s in logits.items()}  # fmt: skip
+    first = next(iter(draws.values()), None)
+    for name, figures in rows.items():
         figures["auc_lost"] = base - figures["auc"]
+        figures["auc_lost_ci"] = _loss_interval(first, draws[name], figures["auc_lost"])
     found: dict[str, Any] = _without_nan(
         {
             "n_real": int((~fake).sum()),
@@ -102,6 +111,16 @@ def robustness(
         }
     )
     return found
+
+
+def _loss_interval(
+    before: NDArray[np.float64] | None, after: NDArray[np.float64] | None, lost: float
+) -> list[float] | None:
+    """95% of the loss: the resamples draw the same pictures before and after."""
+    if before is None or after is None:
+        return None
+    reach = NormalDist().inv_cdf(0.975) * float((before - after).std())
+    return [lost - reach, lost + reach]
 
 
 def _without_nan(tree: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,8 @@ import numpy as np
 
 from distildire.data.audit import Audit, audit, refuse_leak
 from distildire.data.manifest import fingerprint, read_manifest
+from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
+from distildire.evaluate.parts import Verdict, parts_of
 from distildire.evaluate.report import report_markdown, report_page
 from distildire.evaluate.robustness import robustness
 from distildire.evaluate.scores import Scorer, read_scores, score_manifest
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Progress = Callable[[str, int, int], None]
-"""Called with (stage, pictures done, pictures in all); stages: audit, score, robustness."""
+"""Called with (stage, pictures done, pictures in all); stages: audit, score,
+robustness, stability."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ def evaluate(
     equalize: bool | Literal["both"] = True,
     accept_leak: bool = False,
     split: str | None = None,
+    known: Sequence[str] = (),
     robustness_count: int = 0,
+    stability_count: int = 0,
+    heatmap_count: int = 0,
     intervals: By = "image",
     repeats: int = 1000,
     seed: int = 0,
@@ -64,7 +70,11 @@ def evaluate(
             figures. The scores of a CSV are taken as they are; equalising can't reach them.
         accept_leak: go on over a leak.
         split: keep only the rows of this split.
+        known: beginnings of the names of generators that the model was trained on; the
+            fakes are then told in two parts, see `parts_of`.
         robustness_count: pictures of the robustness grid; 0 leaves it out.
+        stability_count: pictures of `stability_check`; 0 leaves it out.
+        heatmap_count: pictures of each class for `heatmap_check`; 0 leaves it out.
         intervals: what the bootstrap draws, see `summarize`.
         repeats: bootstrap resamples.
         seed: of the bootstrap and the subsample.
@@ -104,6 +114,11 @@ def evaluate(
         )
         for variant in variants
     }
+    for variant in variants:
+        figures[variant]["parts"] = parts_of(
+            scores[scores["variant"] == variant], figures[variant]["by_source"], known=known,
+            verdict=_verdict(detector), repeats=max(1, repeats // 2), seed=seed,
+        )  # fmt: skip
     about["intervals"] = next(iter(figures.values()))["intervals"]
     grid = None
     if detector is not None and robustness_count:
@@ -113,10 +128,20 @@ def evaluate(
         figures[variants[0]]
     )  # fmt: skip
     metrics["about"] = about
+    checks: dict[str, Any] = {}
+    if grid is not None:
+        metrics["robustness"] = robustness_figures(grid)
+    if detector is not None and stability_count:
+        checks["stability"] = stability_check(
+            detector, table, stability_count, seed=seed, progress=_stage(progress, "stability")
+        )
+    if detector is not None and heatmap_count:
+        checks["heatmap"] = heatmap_check(detector, table, heatmap_count, seed=seed)
+    metrics |= checks
     _write(out, scores, metrics, grid)
     title = f"Evaluation of {about['model']} on {manifest.name}"
-    (out / "report.html").write_text(report_page(title, about, figures, scores, grid))
-    (out / "report.md").write_text(report_markdown(title, about, figures, grid))
+    (out / "report.html").write_text(report_page(title, about, figures, scores, grid, checks))
+    (out / "report.md").write_text(report_markdown(title, about, figures, grid, checks))
     return Evaluation(scores, metrics, found, grid, out)
 
 
@@ -143,6 +168,12 @@ def _detector(model: str | Path | Scorer) -> Scorer:
     from distildire.detector import Detector
 
     return Detector(model)
+
+
+def _verdict(detector: Scorer | None) -> Verdict | None:
+    if detector is None:
+        return None
+    return lambda logit, budget: str(detector.verdict_of(logit, budget)[1])
 
 
 def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -1,0 +1,99 @@
+"""What the stability check and the heat map are worth, measured on a stated subsample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from distildire.data.manifest import FAKE
+from distildire.evaluate.parts import BUDGETS, wilson
+from distildire.evaluate.patch_insertion import patch_insertion
+from distildire.evaluate.robustness import robustness, subsample
+from distildire.evaluate.stability_gain import stability_gain
+from distildire.images import RGB, ImageError, decode
+from distildire.reencode import STABILITY
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[int, int], None]
+"""Called with (pictures done, pictures in all)."""
+
+
+def stability_check(
+    detector: Any, table: pd.DataFrame, count: int, *, seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """By error budget: wrong verdicts that the check turns into "unsure", and right ones.
+
+    Returns budget -> `n_right`, `n_wrong` (definite verdicts before the check),
+    `wrong_caught` and `right_lost` (shares of those, None without any), `..._ci` (Wilson).
+    """
+    changes = {"as it is": _same, **STABILITY}
+    found = robustness(
+        detector, table, count=count, reencodings=changes, seed=seed, progress=progress
+    )
+    label = dict(zip(table["path"], table["label"], strict=True))
+    fake = [label[path] == FAKE for path in found["paths"]]
+    result = {}
+    for budget in BUDGETS:
+        gain = stability_gain(detector, found["logits"], fake, fpr=budget)
+        row: dict[str, Any] = {"n_right": gain.n_right, "n_wrong": gain.n_wrong}
+        for name, share, n in (
+            ("wrong_caught", gain.wrong_caught, gain.n_wrong),
+            ("right_lost", gain.right_lost, gain.n_right),
+        ):
+            row[name] = share if n else None
+            row[f"{name}_ci"] = list(wilson(round(share * n), n)) if n else None
+        result[str(budget)] = row
+    return result
+
+
+def _same(rgb: RGB) -> RGB:
+    return rgb
+
+
+def heatmap_check(
+    detector: Any, table: pd.DataFrame, count: int, *, seed: int = 0
+) -> dict[str, Any]:
+    """The pointing game of `patch_insertion`, on `count` pictures of each class.
+
+    Raises:
+        ValueError: fewer than two photographs or no generated picture can be read.
+    """
+    rows = subsample(table, 2 * count, seed)
+    pictures: dict[bool, list[RGB]] = {False: [], True: []}
+    for path, label in zip(rows["path"], rows["label"], strict=True):
+        with suppress(ImageError):
+            pictures[label == FAKE].append(decode(path))
+    found = patch_insertion(detector, pictures[False], pictures[True], seed=seed)
+    return dict(found.to_dict())
+
+
+def stability_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The stability check as table rows."""
+    return [
+        {
+            "budget": f"{float(budget):.0%}",
+            "wrong verdicts": row["n_wrong"],
+            "turned unsure": _cell(row, "wrong_caught"),
+            "right verdicts": row["n_right"],
+            "turned unsure too": _cell(row, "right_lost"),
+        }
+        for budget, row in found.items()
+    ]
+
+
+def _cell(row: dict[str, Any], name: str) -> str | None:
+    if row[name] is None:
+        return None
+    low, high = row[f"{name}_ci"]
+    return f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def robustness_figures(grid: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json keeps of the grid: counts, AUC, and AUC lost with its interval."""
+    kept = ("auc", "auc_lost", "auc_lost_ci")
+    rows = {name: {key: row[key] for key in kept} for name, row in grid["rows"].items()}
+    return {"n_real": grid["n_real"], "n_fake": grid["n_fake"], "rows": rows}

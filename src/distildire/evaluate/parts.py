@@ -1,0 +1,219 @@
+"""The parts in which a result is told honestly, each with its interval.
+
+Known and unseen generators, the mean AUC inside repositories that hold both classes, the
+worst source, and what is said at each error budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distildire.data.leak_test import group_names
+from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples, logit_interval
+from distildire.evaluate.generators import begins_with, check_prefixes
+from distildire.evaluate.metrics import pair_auc
+from distildire.evaluate.scores import is_fake
+from distildire.evaluate.summary import group_figures
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BUDGETS = (0.01, 0.05)
+"""Error budgets at which verdicts are counted."""
+
+WORST_OF = 40
+"""Images that a source needs to be named the worst."""
+
+Verdict = Callable[[float, float], str]
+"""(logit, error budget) -> "real", "fake" or "unsure"."""
+
+
+def parts_of(
+    scores: pd.DataFrame,
+    by_source: Mapping[str, Mapping[str, Any]],
+    *,
+    known: Sequence[str] = (),
+    verdict: Verdict | None = None,
+    repeats: int = 500,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The parts of one variant of a scores table.
+
+    `known` and `unseen` (only if `known` is given): the fakes whose generator's name begins
+    with one of the words, and all the other fakes, those of no stated generator among them,
+    each against all reals; figures as in `summarize`. `pairs`: mean AUC inside the
+    repositories that hold both classes. `worst_source`: the lowest AUC among the sources of
+    `WORST_OF` images or more; being picked as the lowest, it is lower than it would be
+    measured anew. `verdicts` (only with `verdict`): by budget, see `count_verdicts`.
+
+    Args:
+        scores: as `score_manifest` or `read_scores` give it.
+        by_source: of `summarize`, on the same scores.
+        known: beginnings of the names of generators that were trained on.
+        verdict: of the detector, where there is one.
+        repeats: bootstrap resamples.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: a word of `known` with which no generator begins.
+    """
+    good = np.isfinite(scores["logit"].to_numpy(float))
+    good &= np.isfinite(scores["probability"].to_numpy(float))
+    scores = scores[good]
+    fake, logit = is_fake(scores), scores["logit"].to_numpy(float)
+    probability = scores["probability"].to_numpy(float)
+    generator = scores["generator"].to_numpy(str)
+    parts: dict[str, Any] = {}
+    if known:
+        check_prefixes(generator[fake], known)
+        theirs = begins_with(generator, known)
+        for name, rows in (("known", ~fake | theirs), ("unseen", ~fake | ~theirs)):
+            parts[name] = group_figures(
+                fake[rows], logit[rows], probability[rows], repeats=repeats, seed=seed
+            )
+            parts[name]["generators"] = sorted(set(generator[rows & fake]) - {""})
+    groups = group_names(scores)
+    parts["pairs"] = _pairs(fake, logit, groups, repeats, seed)
+    parts["worst_source"] = _worst(scores["source"].to_numpy(str), fake, by_source)
+    if verdict is not None:
+        parts["verdicts"] = {
+            str(budget): count_verdicts(fake, [verdict(v, budget) for v in logit.tolist()])
+            for budget in BUDGETS
+        }
+    return parts
+
+
+def _pairs(
+    fake: NDArray[np.bool_], logit: NDArray[np.float64], groups: NDArray[np.str_],
+    repeats: int, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    mean, inside = pair_auc(fake, logit, groups)
+    found: dict[str, Any] = {"auc": None, "auc_ci": None, "inside": {}}
+    if not inside:
+        return found
+    draws = []
+    smallest = len(fake)
+    for i, (name, value) in enumerate(inside.items()):
+        rows = groups == name
+        n_real, n_fake = int((~fake[rows]).sum()), int(fake[rows].sum())
+        found["inside"][name] = {"n_real": n_real, "n_fake": n_fake, "auc": value}
+        draws.append(auc_resamples(fake[rows], logit[rows], repeats=repeats, seed=seed + i))
+        smallest = min(smallest, n_real, n_fake)
+    found["auc"] = mean
+    if smallest >= MIN_IMAGES:
+        found["auc_ci"] = list(logit_interval(mean, np.mean(draws, axis=0), smallest, 0.95))
+    else:
+        found["note"] = f"too few images for an interval (a class of {smallest})"
+    return found
+
+
+def _worst(
+    source: NDArray[np.str_], fake: NDArray[np.bool_], by_source: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    counts = {name: int((source == name).sum()) for name in by_source}
+    known = {
+        name: part for name, part in by_source.items()
+        if counts[name] >= WORST_OF and part["auc"] is not None
+    }  # fmt: skip
+    if not known:
+        return None
+    name = min(known, key=lambda n: known[n]["auc"])
+    classes = {"fake" if f else "real" for f in fake[source == name].tolist()}
+    return {
+        "source": name,
+        "label": classes.pop() if len(classes) == 1 else "both",
+        "n": counts[name],
+        "auc": known[name]["auc"],
+        "auc_ci": known[name]["auc_ci"],
+    }
+
+
+def count_verdicts(fake: NDArray[np.bool_], verdicts: Sequence[str]) -> dict[str, Any]:
+    """Verdicts by class, and shares with Wilson's interval.
+
+    Returns `real` and `fake`: counts by verdict; `false_alarms` (reals called fake), `caught`
+    (fakes called fake), `missed` (fakes called real) and `unsure` (of all), each `{share, ci}`.
+    """
+    said = np.asarray(verdicts, str)
+    counts = {
+        name: {word: int((said[rows] == word).sum()) for word in ("real", "fake", "unsure")}
+        for name, rows in (("real", ~fake), ("fake", fake))
+    }
+    n_real, n_fake = int((~fake).sum()), int(fake.sum())
+    unsure = counts["real"]["unsure"] + counts["fake"]["unsure"]
+    return {
+        **counts,
+        "false_alarms": _share(counts["real"]["fake"], n_real),
+        "caught": _share(counts["fake"]["fake"], n_fake),
+        "missed": _share(counts["fake"]["real"], n_fake),
+        "unsure": _share(unsure, n_real + n_fake),
+    }
+
+
+def _share(count: int, n: int) -> dict[str, Any]:
+    if not n:
+        return {"share": None, "ci": None}
+    return {"share": count / n, "ci": list(wilson(count, n)) if n >= MIN_IMAGES else None}
+
+
+def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share from `count` of `n` (Wilson 1927)."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = count / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def part_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The ranking parts as table rows."""
+    rows = []
+    for name in ("known", "unseen"):
+        if name in parts:
+            part = parts[name]
+            rows.append({
+                "part": f"{name} generators", "real": part["n_real"], "fake": part["n_fake"],
+                **{m: _cell(part[m], part[f"{m}_ci"]) for m in ("auc", "ap", "tpr_at_5fpr")},
+            })  # fmt: skip
+    pairs, worst = parts["pairs"], parts["worst_source"]
+    if pairs["auc"] is not None:
+        counts = {c: sum(p[f"n_{c}"] for p in pairs["inside"].values()) for c in ("real", "fake")}
+        name = f"pairs: mean over {len(pairs['inside'])} repositories of both classes"
+        rows.append({"part": name, **counts, "auc": _cell(pairs["auc"], pairs["auc_ci"])})
+    if worst is not None:
+        count = {worst["label"]: worst["n"]} if worst["label"] != "both" else {}
+        name = f"worst source of {WORST_OF} images or more: {worst['source']}"
+        rows.append({"part": name, **count, "auc": _cell(worst["auc"], worst["auc_ci"])})
+    columns = ("part", "real", "fake", "auc", "ap", "tpr_at_5fpr")
+    return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def verdict_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The counts of verdicts as table rows."""
+    return [
+        {
+            "budget": f"{float(budget):.0%}",
+            "reals: real / unsure / fake": _counts(found["real"]),
+            "fakes: real / unsure / fake": _counts(found["fake"]),
+            **{
+                name.replace("_", " "): _cell(found[name]["share"], found[name]["ci"])
+                for name in ("false_alarms", "caught", "missed", "unsure")
+            },
+        }
+        for budget, found in parts.get("verdicts", {}).items()
+    ]
+
+
+def _counts(by_word: Mapping[str, int]) -> str:
+    return " / ".join(str(by_word[word]) for word in ("real", "unsure", "fake"))
+
+
+def _cell(value: float | None, interval: Sequence[float] | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
