@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,16 +117,46 @@ def _report(row: dict[str, Any]) -> None:
     typer.echo(f"step {row['step']}: {values}", err=True)
 
 
+class ExportFormat(StrEnum):
+    """What a checkpoint or a bundle is turned into."""
+
+    bundle = "bundle"
+    safetensors = "safetensors"
+    openvino = "openvino"
+
+
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a training run.")],
-    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="best.pt of a training run; for openvino a bundle.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    format: Annotated[
+        ExportFormat,
+        typer.Option(help="A bundle; the student's plain state_dict; or OpenVINO's graph."),
+    ] = ExportFormat.bundle,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     crops: Annotated[int | None, typer.Option(help="Crops scored for each picture, 1-5.")] = None,
     crop: Annotated[int | None, typer.Option(help="Side of a crop, in pixels.")] = None,
     half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = True,
 ) -> None:
-    """Turn a checkpoint into a bundle: one ONNX graph from RGB to logit."""
+    """Turn a checkpoint into a bundle: one ONNX graph from RGB to logit.
+
+    `--format safetensors` writes the student alone, as `Student.from_pretrained` reads it;
+    `--format openvino` converts the graph of a bundle that is there already.
+    """
+    if format is ExportFormat.openvino:
+        from distildire.bundle import load_bundle
+        from distildire.conversion import to_openvino
+
+        typer.echo(to_openvino(load_bundle(checkpoint), out))
+        return
+    if format is ExportFormat.safetensors:
+        from distildire.distill.export import load_checkpoint
+
+        load_checkpoint(checkpoint)[0].save_pretrained(out)  # type: ignore[operator]
+        typer.echo(out / "model.safetensors")
+        return
     from distildire.distill.export import export as run
     from distildire.distill.export import load_checkpoint
     from distildire.distill.train import describe_data

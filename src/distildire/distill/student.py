@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from distildire.distill.backbones import Backbone
@@ -13,8 +14,17 @@ Inputs = Literal["both", "image", "noise"]
 """What the student sees: cat(x0, eps0) as in the paper, or one of the two."""
 
 
-class Student(nn.Module):
-    """Backbone on cat(x0, eps0), global average pool, one linear unit (fake = 1)."""
+class Student(  # type: ignore[call-arg]  # the mixin's own options
+    nn.Module,
+    PyTorchModelHubMixin,  # type: ignore[misc]
+    library_name="distildire",
+    tags=["generated-image-detection"],
+):
+    """Backbone on cat(x0, eps0), global average pool, one linear unit (fake = 1).
+
+    `save_pretrained` and `from_pretrained` write and read plain safetensors with a
+    config.json, on disk or on the Hugging Face hub.
+    """
 
     def __init__(
         self,
@@ -28,6 +38,9 @@ class Student(nn.Module):
         super().__init__()
         if inputs not in get_args(Inputs):
             raise ValueError(f"inputs is {inputs!r}: use one of {', '.join(get_args(Inputs))}")
+        # Who loads saved weights has no use for the backbone's own.
+        saved: dict[str, Any] = getattr(self, "_hub_mixin_config", None) or {}
+        self._hub_mixin_config = {**saved, "pretrained": False}
         self.inputs = inputs
         self.backbone = Backbone(
             backbone, stage=stage, in_chans=6 if inputs == "both" else 3, pretrained=pretrained
