@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,28 @@ def test_resume_neither_loses_nor_repeats_a_line(
         assert run("detect", folder, *options, "--resume").returncode == 0
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         assert [r["path"] for r in rows] == paths
+
+
+def test_kill_in_the_middle_then_one_line_a_file(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    many, out = tmp_path / "many", tmp_path / "scores.jsonl"
+    many.mkdir()
+    files = [folder / "a.png", folder / "sub folder/Ärger über Öl.png"]
+    for i in range(4000):
+        (many / f"{i:04d}.png").symlink_to(files[i % 2])
+    arguments = ["detect", str(many), "--model", str(bundle), "--format", "jsonl", "--resume"]
+    command = [sys.executable, "-m", "distildire", *arguments, "--out", str(out)]
+    with subprocess.Popen(command) as process:
+        end = time.monotonic() + 120
+        while time.monotonic() < end and not (out.exists() and out.stat().st_size > 9000):
+            time.sleep(0.005)
+        process.kill()
+    held = out.read_bytes().count(b"\n")
+    assert 0 < held < 4000
+    assert run(*arguments, "--out", out).returncode == 0
+    paths = [json.loads(line)["path"] for line in out.read_text().splitlines()]
+    assert paths == sorted(map(str, many.iterdir()))
 
 
 def test_wrong_usage_is_exit_code_two(folder: Path, bundle: Path, tmp_path: Path) -> None:

@@ -259,6 +259,9 @@ class Preprocessing:
     """Crops scored for each picture, 1 to 5; their logits are averaged."""
     short_side: int = 512
     """Largest shorter side, in pixels, that is kept at native resolution."""
+    halves: int = 0
+    """Crops of the picture at half its size that are scored too, 0 to 5: four times the
+    area for the price of one, where layout and light show."""
     enlarge: bool = False
     """Scale smaller pictures up to `short_side` too: with one crop of that side, the paper's
     "resize and centre crop"."""
@@ -266,29 +269,49 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not 1 <= self.crops <= len(_CROP_CENTRES):
             raise ValueError(f"crops is {self.crops}: give 1 to {len(_CROP_CENTRES)}")
+        if not 0 <= self.halves <= len(_CROP_CENTRES):
+            raise ValueError(f"halves is {self.halves}: give 0 to {len(_CROP_CENTRES)}")
         if self.crop < MIN_SIDE:
             raise ValueError(f"crop is {self.crop}: give at least {MIN_SIDE}")
 
     def __call__(self, rgb: RGB) -> NDArray[np.uint8]:
-        """Cut RGB [H, W, 3] into uint8 [crops, crop, crop, 3].
+        """Cut RGB [H, W, 3] into uint8 [crops + halves, crop, crop, 3].
 
         Pictures smaller than a crop are continued by reflection.
         """
-        rgb = reflect_to(self.scaled(rgb), self.crop)
-        height, width = rgb.shape[:2]
-        cut = []
-        for y, x in _CROP_CENTRES[: self.crops]:
-            top, left = round(y * (height - self.crop)), round(x * (width - self.crop))
-            cut.append(rgb[top : top + self.crop, left : left + self.crop])
+        rgb = self.scaled(rgb)
+        cut = self._cut(rgb, self.crops)
+        if self.halves:
+            cut += self._cut(halve(rgb), self.halves)
         return np.stack(cut)
 
+    @property
+    def views(self) -> int:
+        """Crops that are scored for each picture, at either scale."""
+        return self.crops + self.halves
+
     def scaled(self, rgb: RGB) -> RGB:
-        """The picture [H, W, 3] at the scale that crops are cut from."""
+        """The picture [H, W, 3] at the scale that native crops are cut from."""
         height, width = rgb.shape[:2]
         if not self.enlarge or min(height, width) >= self.short_side:
             return limit_short_side(rgb, self.short_side)
         scale = self.short_side / min(height, width)
         return resize(rgb, round(width * scale), round(height * scale))
+
+    def _cut(self, rgb: RGB, crops: int) -> list[RGB]:
+        rgb = reflect_to(rgb, self.crop)
+        height, width = rgb.shape[:2]
+        cut = []
+        for y, x in _CROP_CENTRES[:crops]:
+            top, left = round(y * (height - self.crop)), round(x * (width - self.crop))
+            cut.append(rgb[top : top + self.crop, left : left + self.crop])
+        return cut
+
+
+def halve(rgb: RGB) -> RGB:
+    """Half the size, each pixel the mean of a 2 x 2 block; an odd last row or column is cut."""
+    height, width = (max(2, side // 2 * 2) for side in rgb.shape[:2])
+    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb[:height, :width])).reduce(2))
 
 
 def reflect_to(rgb: RGB, side: int) -> RGB:

@@ -18,8 +18,9 @@ from distildire.distill.backbones import Backbone
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import DetectorGraph, average_checkpoints, export, load_checkpoint
 from distildire.distill.loss import Projection, distillation_loss
-from distildire.distill.student import Fusion, Student
-from distildire.distill.train import learning_rate, moving_average, read_split, train
+from distildire.distill.probe import logistic_regression
+from distildire.distill.student import Fusion, Student, block_energy
+from distildire.distill.train import build_student, learning_rate, moving_average, read_split, train
 from distildire.distill.validation import validation_summary
 from distildire.noise import load_noise_source
 
@@ -73,8 +74,8 @@ def test_separate_backbones_see_one_input_each() -> None:
     student = Student("resnet18", stage=1, fusion="separate").eval()
     x0, eps0, other = torch.randn(3, 1, 3, 32, 32)
     with torch.no_grad():
-        image, noise = student.forward_map(x0, eps0).chunk(2, dim=1)
-        moved = student.forward_map(x0, other).chunk(2, dim=1)
+        image, noise = student.forward_maps(x0, eps0)[-1].chunk(2, dim=1)
+        moved = student.forward_maps(x0, other)[-1].chunk(2, dim=1)
         alone = student.noise_backbone(eps0)
     assert torch.equal(image, moved[0])
     assert not torch.allclose(noise, moved[1])
@@ -110,13 +111,12 @@ def test_student_sees_what_it_is_told(inputs: str) -> None:
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
-    config = build(TrainConfig, {"optim": {"steps": 100, "warmup": 10, "probe_steps": 5}})
+    config = build(TrainConfig, {"optim": {"steps": 100, "warmup": 10}})
     rates = [learning_rate(s, config) for s in range(100)]
-    assert rates[:5] == [1.0] * 5
-    assert rates[5] == pytest.approx(0.1)
-    assert rates[14] == pytest.approx(1.0)
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == pytest.approx(1.0)
     assert rates[-1] < 0.01
-    assert rates[15:] == sorted(rates[15:], reverse=True)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
 def test_moving_average_follows_weights_and_statistics() -> None:
@@ -209,6 +209,58 @@ def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> Non
     assert logit == pytest.approx(detector.logit(rgb))
     mean = average_checkpoints([best, best])
     assert torch.allclose(mean["head.weight"], student.head.weight)
+
+
+def test_wide_maps_end_in_the_map_of_the_backbone() -> None:
+    torch.manual_seed(0)
+    student = Student("tf_efficientnet_lite0", stage=3, wide=True).eval()
+    x0, eps0 = torch.randn(2, 2, 3, 64, 64)
+    with torch.no_grad():
+        maps = student.forward_maps(x0, eps0)
+        expected = student.backbone(torch.cat([x0, eps0], dim=1))
+    assert torch.allclose(maps[-1], expected, atol=1e-5)
+    assert sum(m.shape[1] for m in maps) == student.head.in_features
+    with pytest.raises(TypeError, match="inverted residuals"):
+        Student("resnet18", wide=True)
+
+
+def test_block_energy_is_that_of_the_cosine_transform() -> None:
+    from scipy.fft import dctn
+
+    eps0 = torch.randn(1, 3, 8, 8)
+    energy = block_energy(eps0)
+    block = dctn(eps0[0, 1, 4:8, 0:4].numpy(), norm="ortho")
+    assert energy.shape == (1, 96, 2, 2)
+    assert torch.allclose(energy[0, 16:32, 1, 0], torch.tensor(abs(block)).flatten(), atol=1e-5)
+
+
+def test_the_fitted_head_is_scikit_learns() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 6)) * [1, 5, 0.1, 2, 1, 1] + 3
+    labels = (features[:, 0] + rng.normal(size=400) > 3).astype(np.float32)
+    l2 = 0.05
+    weights, bias = logistic_regression(
+        torch.tensor(features, dtype=torch.float32), torch.tensor(labels), l2=l2
+    )
+    deviation = features.std(0, ddof=1)
+    unit = (features - features.mean(0)) / deviation
+    oracle = LogisticRegression(C=1 / (l2 * 400), tol=1e-8).fit(unit, labels)
+    assert weights.numpy() * deviation == pytest.approx(oracle.coef_[0], abs=2e-3)
+    logits = features @ weights.numpy() + bias.item()
+    assert logits == pytest.approx(oracle.decision_function(unit), abs=1e-2)
+
+
+def test_a_fitted_head_alone_is_a_detector(config: TrainConfig, tmp_path: Path) -> None:
+    optim = replace(config.optim, steps=0, probe_crops=64)
+    alone = replace(config, optim=optim)
+    best = train(alone, tmp_path / "run")
+    student, _, facts = load_checkpoint(best)
+    assert facts["step"] == 0
+    assert student.head.weight.abs().sum() > 0
+    start = build_student(alone).backbone.state_dict()
+    assert all(torch.equal(v, start[k]) for k, v in student.backbone.state_dict().items())
 
 
 @pytest.mark.parametrize("fusion", ["concat", "separate"])

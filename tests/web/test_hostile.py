@@ -112,8 +112,9 @@ def test_hostile_bodies_are_refused_in_words(detector: Detector) -> None:
 
 
 @pytest.mark.slow
-def test_memory_stays_flat(bundle: Path) -> None:
-    curve = soak(str(bundle), 10_000)
+def test_memory_stays_flat() -> None:
+    # The bundled model: its memory in ONNX Runtime is what could grow.
+    curve = soak("nano", 10_000)
     assert max(size for _, size in curve) < 1.05 * curve[0][1]
 
 

@@ -106,6 +106,37 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     assert not faults
 
 
+MEASURE = """() => {
+  const loaded = performance.getEntriesByType("navigation")
+    .concat(performance.getEntriesByType("resource"));
+  const paint = performance.getEntriesByName("first-contentful-paint")[0];
+  return {
+    paint: paint ? paint.startTime : null,
+    bytes: loaded.reduce((sum, entry) => sum + entry.transferSize, 0),
+    hosts: [...new Set(loaded.map((entry) => new URL(entry.name).host))],
+  };
+}"""
+
+
+def test_first_paint_and_weight(browser: Any, url: str) -> None:
+    paints = []
+    for _ in range(4):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(url, wait_until="networkidle", timeout=DEADLINE)
+        page.wait_for_function(
+            "performance.getEntriesByName('first-contentful-paint').length", timeout=DEADLINE
+        )
+        measured = page.evaluate(MEASURE)
+        context.close()
+        assert measured["hosts"] == [url.removeprefix("http://")]
+        assert 10_000 < measured["bytes"] < 300_000
+        paints.append(measured["paint"])
+    print(f"first paint {sorted(paints)} ms, {measured['bytes']} bytes")
+    # The best of a few: what the page costs, not what else the machine was doing.
+    assert min(paints) <= 500
+
+
 def drop(page: Any, *paths: Path) -> None:
     kinds = {".jpg": "image/jpeg", ".png": "image/png", ".txt": "text/plain", ".mp4": "video/mp4"}
     files = [

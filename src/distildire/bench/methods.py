@@ -137,7 +137,7 @@ class BundleMethod:
         self.detector = Detector(model)
         cut = self.detector.bundle.preprocessing
         self.note = (
-            f"{cut.crops} crops of {cut.crop} px in one ONNX graph; FLOPs counted on that graph "
+            f"{cut.views} crops of {cut.crop} px in one ONNX graph; FLOPs counted on that graph "
             "from the shapes of a run over all crops; seconds_unet is its eps0 part alone"
         )
         self._only_eps0 = onnxruntime.RunOptions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -81,9 +82,7 @@ def detect(
 
     results: Iterable[dict[str, Any]] = rows()
     if sort:
-        results = sorted(
-            results, key=lambda r: (r["probability"] is None, -(r["probability"] or 0))
-        )
+        results = fakes_first(results)
     with output(out, append=resume) as file:
         if format is Format.jsonl:
             write_jsonl(results, file)
@@ -92,6 +91,17 @@ def detect(
         else:
             write_table(results, file, _note(detector, fpr))
     raise typer.Exit(1 if errors else 0)
+
+
+def fakes_first(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Sort by probability, errors last, the order of the files where it is equal."""
+    # As text: a hundred thousand rows take 50 MB, and as dictionaries three times as much.
+    kept = [
+        (row["probability"] is None, -(row["probability"] or 0.0), i, json.dumps(row))
+        for i, row in enumerate(rows)
+    ]
+    kept.sort()
+    return (json.loads(text) for *_, text in kept)
 
 
 def judge(

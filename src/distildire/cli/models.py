@@ -23,7 +23,7 @@ def models_list() -> None:
         cut, size = bundle.preprocessing, bundle.graph.stat().st_size / 1e6
         images = bundle.calibration.n_real + bundle.calibration.n_fake if bundle.calibration else 0
         typer.echo(
-            f"{name}\t{size:.1f} MB\t{cut.crops} crops of {cut.crop} px\t"
+            f"{name}\t{size:.1f} MB\t{cut.views} crops of {cut.crop} px\t"
             f"calibrated on {images} pictures\tsha256 {bundle.sha256[:12]}"
         )
 

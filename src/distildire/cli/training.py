@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,32 +117,65 @@ def _report(row: dict[str, Any]) -> None:
     typer.echo(f"step {row['step']}: {values}", err=True)
 
 
+class ExportFormat(StrEnum):
+    """What a checkpoint or a bundle is turned into."""
+
+    bundle = "bundle"
+    torch = "torch"
+    safetensors = "safetensors"
+    openvino = "openvino"
+
+
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a training run.")],
-    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="best.pt of a training run; for openvino a bundle.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            help="A bundle; one that runs in torch; the plain state_dict; or OpenVINO's graph."
+        ),
+    ] = ExportFormat.bundle,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     crops: Annotated[int | None, typer.Option(help="Crops scored for each picture, 1-5.")] = None,
     crop: Annotated[int | None, typer.Option(help="Side of a crop, in pixels.")] = None,
+    halves: Annotated[
+        int | None, typer.Option(help="Crops of the picture at half its size, 0-5.")
+    ] = None,
     half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = True,
-    torch: Annotated[
-        bool, typer.Option("--torch", help="The student alone, run in torch on its noise source.")
-    ] = False,
 ) -> None:
     """Turn a checkpoint into a bundle: one ONNX graph from RGB to logit.
 
-    With ADM as its noise source that graph would weigh gigabytes: use --torch.
+    `--format torch` writes a bundle that runs in torch beside its noise source (with ADM the
+    graph would weigh gigabytes); `--format safetensors` writes the student alone, as
+    `Student.from_pretrained` reads it; `--format openvino` converts the graph of a bundle that
+    is there already.
     """
-    if torch:
+    if format is ExportFormat.openvino:
+        from distildire.bundle import load_bundle
+        from distildire.conversion import to_openvino
+
+        typer.echo(to_openvino(load_bundle(checkpoint), out))
+        return
+    if format is ExportFormat.torch:
         from distildire.distill.torch_bundle import export_torch
 
         typer.echo(f"{export_torch(checkpoint, out, name=name).folder}: not calibrated yet")
+        return
+    if format is ExportFormat.safetensors:
+        from distildire.distill.export import load_checkpoint
+
+        load_checkpoint(checkpoint)[0].save_pretrained(out)  # type: ignore[operator]
+        typer.echo(out / "model.safetensors")
         return
     from distildire.distill.export import export as run
     from distildire.distill.export import load_checkpoint
     from distildire.distill.train import describe_data
 
-    changes = {k: v for k, v in (("crops", crops), ("crop", crop)) if v is not None}
+    asked = {"crops": crops, "crop": crop, "halves": halves}
+    changes = {key: value for key, value in asked.items() if value is not None}
     data = describe_data(load_checkpoint(checkpoint)[1])
     bundle = run(
         checkpoint, out, name=name, half=half, preprocessing=changes, data=data,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from distildire.images import RGB, jpeg, reflect_to
+from distildire.images import RGB, halve, jpeg, reflect_to
 
 _KERNELS = (
     Image.Resampling.BILINEAR,
@@ -54,6 +54,9 @@ class AugmentConfig:
     was made (after PatchCraft, Zhong et al. 2023)."""
     tile: int = 28
     """Side of the shuffled tiles, in pixels."""
+    half: float = 0.0
+    """Probability of a view of twice the side, halved at the end: the second scale of
+    `Preprocessing.halves`."""
 
 
 # JPEG is applied to a slightly larger piece, so that its 8 x 8 grid meets the crop anywhere.
@@ -67,6 +70,9 @@ def augment(
 
     `images` are [H, W, 3] of one size; the result are as many [crop, crop, 3].
     """
+    if rng.random() < config.half:
+        big = augment(images, 2 * crop, replace(config, half=0.0, shuffle=0.0), rng)
+        return [halve(b) for b in big]
     pieces = _geometry(images, crop + _MARGIN, config, rng)
     pieces[0] = _degrade(pieces[0], config, rng)
     top, left = rng.integers(0, _MARGIN + 1, 2)

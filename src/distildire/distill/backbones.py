@@ -6,6 +6,7 @@ import importlib
 from typing import Any, cast
 
 import torch
+from timm.models._efficientnet_blocks import InvertedResidual
 from torch import Tensor, nn
 
 _LITE = {f"tf_efficientnet_lite{n}": n for n in (0, 1, 2)}
@@ -46,6 +47,31 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_chans, H, W] -> [B, channels, H / reduction, W / reduction]."""
         return cast(Tensor, self.network.forward_features(x))
+
+    def forward_wide(self, x: Tensor) -> list[Tensor]:
+        """The wide maps inside the inverted residuals, and last the map of `forward`.
+
+        An inverted residual (Sandler et al. 2018) widens its map, filters each channel and
+        narrows it again by a linear layer, so that the pooled wide map tells whatever the
+        pooled narrow one does, and more.
+
+        Raises:
+            TypeError: a backbone of another family.
+        """
+        network = cast(Any, self.network)
+        if not all(hasattr(network, part) for part in ("conv_stem", "bn1", "blocks")):
+            raise TypeError(f"{self.name} has no inverted residuals: leave student.wide out")
+        maps = []
+        x = network.bn1(network.conv_stem(x))
+        for block in (block for stage in network.blocks for block in stage):
+            if isinstance(block, InvertedResidual):
+                wide = block.bn2(block.conv_dw(block.bn1(block.conv_pw(x))))
+                maps.append(wide)
+                narrow = block.bn3(block.conv_pwl(block.se(wide)))
+                x = x + narrow if block.has_skip else narrow
+            else:
+                x = block(x)
+        return [*maps, x]
 
 
 def _cut_after(network: Any, stage: int) -> None:

@@ -39,6 +39,8 @@ class StudentConfig:
     stage: int = 4
     inputs: Inputs = "both"
     fusion: Fusion = "concat"
+    wide: bool = False
+    """Let the head see the wide maps of the inverted residuals and the energies of eps0."""
     pretrained: bool = False
     dropout: float = 0.0
     init: str = ""
@@ -71,8 +73,11 @@ class OptimConfig:
     batch: int = 32
     lr: float = 3e-4
     """Peak learning rate of AdamW: linear warm-up, then a cosine to zero."""
-    probe_steps: int = 0
-    """First steps in which only the linear head learns."""
+    probe_crops: int = 0
+    """Crops on which the linear head is fitted before the first step (0: it starts at zero).
+    With `steps: 0` nothing else learns."""
+    probe_l2: float = 0.05
+    """Penalty of that fit, on weights of standardised features."""
     warmup: int = 100
     weight_decay: float = 0.01
     freeze_norm: bool = False

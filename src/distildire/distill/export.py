@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distildire.bundle import Bundle, sha256_of
 from distildire.config import build
 from distildire.distill.config import TrainConfig
-from distildire.distill.student import Student
+from distildire.distill.student import Student, activation_map
 
 PACKAGES = ("torch", "timm", "numpy", "Pillow", "onnx", "onnxruntime")
 
@@ -43,9 +43,7 @@ class DetectorGraph(nn.Module):
         source: Any = self.source
         eps0 = source.dire(x0) * 2.0 - 1.0 if self.dire else source.eps0(x0)
         student: Any = self.student
-        feature_map = student.forward_map(x0, eps0)
-        weight = student.head.weight[:, :, None, None]
-        cam = nn.functional.conv2d(feature_map, weight, student.head.bias)[:, 0]
+        cam = activation_map(student.head, student.forward_maps(x0, eps0))
         return cam.mean(dim=(1, 2)), cam, eps0
 
 
@@ -106,7 +104,9 @@ def export(
 
     student, config, facts = load_checkpoint(checkpoint)
     if student.inputs == "dire":
-        raise ValueError("a student of DIRE needs a whole diffusion model: export with --torch")
+        raise ValueError(
+            "a student of DIRE needs a whole diffusion model: export with --format torch"
+        )
     cut = dataclasses.replace(config.preprocessing, **(preprocessing or {}))
     graph = DetectorGraph(load_noise_source(config.noise), student).eval()
     out.mkdir(parents=True, exist_ok=True)

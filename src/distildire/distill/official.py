@@ -31,14 +31,13 @@ class OfficialStudent(nn.Module):
         )
         self.head = nn.Linear(2048, 1)
 
-    def forward_map(self, x0: Tensor, eps0: Tensor) -> Tensor:
-        """x0, eps0 [B, 3, H, W] -> feature map [B, 2048, H / 32, W / 32]."""
-        features: Tensor = self.backbone(torch.cat([x0, eps0], dim=1))
-        return features
+    def forward_maps(self, x0: Tensor, eps0: Tensor) -> list[Tensor]:
+        """x0, eps0 [B, 3, H, W] -> the feature map [B, 2048, H / 32, W / 32]."""
+        return [self.backbone(torch.cat([x0, eps0], dim=1))]
 
     def forward(self, x0: Tensor, eps0: Tensor) -> Tensor:
         """x0 in [-1, 1] and its first-step noise eps0, both [B, 3, H, W] -> logits [B]."""
-        logits: Tensor = self.head(self.forward_map(x0, eps0).mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.forward_maps(x0, eps0)[0].mean(dim=(2, 3)))
         return logits[:, 0]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import math
+from typing import Any, Literal, get_args
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distildire.distill.backbones import Backbone
 
@@ -20,8 +23,20 @@ Fusion = Literal["concat", "separate"]
 its own, whose maps are joined channel by channel."""
 
 
-class Student(nn.Module):
-    """Backbone on cat(x0, eps0), global average pool, one linear unit (fake = 1)."""
+class Student(  # type: ignore[call-arg]  # the mixin's own options
+    nn.Module,
+    PyTorchModelHubMixin,  # type: ignore[misc]
+    library_name="distildire",
+    tags=["generated-image-detection"],
+):
+    """Backbone on cat(x0, eps0), global average pool, one linear unit (fake = 1).
+
+    With `wide` the unit sees more than the last map: the wide maps inside the inverted
+    residuals, and how strong eps0 is in each frequency of 4 x 4 blocks.
+
+    `save_pretrained` and `from_pretrained` write and read plain safetensors with a
+    config.json, on disk or on the Hugging Face hub.
+    """
 
     def __init__(
         self,
@@ -30,6 +45,7 @@ class Student(nn.Module):
         stage: int = 4,
         inputs: Inputs = "both",
         fusion: Fusion = "concat",
+        wide: bool = False,
         pretrained: bool = False,
         dropout: float = 0.0,
     ) -> None:
@@ -38,6 +54,9 @@ class Student(nn.Module):
             raise ValueError(f"inputs is {inputs!r}: use one of {', '.join(get_args(Inputs))}")
         if fusion not in get_args(Fusion):
             raise ValueError(f"fusion is {fusion!r}: use one of {', '.join(get_args(Fusion))}")
+        # Who loads saved weights has no use for the backbone's own.
+        saved: dict[str, Any] = getattr(self, "_hub_mixin_config", None) or {}
+        self._hub_mixin_config = {**saved, "pretrained": False}
         self.inputs = inputs
         joined = inputs == "both" and fusion == "concat"
         self.backbone = Backbone(
@@ -46,24 +65,76 @@ class Student(nn.Module):
         self.noise_backbone: Backbone | None = None
         if inputs == "both" and fusion == "separate":
             self.noise_backbone = Backbone(backbone, stage=stage, pretrained=pretrained)
+        if wide and fusion == "separate":
+            raise ValueError("student.wide takes fusion: concat")
         self.channels = self.backbone.channels * (2 if self.noise_backbone is not None else 1)
+        self.wide = wide
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self.channels, 1)
+        self.head = nn.Linear(self._pooled_channels(), 1)
         nn.init.zeros_(self.head.weight)  # pretrained maps are large: start at p = 0.5
 
-    def forward_map(self, x0: Tensor, eps0: Tensor) -> Tensor:
-        """x0 in [-1, 1] and eps0, both [B, 3, H, W] -> feature map [B, C, h, w]."""
-        if self.noise_backbone is not None:
-            return torch.cat([self.backbone(x0), self.noise_backbone(eps0)], dim=1)
-        if self.inputs == "both":
-            return self.backbone(torch.cat([x0, eps0], dim=1))  # type: ignore[no-any-return]
-        return self.backbone(x0 if self.inputs == "image" else eps0)  # type: ignore[no-any-return]
+    def forward_maps(self, x0: Tensor, eps0: Tensor) -> list[Tensor]:
+        """x0 in [-1, 1] and eps0, both [B, 3, H, W] -> the maps that the head pools.
 
-    def classify(self, feature_map: Tensor) -> Tensor:
-        """Feature map [B, C, h, w] -> logits [B]."""
-        logits: Tensor = self.head(self.dropout(feature_map.mean(dim=(2, 3))))
+        The last, [B, C, h, w], is the one that is compared with the teacher's.
+        """
+        if self.noise_backbone is not None:
+            return [torch.cat([self.backbone(x0), self.noise_backbone(eps0)], dim=1)]
+        x = {"both": torch.cat([x0, eps0], dim=1), "image": x0}.get(self.inputs, eps0)
+        if not self.wide:
+            return [self.backbone(x)]
+        maps = self.backbone.forward_wide(x)
+        return maps if self.inputs == "image" else [block_energy(eps0), *maps]
+
+    def pool(self, maps: list[Tensor]) -> Tensor:
+        """Maps [B, C_i, h_i, w_i] -> their means, side by side: [B, sum of C_i]."""
+        return torch.cat([m.mean(dim=(2, 3)) for m in maps], dim=1)
+
+    def classify(self, maps: list[Tensor]) -> Tensor:
+        """The maps of `forward_maps` -> logits [B]."""
+        logits: Tensor = self.head(self.dropout(self.pool(maps)))
         return logits[:, 0]
+
+    def _pooled_channels(self) -> int:
+        # In eval mode: a pass in training mode would move the batch statistics.
+        probe = torch.zeros(1, 3, 64, 64)
+        training = self.training
+        with torch.no_grad():
+            channels = sum(m.shape[1] for m in self.eval().forward_maps(probe, probe))
+        self.train(training)
+        return channels
 
     def forward(self, x0: Tensor, eps0: Tensor) -> Tensor:
         """x0 in [-1, 1] and eps0, both [B, 3, H, W] -> logits [B]; positive means fake."""
-        return self.classify(self.forward_map(x0, eps0))
+        return self.classify(self.forward_maps(x0, eps0))
+
+
+def activation_map(head: nn.Linear, maps: list[Tensor]) -> Tensor:
+    """The linear unit at each place of the last map: [B, h, w], whose mean is the logit.
+
+    Finer maps are averaged over the places of the last one, which changes no mean where
+    their sides are multiples of its sides.
+    """
+    side = maps[-1].shape[-1]
+    heat: Tensor = head.bias
+    weights = torch.split(head.weight, [m.shape[1] for m in maps], dim=1)
+    for m, weight in zip(maps, weights, strict=True):
+        unit = F.conv2d(m, weight[:, :, None, None])[:, 0]
+        k = unit.shape[-1] // side
+        heat = heat + (F.avg_pool2d(unit, k) if k > 1 else unit)
+    return heat
+
+
+def block_energy(eps0: Tensor, block: int = 4) -> Tensor:
+    """How strong eps0 [B, 3, H, W] is at each frequency of its blocks: [B, 6 b^2, H/b, W/b].
+
+    The size of each coefficient of the discrete cosine transform of b x b blocks, by colour,
+    and its logarithm, which tells faint ones apart.
+    """
+    k = torch.arange(block, dtype=torch.float64)
+    cosine = torch.cos(torch.pi * (2 * k[None, :] + 1) * k[:, None] / (2 * block))
+    cosine *= torch.where(k == 0, 1.0, math.sqrt(2.0))[:, None] / math.sqrt(block)
+    basis = torch.einsum("uy,vx->uvyx", cosine, cosine).reshape(-1, 1, block, block)
+    filters = basis.repeat(3, 1, 1, 1).to(eps0)
+    size = F.conv2d(eps0, filters, stride=block, groups=3).abs()
+    return torch.cat([size, (size + 0.05).log()], dim=1)

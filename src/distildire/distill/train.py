@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -19,6 +20,7 @@ from distildire.data.manifest import ManifestError, fingerprint, read_manifest
 from distildire.data.stream import TrainingStream, sampling_weights
 from distildire.distill.config import TeacherConfig, TrainConfig
 from distildire.distill.loss import Projection, UncertaintyWeights, distillation_loss
+from distildire.distill.probe import fit_head
 from distildire.distill.student import Student
 from distildire.distill.teacher import build_teacher
 from distildire.distill.validation import score_table, validation_summary
@@ -75,6 +77,10 @@ def train(
     sees_dire = config.student.inputs == "dire"
     source = None if sees_dire else load_noise_source(config.noise, device=device)
 
+    # Head ---------------------------------------------------------------------------------
+    if optim.probe_crops and not resume:
+        fit_head_first(student, source, table, weights, config, dire_maps, report)
+
     # Optimiser ----------------------------------------------------------------------------
     groups: list[dict[str, Any]] = [
         {"params": [p for p in learner.parameters() if p.ndim > 1]},
@@ -109,6 +115,8 @@ def train(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
     )
     writer = Metrics(out, report) if accelerator.is_main_process else None
+    if optim.probe_crops and not resume and accelerator.is_main_process:
+        validate(average.module, source, val, config, state, out, writer, dire_maps)
 
     # Train --------------------------------------------------------------------------------
     started, since = time.monotonic(), state["step"]
@@ -127,11 +135,8 @@ def train(
         smooth = label * (1 - optim.label_smoothing) + optim.label_smoothing / 2
         with accelerator.autocast():
             losses = learner(x0, noise, smooth, target)
-        probing = step <= optim.probe_steps
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(losses["loss"])
-        if probing:
-            drop_body_gradients(accelerator.unwrap_model(learner))
         accelerator.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -165,6 +170,31 @@ def train(
     return out / "best.pt"
 
 
+def fit_head_first(
+    student: Student, source: Any, table: pd.DataFrame, weights: NDArray[np.float64],
+    config: TrainConfig, dire_maps: DireMaps | None, report: Log | None,
+) -> None:  # fmt: skip
+    """Fit the linear head on `optim.probe_crops` crops while the rest stays as it is."""
+    optim = config.optim
+    stream = TrainingStream(
+        table, weights, config.preprocessing.crop, config.augment,
+        length=optim.probe_crops, seed=optim.seed + 1, dire=dire_maps,
+    )  # fmt: skip
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for crop, label, *dire in DataLoader(stream, 32, num_workers=optim.workers):
+            x0 = to_unit(crop)
+            yield x0, to_unit(dire[0]) if source is None else source.eps0(x0), label
+
+    def progress(seen: int) -> None:
+        if report is not None and seen % (32 * 50) == 0:
+            report({"step": 0, "probe_crops": seen})
+
+    bce = fit_head(student, batches(), l2=optim.probe_l2, progress=progress)
+    if report is not None:
+        report({"step": 0, "probe_bce": bce})
+
+
 class Learner(nn.Module):
     """Student, projection and loss as one module, so that a parallel wrapper sees one forward."""
 
@@ -181,8 +211,8 @@ class Learner(nn.Module):
         self, x0: Tensor, eps0: Tensor, labels: Tensor, target: Tensor | None
     ) -> dict[str, Tensor]:
         """Losses by name; x0, eps0 [B, 3, H, W], labels [B], target the teacher's map."""
-        feature_map = self.student.forward_map(x0, eps0)
-        logits = self.student.classify(feature_map)
+        maps = self.student.forward_maps(x0, eps0)
+        logits, feature_map = self.student.classify(maps), maps[-1]
         if self.projection is not None and target is not None:
             feature_map, target = self.projection(feature_map, target).float(), target.float()
         losses = distillation_loss(
@@ -240,7 +270,7 @@ def build_student(config: TrainConfig) -> Student:
     """The student that `config` describes."""
     spec = config.student
     student = Student(
-        spec.backbone, stage=spec.stage, inputs=spec.inputs, fusion=spec.fusion,
+        spec.backbone, stage=spec.stage, inputs=spec.inputs, wide=spec.wide, fusion=spec.fusion,
         pretrained=spec.pretrained, dropout=spec.dropout,
     )  # fmt: skip
     if spec.init:
@@ -255,14 +285,11 @@ def to_unit(rgb: Tensor) -> Tensor:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Factor on the peak rate at `step`: probe at the peak, then warm-up and cosine."""
+    """Factor on the peak rate at `step`: linear warm-up, then a cosine to zero."""
     optim = config.optim
-    if step < optim.probe_steps:
-        return 1.0
-    step -= optim.probe_steps
     if step < optim.warmup:
         return (step + 1) / optim.warmup
-    total = max(1, optim.steps - optim.probe_steps - optim.warmup)
+    total = max(1, optim.steps - optim.warmup)
     return 0.5 * (1.0 + float(np.cos(np.pi * min(1.0, (step - optim.warmup) / total))))
 
 
@@ -288,13 +315,6 @@ def freeze_norm(learner: nn.Module) -> None:
     for module in learner.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-
-
-def drop_body_gradients(learner: Learner) -> None:
-    """Linear probe: nothing but the head and the projection learns."""
-    for name, parameter in learner.student.named_parameters():
-        if not name.startswith("head."):
-            parameter.grad = None
 
 
 @torch.no_grad()

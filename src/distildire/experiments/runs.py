@@ -144,7 +144,7 @@ def latency_of(checkpoint: Path, bundle: Path, repeats: int = 21) -> Figures:
     detector = Detector(bundle, threads=1)
     cut = made.preprocessing
     crops = np.random.default_rng(0).integers(
-        0, 256, (cut.crops, cut.crop, cut.crop, 3), dtype=np.uint8
+        0, 256, (cut.views, cut.crop, cut.crop, 3), dtype=np.uint8
     )
     times = []
     for _ in range(repeats):

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,7 +36,12 @@ class NanoConfig:
     """Size of the sinusoidal embedding of the noise level."""
 
 
-class NanoNoise(nn.Module):
+class NanoNoise(  # type: ignore[call-arg]  # the mixin's own options
+    nn.Module,
+    PyTorchModelHubMixin,  # type: ignore[misc]
+    library_name="distildire",
+    tags=["ddpm-noise-predictor"],
+):
     """eps = NanoNoise(x_t, t): the DDPM noise predictor's signature, for small t.
 
     Blocks are looked at in their principal components, each brought to unit variance (at
@@ -47,9 +53,11 @@ class NanoNoise(nn.Module):
     variance: Tensor
     alpha_bar: Tensor
 
-    def __init__(self, config: NanoConfig | None = None) -> None:
+    def __init__(self, config: NanoConfig | dict[str, int] | None = None) -> None:
         super().__init__()
-        self.config = config = config or NanoConfig()
+        # The hub's loader gives what it found in config.json.
+        config = NanoConfig(**config) if isinstance(config, dict) else config or NanoConfig()
+        self.config = config
         channels = 3 * config.unshuffle**2
         self.register_buffer("basis", torch.eye(channels))
         self.register_buffer("variance", torch.ones(channels))

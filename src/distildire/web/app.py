@@ -62,6 +62,7 @@ def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
         max_pixels=settings.max_pixels,
         on_batch=batches.observe,
     )
+    batcher.warm_up()
     lane = SlowLane(settings.max_explanations)
     service = Service(detector, settings, batcher, lane, metrics)
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from distildire.detector import MAX_WORKERS, Detector, Loaded, Verdict, not_scored
 from distildire.web.uploads import Upload
 
@@ -88,6 +90,25 @@ class Batcher:
         for job in jobs:
             self._decoders.submit(self._decode, job)
         return [job.future for job in jobs]
+
+    def warm_up(self) -> None:
+        """Score blanks as in the worst moment: full batches on every core, and a lone run.
+
+        ONNX Runtime keeps the memory that its largest runs took side by side. Met by chance
+        after an hour such a moment would look like a leak; met here it is the level from
+        which the service starts.
+        """
+        cut = self._detector.bundle.preprocessing
+        blank = np.zeros((self._max_batch * cut.views, cut.crop, cut.crop, 3), np.uint8)
+        together = threading.Barrier(len(self._scorers) + 1)
+
+        def run(alone: bool) -> None:
+            for _ in range(3):
+                together.wait()
+                self._detector.score_crops(blank, alone=alone)
+
+        with ThreadPoolExecutor(together.parties) as pool:
+            list(pool.map(run, [True] + [False] * len(self._scorers)))
 
     def close(self) -> None:
         """Finish what is queued and end the threads."""

@@ -1,0 +1,36 @@
+"""Weights in the form of the Hugging Face hub: config.json and model.safetensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from distildire.distill.student import Student
+from distildire.noise.nano import NanoConfig, NanoNoise, load_nano
+
+
+def test_student_there_and_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student = Student("resnet18", stage=2, inputs="image").eval()
+    torch.nn.init.normal_(student.head.weight)
+    student.save_pretrained(tmp_path)
+    assert set(load_file(tmp_path / "model.safetensors")) == set(student.state_dict())
+    assert json.loads((tmp_path / "config.json").read_text())["pretrained"] is False
+    again = Student.from_pretrained(tmp_path)
+    x0, eps0 = torch.randn(2, 2, 3, 64, 64)
+    assert torch.equal(again(x0, eps0), student(x0, eps0))
+
+
+def test_noise_predictor_there_and_back(tmp_path: Path) -> None:
+    network, _ = load_nano()
+    network.save_pretrained(tmp_path)
+    again = NanoNoise.from_pretrained(tmp_path)
+    assert again.config == network.config
+    x0, t = torch.rand(1, 3, 32, 32) * 2 - 1, torch.zeros(1, dtype=torch.int64)
+    assert torch.equal(again(x0, t), network(x0, t))
+    small = NanoNoise(NanoConfig(width=8, depth=1))
+    small.save_pretrained(tmp_path / "small")
+    assert NanoNoise.from_pretrained(tmp_path / "small").config.width == 8
