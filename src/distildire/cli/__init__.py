@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distildire.cli import detect, evidence, models, serving, training
+from distildire.cli import detect, evidence, experiments, models, serving, training
 from distildire.cli.app import app, fail, missing_extra
 
-__all__ = ["app", "detect", "evidence", "main", "models", "serving", "training"]
+__all__ = ["app", "detect", "evidence", "experiments", "main", "models", "serving", "training"]
 
 
 def main() -> None:
