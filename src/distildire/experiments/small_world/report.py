@@ -168,8 +168,10 @@ def page(result: Mapping[str, Any]) -> str:
     by_method = {row["method"]: row for row in rows}
     if {"dire", "distildire-dire"} <= by_method.keys():
         base, ours = by_method["dire"], by_method["distildire-dire"]
-        lines += ["", f"DistilDIRE saves {1 - ours['flops'] / base['flops']:.1%} of DIRE's FLOPs "
-                  f"here and is {base['seconds'] / ours['seconds']:.1f} times as fast."]  # fmt: skip
+        saved = 1.0 - ours["flops"] / base["flops"]
+        faster = base["seconds"] / ours["seconds"]
+        lines += ["", f"DistilDIRE saves {saved:.1%} of DIRE's FLOPs here and is {faster:.1f} "
+                  "times as fast."]  # fmt: skip
     seen = [f"- {row['method']}: {symptom}." for row in rows for symptom in row["symptoms"]]
     lines += ["", "## Failure signatures", "", *(seen or ["None was seen."])]
     learned = by_method.get("lambda-adaptive")
