@@ -139,7 +139,7 @@ def test_methods_are_named() -> None:
     assert chosen(WorldConfig()) == list(METHODS)
     picked = build(WorldConfig, {"student": {"methods": ["kl", "dire"]}})
     assert [spec.name for spec in chosen(picked)] == ["dire", "kl"]
-    with pytest.raises(ValueError, match="no magic"):
+    with pytest.raises(ValueError, match="magic unknown"):
         chosen(build(WorldConfig, {"student": {"methods": ["magic"]}}))
 
 

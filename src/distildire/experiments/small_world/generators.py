@@ -113,7 +113,8 @@ def ddpm_loss(network: nn.Module) -> Loss:
         t = torch.randint(len(alpha_bar), (len(x0),), generator=generator)
         eps = torch.randn(x0.shape, generator=generator)
         level = alpha_bar[t][:, None, None, None]
-        return F.mse_loss(network(level.sqrt() * x0 + (1.0 - level).sqrt() * eps, t), eps)
+        predicted: Tensor = network(level.sqrt() * x0 + (1.0 - level).sqrt() * eps, t)
+        return F.mse_loss(predicted, eps)
 
     return loss
 
@@ -190,7 +191,8 @@ class Vae(nn.Module):
         latent = self.decode[0].in_channels
         noise = torch.randn((len(x0), int(latent), side, side), generator=generator)  # type: ignore[arg-type]
         again, kl = self(x0, noise)
-        return F.mse_loss(again, x0) + 1e-3 * kl
+        loss: Tensor = F.mse_loss(again, x0) + 1e-3 * kl
+        return loss
 
 
 class Vq(nn.Module):
@@ -215,7 +217,8 @@ class Vq(nn.Module):
     def loss(self, x0: Tensor, generator: torch.Generator) -> Tensor:
         """Squared error, codebook and commitment."""
         again, fit = self(x0)
-        return F.mse_loss(again, x0) + fit
+        loss: Tensor = F.mse_loss(again, x0) + fit
+        return loss
 
 
 @torch.no_grad()

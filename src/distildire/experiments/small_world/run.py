@@ -62,7 +62,7 @@ def small_world(config: WorldConfig, out: Path, report: Report | None = None) ->
     # Generators ---------------------------------------------------------------------------
     source = _diffusion(config, real["generator"], out, report)
     torch.manual_seed(1)
-    codecs = {"vae": Vae(config.vae), "vq": Vq(config.vq)}
+    codecs: dict[str, Vae | Vq] = {"vae": Vae(config.vae), "vq": Vq(config.vq)}
     for name, codec in codecs.items():
         how = config.vae if name == "vae" else config.vq
         fit(name, codec, codec.loss, real["generator"], out / f"{name}.pt", steps=how.steps,
