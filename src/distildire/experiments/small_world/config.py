@@ -38,7 +38,7 @@ class AdmTraining:
     channels: tuple[int, ...] = (32, 32, 64, 128)
     attention: tuple[bool, ...] = (False, False, False, True)
     layers: int = 1
-    steps: int = 1000
+    steps: int = 2000
     batch: int = 16
     lr: float = 4e-4
     ema: float = 0.995
@@ -68,7 +68,7 @@ class StudentTraining:
     """Frozen; its ImageNet weights come from a package."""
     teacher_stage: int = 3
     teacher_pretrained: bool = True
-    steps: int = 100
+    steps: int = 150
     batch: int = 32
     lr: float = 1e-3
     weight_decay: float = 0.01

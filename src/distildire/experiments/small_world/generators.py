@@ -144,7 +144,7 @@ def sdedit(
     """
     taken = respaced_steps(steps, len(alpha_bar))
     levels = [1.0] + [float(alpha_bar[t]) for t in taken]
-    x_t = levels[count] ** 0.5 * x0 + (1.0 - levels[count]) ** 0.5 * noise
+    x_t: Tensor = levels[count] ** 0.5 * x0 + (1.0 - levels[count]) ** 0.5 * noise
     for i in reversed(range(count)):
         eps = predict(x_t, torch.full((len(x_t),), taken[i]))
         x_t = ddim_step(x_t, eps, levels[i + 1], levels[i])
