@@ -121,7 +121,8 @@ def test_intervals_over_seeds_are_students() -> None:
 
 def test_answers_hold_fail_or_stay_open() -> None:
     def run(method: str, seed: int, ap: float) -> dict[str, object]:
-        return {"method": method, "seed": seed, "scores": {"fake": {"ap": ap}}}
+        scores = {"fake": {"ap": ap}, "vae": {"ap": 0.999}, "gan": {"ap": 0.997}}
+        return {"method": method, "seed": seed, "scores": scores}
 
     runs = [
         *(run("dire", s, 0.90 + 0.001 * s) for s in range(3)),
@@ -129,10 +130,11 @@ def test_answers_hold_fail_or_stay_open() -> None:
         *(run("distildire-image", s, 0.70 + 0.002 * s) for s in range(3)),
         *(run("no-distillation", s, ap) for s, ap in enumerate((0.80, 0.99, 0.90))),
     ]
-    found = {(a["first"], a["second"]): a["verdict"] for a in answers(runs)}
-    assert found["distildire-dire", "dire"] == "holds"
-    assert found["distildire-image", "dire"] == "fails"
-    assert found["distildire-dire", "no-distillation"].startswith("open")
+    found = {(a["first"], a["second"], a["family"]): a["verdict"] for a in answers(runs)}
+    assert found["distildire-dire", "dire", "fake"] == "holds"
+    assert found["distildire-image", "dire", "fake"] == "fails"
+    assert found["distildire-dire", "no-distillation", "fake"].endswith("spread of the seeds")
+    assert found["distildire-dire", "dire", "unseen"] == "open: both over AP 0.995"
 
 
 def test_methods_are_named() -> None:

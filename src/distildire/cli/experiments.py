@@ -33,5 +33,5 @@ def experiment(
 
     options = load_config(WorldConfig, config, set_ or [])
     result = small_world(options, out, lambda stage, done, total, _: stage_bar(stage, done, total))
-    lines = [f"{answer['claim']}: {answer['verdict']}" for answer in result["answers"]]
+    lines = [f"{a['claim']} ({a['family']}): {a['verdict']}" for a in result["answers"]]
     say(out / f"{name.value}.md", *lines)

@@ -85,7 +85,7 @@ class WorldConfig:
     adm: AdmTraining = field(default_factory=AdmTraining)
     vae: CodecTraining = field(default_factory=CodecTraining)
     vq: CodecTraining = field(default_factory=CodecTraining)
-    strengths: tuple[float, ...] = (0.25, 0.5, 0.75)
+    strengths: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     """Share of the noise schedule that a photograph is taken up before it is sampled back."""
     sampling_steps: int = 20
     """Of DDIM, for the fakes and for DIRE."""
