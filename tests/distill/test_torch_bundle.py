@@ -65,15 +65,15 @@ def test_a_converted_student_is_the_authors_network(
     eps0 = load_noise_source(adm).eps0(x0)
     with torch.no_grad():
         expected = float(oracle(x0, eps0))
-        assert float(load_student(converted)(x0, eps0)) == pytest.approx(expected, abs=1e-4)
+        assert float(load_student(converted)(x0, eps0)) == pytest.approx(expected, rel=1e-4)
     detector = Detector(converted)
-    assert detector.logit(rgb) == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    assert detector.logit(rgb) == pytest.approx(expected, rel=1e-4)
     np.testing.assert_allclose(
         detector.eps0(rgb).transpose(2, 0, 1), eps0[0].numpy(), rtol=1e-4, atol=1e-4
     )
     heat, logit = detector.cam(rgb)
     assert heat.shape == size
-    assert logit == pytest.approx(expected, abs=1e-4)
+    assert logit == pytest.approx(expected, rel=1e-4)
 
 
 def test_no_verdict_without_calibration_then_one_with(converted: Path, tmp_path: Path) -> None:

@@ -17,7 +17,12 @@ from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import DetectorGraph, average_checkpoints, export, load_checkpoint
-from distildire.distill.loss import Projection, distillation_loss
+from distildire.distill.loss import (
+    Projection,
+    UncertaintyWeights,
+    distillation_loss,
+    softened_kl,
+)
 from distildire.distill.probe import logistic_regression
 from distildire.distill.student import Fusion, Student, block_energy
 from distildire.distill.train import build_student, learning_rate, moving_average, read_split, train
@@ -80,6 +85,8 @@ def test_separate_backbones_see_one_input_each() -> None:
     assert torch.equal(image, moved[0])
     assert not torch.allclose(noise, moved[1])
     assert torch.allclose(noise, alone)
+    with pytest.raises(ValueError, match="fusion"):
+        Student("resnet18", fusion="late")  # type: ignore[arg-type]
 
 
 def test_imagenet_weights_of_the_package() -> None:
@@ -377,3 +384,29 @@ def test_dire_reaches_the_student_and_the_teacher(
     train(replace(config, data=data), tmp_path / "run", report=rows.append)
     assert [row for row in rows if "val_auc" in row][-1]["val_auc"] > 0.75
     assert (next(row["mse"] for row in rows if "mse" in row) > 0) == (who == "teacher")
+
+
+def test_softened_kl_is_hintons() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(3, 5, 2, 2), torch.randn(3, 5, 2, 2)
+    p = torch.softmax(teacher.mean((2, 3)) / 4, 1)
+    q = torch.softmax(student.mean((2, 3)) / 4, 1)
+    expected = 16 * (p * (p / q).log()).sum(1).mean()
+    assert float(softened_kl(student, teacher)) == pytest.approx(float(expected), rel=1e-5)
+    losses = distillation_loss(
+        torch.zeros(3), torch.zeros(3), student, teacher, weight=2.0, imitation="kl"
+    )
+    assert float(losses["loss"] - losses["bce"]) == pytest.approx(2 * float(expected), rel=1e-5)
+
+
+def test_a_learned_lambda_finds_the_losses_scale() -> None:
+    """At the optimum exp(s_bce) = 2 bce and exp(s_mse) = mse, so that lambda = bce / mse."""
+    weights = UncertaintyWeights()
+    assert weights.weight == 0.5
+    optimizer = torch.optim.SGD(weights.parameters(), lr=0.5)
+    bce, mse = torch.tensor(0.3), torch.tensor(4.0)
+    for _ in range(500):
+        optimizer.zero_grad()
+        weights(bce, mse).backward()
+        optimizer.step()
+    assert weights.weight == pytest.approx(0.3 / 4.0, rel=1e-3)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distildire.cli.app import app, fail, say
+from distildire.cli.app import app, fail, say, stage_bar
 
 
 @app.command()
@@ -17,8 +17,8 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="no-distill, lambda, noise-branch, teachers, backbones, noise-sources or "
-            "cross-generator."
+            help="no-distill, lambda, noise-branch, teachers, backbones, noise-sources, "
+            "cross-generator or small-world."
         ),
     ],
     config: Annotated[Path, typer.Option(help="Its YAML, configs/experiments/NAME.yaml.")],
@@ -35,7 +35,13 @@ def experiment(
     """Compare arms that differ in one thing, on held-out sources, over several seeds.
 
     Finished runs are kept: start it again to go on, or with more seeds to add to it.
+    small-world checks the paper's claims at 64 pixels, with generators that it trains itself.
     """
+    if name == "small-world":
+        if seeds or arm:
+            fail("small-world takes its seeds and arms from --config and --set")
+        _small_world(config, out, set_ or [])
+        return
     from distildire.experiments.config import load_experiment
     from distildire.experiments.run import run_experiment
 
@@ -52,6 +58,17 @@ def experiment(
     failed = sum("error" in run for run in runs)
     say(out / "table.md", f"{len(runs) - failed} runs, {failed} failed")
     raise typer.Exit(1 if failed else 0)
+
+
+def _small_world(config: Path, out: Path, overrides: list[str]) -> None:
+    from distildire.config import load_config
+    from distildire.experiments.small_world.config import WorldConfig
+    from distildire.experiments.small_world.run import small_world
+
+    options = load_config(WorldConfig, config, overrides)
+    result = small_world(options, out, lambda stage, done, total, _: stage_bar(stage, done, total))
+    lines = [f"{a['claim']} ({a['family']}): {a['verdict']}" for a in result["answers"]]
+    say(out / "small-world.md", *lines)
 
 
 def _progress(run: str, row: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from distildire.distill.config import TeacherConfig, TrainConfig
 from distildire.distill.loss import Projection, UncertaintyWeights, distillation_loss
 from distildire.distill.probe import fit_head
 from distildire.distill.student import Student
+from distildire.distill.symptoms import symptoms
 from distildire.distill.teacher import build_teacher
 from distildire.distill.validation import score_table, validation_summary
 from distildire.noise import load_noise_source
@@ -121,6 +122,7 @@ def train(
     # Train --------------------------------------------------------------------------------
     started, since = time.monotonic(), state["step"]
     sums: dict[str, list[Tensor]] = {}
+    history: list[dict[str, float]] = []
     for step, (crop, label, *dire) in enumerate(loader, start=state["step"] + 1):
         learner.train()
         if optim.freeze_norm:
@@ -151,6 +153,7 @@ def train(
                 name: float(accelerator.reduce(torch.stack(values).mean(), "mean"))
                 for name, values in sums.items()
             }
+            history.append(row)
             seconds = (time.monotonic() - started) / (step - since)
             if writer is not None:
                 writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
@@ -167,6 +170,9 @@ def train(
             if patience and state["stale"] >= patience:
                 log.info("stopped at step %d: no better score in %d validations", step, patience)
                 break
+    if writer is not None:
+        for symptom in symptoms(history):
+            log.warning("%s", symptom)
     return out / "best.pt"
 
 

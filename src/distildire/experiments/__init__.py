@@ -1,1 +1,1 @@
-"""Ablations: arms that differ in one thing, a few seeds each, one table, one plot."""
+"""Experiments that answer a question about the method, each in one command."""
