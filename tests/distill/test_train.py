@@ -25,7 +25,14 @@ from distildire.distill.loss import (
 )
 from distildire.distill.probe import logistic_regression
 from distildire.distill.student import Fusion, Student, block_energy
-from distildire.distill.train import build_student, learning_rate, moving_average, read_split, train
+from distildire.distill.train import (
+    build_student,
+    learning_rate,
+    moving_average,
+    read_split,
+    save,
+    train,
+)
 from distildire.distill.validation import validation_summary
 from distildire.noise import load_noise_source
 
@@ -411,3 +418,18 @@ def test_a_learned_lambda_finds_the_losses_scale() -> None:
         weights(bce, mse).backward()
         optimizer.step()
     assert weights.weight == pytest.approx(0.3 / 4.0, rel=1e-3)
+
+
+def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = build(TrainConfig, {"student": {"backbone": "tf_efficientnet_lite0", "wide": True},
+                                 "preprocessing": {"crop": 96, "crops": 2, "halves": 1}})  # fmt: skip
+    student = build_student(config).eval()
+    nn.init.normal_(student.head.weight, std=0.02)
+    save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
+    detector = Detector(export(tmp_path / "best.pt", tmp_path / "bundle", half=False).folder)
+    rgb = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
+    crops = detector.bundle.preprocessing(rgb)
+    assert crops.shape == (3, 96, 96, 3)
+    logit, cam = detector.run_graph("logit", crops), detector.run_graph("cam", crops)
+    assert cam.mean((1, 2)) == pytest.approx(logit, abs=1e-4)

@@ -119,9 +119,9 @@ def activation_map(head: nn.Linear, maps: list[Tensor]) -> Tensor:
     heat: Tensor = head.bias
     weights = torch.split(head.weight, [m.shape[1] for m in maps], dim=1)
     for m, weight in zip(maps, weights, strict=True):
-        unit = F.conv2d(m, weight[:, :, None, None])[:, 0]
+        unit = F.conv2d(m, weight[:, :, None, None])
         k = unit.shape[-1] // side
-        heat = heat + (F.avg_pool2d(unit, k) if k > 1 else unit)
+        heat = heat + (F.avg_pool2d(unit, k) if k > 1 else unit)[:, 0]
     return heat
 
 
