@@ -422,8 +422,11 @@ def test_a_learned_lambda_finds_the_losses_scale() -> None:
 
 def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = build(TrainConfig, {"student": {"backbone": "tf_efficientnet_lite0", "wide": True},
-                                 "preprocessing": {"crop": 96, "crops": 2, "halves": 1}})  # fmt: skip
+    options = {
+        "student": {"backbone": "tf_efficientnet_lite0", "wide": True},
+        "preprocessing": {"crop": 96, "crops": 2, "halves": 1},
+    }
+    config = build(TrainConfig, options)
     student = build_student(config).eval()
     nn.init.normal_(student.head.weight, std=0.02)
     save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
