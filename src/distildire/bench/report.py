@@ -81,6 +81,10 @@ def markdown(result: Mapping[str, Any]) -> str:
               f"{about['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s."]  # fmt: skip
     if about.get("load_before") is not None:
         lines[-1] += f" Load before the run: {about['load_before']:.2f}."
+    lines += ["", "The share of the matmul peak can pass 100%: convolutions run through another "
+              "library than the matrix products it is measured by. Times of single passes wander "
+              "by some per cent, so a ratio extrapolated from two may lie above that of the "
+              "FLOPs."]  # fmt: skip
     lines += ["", *(f"- {row['method']}: {row['note']}." for row in result["rows"])]
     return "\n".join(lines) + "\n"
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from distildire.bench.methods import Method
 
 SPENT_SECONDS = 3.0
-"""A figure is the median of as many runs as fit into this, at least one."""
+"""A figure is the median of as many runs as fit into this, at least `LEAST_RUNS`."""
+
+LEAST_RUNS = 3
+"""Single runs of some seconds wander by a fifth on shared cores."""
 
 QUICK_PASSES = 2
 """Passes from which `--quick` extrapolates."""
@@ -50,8 +53,9 @@ def measure(
             rest = _rest(method, data, picture)
             row["seconds_unet"] = first - rest
         else:
-            row["seconds_total"] = _median(lambda: method.verdicts([data]))
-            row["seconds_unet"] = _median(lambda: method.noise(picture))
+            # In turns, so that a machine that slows down slows both.
+            pairs = _pairs(lambda: method.verdicts([data]), lambda: method.noise(picture))
+            row["seconds_total"], row["seconds_unet"] = pairs
     row["peak_rss_bytes"] = peak_rss()
     by_batch = {1: row["seconds_total"]}
     for size in batches:
@@ -93,9 +97,17 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def _median(call: Callable[[], object]) -> float:
     runs = [_seconds(call)]
-    while sum(runs) < SPENT_SECONDS and len(runs) < 50:
+    while len(runs) < LEAST_RUNS or (sum(runs) < SPENT_SECONDS and len(runs) < 50):
         runs.append(_seconds(call))
     return median(runs)
+
+
+def _pairs(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
+    """Medians of two calls that are timed in turns."""
+    runs: list[tuple[float, float]] = []
+    while len(runs) < LEAST_RUNS or (sum(map(sum, runs)) < 2 * SPENT_SECONDS and len(runs) < 50):
+        runs.append((_seconds(first), _seconds(second)))
+    return median(run[0] for run in runs), median(run[1] for run in runs)
 
 
 def peak_rss() -> int:
@@ -114,12 +126,14 @@ def peak_rss() -> int:
 
 
 def matmul_peak(side: int = 2048, runs: int = 8) -> float:
-    """FLOP/s of the fastest of a few float32 matrix products of side x side."""
+    """FLOP/s of the fastest of some seconds of float32 matrix products of side x side."""
     import torch
 
     a, b = torch.randn(2, side, side)
-    best = min(_seconds(lambda: torch.mm(a, b)) for _ in range(runs))
-    return 2.0 * side**3 / best
+    times: list[float] = []
+    while len(times) < runs or (sum(times) < SPENT_SECONDS and len(times) < 500):
+        times.append(_seconds(lambda: torch.mm(a, b)))
+    return 2.0 * side**3 / min(times)
 
 
 def main() -> None:
