@@ -175,3 +175,19 @@ def test_small_pictures_are_continued_by_reflection() -> None:
 def test_impossible_preprocessing(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="crop"):
         Preprocessing(**options)
+
+
+def test_crops_at_half_size_are_means_of_four_pixels() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (201, 300, 3), dtype=np.uint8)
+    native, half = Preprocessing(crop=64, crops=1, halves=1)(rgb)
+    means = rgb[:200].reshape(100, 2, 150, 2, 3).mean(axis=(1, 3))
+    assert (native == rgb[68:132, 118:182]).all()
+    assert np.abs(half - means[18:82, 43:107]).max() <= 0.5
+
+
+def test_both_scales_of_a_small_picture_are_continued() -> None:
+    cut = Preprocessing(crop=64, crops=2, halves=3)
+    assert cut(np.zeros((40, 70, 3), np.uint8)).shape == (5, 64, 64, 3)
+    assert cut.views == 5
+    with pytest.raises(ValueError, match="halves"):
+        Preprocessing(halves=6)

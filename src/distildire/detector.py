@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,17 @@ class Detector:
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
         self.cores = threads or usable_cores()
-        self._session = open_session(self.bundle, self.cores)
         # Many pictures are scored one a core: no core waits for another in the middle of a
-        # picture, and one picture at a time stays in the cache where a batch does not.
-        self._one_core = self._session if self.cores == 1 else open_session(self.bundle, 1)
+        # picture, and one picture at a time stays in the cache where a batch does not. A torch
+        # bundle has threads in common, and weights too large to load twice.
+        self._one_core = open_session(self.bundle, self.cores if self.bundle.torch else 1)
+
+    @cached_property
+    def _all_cores(self) -> Any:
+        """For a lone picture; opened when the first one comes, as `stream` never asks for it."""
+        if self.cores == 1 or self.bundle.torch:
+            return self._one_core
+        return open_session(self.bundle, self.cores)
 
     @property
     def name(self) -> str:
@@ -177,7 +185,7 @@ class Detector:
     @property
     def graph_outputs(self) -> frozenset[str]:
         """What the graph can give; `logit` is always there, `cam` and `eps0` mostly."""
-        return frozenset(output.name for output in self._session.get_outputs())
+        return frozenset(output.name for output in self._one_core.get_outputs())
 
     def run_graph(
         self, output: str, crops: NDArray[np.uint8], *, alone: bool = True
@@ -187,7 +195,7 @@ class Detector:
         `alone`: on all cores; else on the caller's, for callers that are many. The numbers
         are the same.
         """
-        session = self._session if alone else self._one_core
+        session = self._all_cores if alone else self._one_core
         values: NDArray[np.float32] = session.run([output], {"rgb": crops})[0]
         return values
 

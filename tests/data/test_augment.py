@@ -73,3 +73,14 @@ def test_shuffled_tiles_are_the_same_tiles() -> None:
         assert np.array_equal(tile, rgb[32 * v : 32 * v + 32, 32 * u : 32 * u + 32])
     assert np.array_equal(mixed[64:], rgb[64:])
     assert np.array_equal(mixed[:, 64:], rgb[:, 64:])
+
+
+def test_a_halved_view_shows_twice_the_side_and_keeps_maps_aligned() -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (256, 1, 3))
+    config = AugmentConfig(
+        resize=0, jpeg=0, webp=0, blur=0, noise=0, tone=0, grey=0, flip=0, half=1.0
+    )
+    view, aligned = augment([ramp, ramp], 64, config, np.random.default_rng(0))
+    assert view.shape == (64, 64, 3)
+    assert (view == aligned).all()
+    assert set(np.diff(view[0, :, 0].astype(int))) == {2}

@@ -436,3 +436,5 @@ def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
     assert crops.shape == (3, 96, 96, 3)
     logit, cam = detector.run_graph("logit", crops), detector.run_graph("cam", crops)
     assert cam.mean((1, 2)) == pytest.approx(logit, abs=1e-4)
+    with pytest.raises(ValueError, match="multiple of the backbone"):
+        export(tmp_path / "best.pt", tmp_path / "uneven", half=False, preprocessing={"crop": 72})

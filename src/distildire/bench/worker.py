@@ -60,7 +60,7 @@ def measure(
     by_batch = {1: row["seconds_total"]}
     for size in batches:
         files = [data] * size
-        by_batch[size] = _median(lambda files=files: method.verdicts(files)) / size  # type: ignore[misc]
+        by_batch[size] = median_seconds(lambda files=files: method.verdicts(files)) / size  # type: ignore[misc]
     best = min(by_batch, key=lambda size: by_batch[size])
     row |= {
         "best_batch": best,
@@ -86,7 +86,8 @@ def _extrapolate(method: Method, data: bytes) -> dict[str, Any]:
 
 def _rest(method: Method, data: bytes, picture: Any) -> float:
     """Seconds of decoding and classifying; the picture itself stands in for its noise."""
-    return _median(lambda: method.read(data)) + _median(lambda: method.classify(picture, picture))
+    read = median_seconds(lambda: method.read(data))
+    return read + median_seconds(lambda: method.classify(picture, picture))
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -95,7 +96,8 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _median(call: Callable[[], object]) -> float:
+def median_seconds(call: Callable[[], object]) -> float:
+    """Median time of a call, run until `SPENT_SECONDS` are spent, at least `LEAST_RUNS` times."""
     runs = [_seconds(call)]
     while len(runs) < LEAST_RUNS or (sum(runs) < SPENT_SECONDS and len(runs) < 50):
         runs.append(_seconds(call))

@@ -117,6 +117,12 @@ def stage_bar(stage: str, done: int, total: int) -> None:
     progress_bar(stage)(done, total)
 
 
+def show_row(row: dict[str, Any], run: str = "") -> None:
+    """One row of a training log on stderr; `run` tells which run where there are several."""
+    values = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
+    typer.echo(f"{run}{': ' if run else ''}step {row['step']}: {values}", err=True)
+
+
 def say(path: Path, *lines: str) -> None:
     """Where results were written, and what they come to, for stdout."""
     for line in (*lines, str(path)):

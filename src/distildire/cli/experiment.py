@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from distildire.cli.app import app, fail, say, stage_bar
+from distildire.cli.app import app, fail, say, show_row, stage_bar
 
 
 @app.command()
@@ -52,7 +52,12 @@ def experiment(
     options = load_experiment(name, config, set_ or [], chosen)
     command = shlex.join(["distildire", *sys.argv[1:]])
     results = run_experiment(
-        name, options, out, arms=arm or [], command=command, progress=_progress
+        name,
+        options,
+        out,
+        arms=arm or [],
+        command=command,
+        progress=lambda run, row: show_row(row, run),
     )
     runs = [run for a in results["arms"].values() for run in a["runs"]]
     failed = sum("error" in run for run in runs)
@@ -69,8 +74,3 @@ def _small_world(config: Path, out: Path, overrides: list[str]) -> None:
     result = small_world(options, out, lambda stage, done, total, _: stage_bar(stage, done, total))
     lines = [f"{a['claim']} ({a['family']}): {a['verdict']}" for a in result["answers"]]
     say(out / "small-world.md", *lines)
-
-
-def _progress(run: str, row: dict[str, Any]) -> None:
-    values = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
-    typer.echo(f"{run}: step {row['step']}: {values}", err=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from distildire.cli.app import FprOption, ModelOption, app, say
+from distildire.cli.app import FprOption, ModelOption, app, progress_bar, say
 
 
 class Engine(StrEnum):
@@ -40,21 +38,13 @@ def score(
     """
     from distildire.scale.score import score as run
 
-    report = run(source, out, model=model, fpr=fpr, engine=engine.value, progress=_counter())
+    bar = progress_bar("pictures")
+    report = run(
+        source, out, model=model, fpr=fpr, engine=engine.value,
+        progress=lambda done: bar(done, None),
+    )  # fmt: skip
     say(
         out,
         f"{report.scored} scored, {report.present} there already, {report.errors} with an error",
     )
     raise typer.Exit(1 if report.errors else 0)
-
-
-def _counter() -> Callable[[int], None]:
-    if not sys.stderr.isatty():
-        return lambda done: None
-
-    def draw(done: int) -> None:
-        if done % 50 == 0:
-            sys.stderr.write(f"\r{done} pictures ")
-            sys.stderr.flush()
-
-    return draw

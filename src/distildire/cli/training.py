@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from distildire.cli.app import AcceptLeak, app, progress_bar
+from distildire.cli.app import AcceptLeak, app, progress_bar, show_row
 
 
 @app.command()
@@ -89,13 +89,13 @@ def train(
 
         fit = load_config(NoiseConfig, config, set_ or [])
         target = out or Path("runs") / fit.name
-        fit_from_manifest(fit, target, log=_report)
+        fit_from_manifest(fit, target, log=show_row)
         typer.echo(target)
         return
     options = load_config(TrainConfig, config, set_ or [])
     if not resume:
         _refuse_leaks(options.data.manifests, accept_leak)
-    best = run(options, out or Path("runs") / options.name, resume=resume, report=_report)
+    best = run(options, out or Path("runs") / options.name, resume=resume, report=show_row)
     typer.echo(best)
 
 
@@ -110,11 +110,6 @@ def _refuse_leaks(manifests: tuple[str, ...], accept: bool) -> None:
         return
     table = pd.concat([read_manifest(m) for m in manifests], ignore_index=True)
     refuse_leak(audit(table, progress=progress_bar("audit")))
-
-
-def _report(row: dict[str, Any]) -> None:
-    values = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
-    typer.echo(f"step {row['step']}: {values}", err=True)
 
 
 class ExportFormat(StrEnum):

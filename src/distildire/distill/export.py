@@ -30,6 +30,11 @@ class DetectorGraph(nn.Module):
         self.source, self.student = source, student
         self.dire = getattr(student, "inputs", "") == "dire"
 
+    @staticmethod
+    def to_unit(rgb: Tensor) -> Tensor:
+        """uint8 [N, S, S, 3] -> float32 [N, 3, S, S] in [-1, 1]."""
+        return rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 [N, S, S, 3] -> logit [N], cam [N, h, w], eps0 [N, 3, S, S].
 
@@ -39,7 +44,7 @@ class DetectorGraph(nn.Module):
         (the pool and the unit are both linear), so that it shows exactly where the logit
         comes from (Zhou et al. 2016).
         """
-        x0 = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        x0 = self.to_unit(rgb)
         source: Any = self.source
         eps0 = source.dire(x0) * 2.0 - 1.0 if self.dire else source.eps0(x0)
         student: Any = self.student
@@ -174,13 +179,15 @@ def _halve_weights(graph: Any) -> None:
 
 
 @torch.no_grad()
-def _check(graph: nn.Module, example: Tensor, path: Path, *, tolerance: float) -> None:
+def _check(graph: DetectorGraph, example: Tensor, path: Path, *, tolerance: float) -> None:
     """The file must give the student's own logits."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     batch = torch.cat([example, example.flip(1), example[:1]])  # of another size than traced
     (logits,) = session.run(["logit"], {"rgb": batch.numpy()})
-    worst = float(np.abs(logits - graph(batch)[0].numpy()).max())
+    source: Any = graph.source
+    x0 = graph.to_unit(batch)
+    worst = float(np.abs(logits - graph.student(x0, source.eps0(x0)).numpy()).max())
     if worst > tolerance:
         raise ValueError(f"{path}: the exported logits are off by {worst:.4f}")

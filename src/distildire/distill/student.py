@@ -70,7 +70,7 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         self.channels = self.backbone.channels * (2 if self.noise_backbone is not None else 1)
         self.wide = wide
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self._pooled_channels(), 1)
+        self.head = nn.Linear(self._pooled_channels() if wide else self.channels, 1)
         nn.init.zeros_(self.head.weight)  # pretrained maps are large: start at p = 0.5
 
     def forward_maps(self, x0: Tensor, eps0: Tensor) -> list[Tensor]:
@@ -80,7 +80,10 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         """
         if self.noise_backbone is not None:
             return [torch.cat([self.backbone(x0), self.noise_backbone(eps0)], dim=1)]
-        x = {"both": torch.cat([x0, eps0], dim=1), "image": x0}.get(self.inputs, eps0)
+        if self.inputs == "both":
+            x = torch.cat([x0, eps0], dim=1)
+        else:
+            x = x0 if self.inputs == "image" else eps0
         if not self.wide:
             return [self.backbone(x)]
         maps = self.backbone.forward_wide(x)
@@ -114,13 +117,21 @@ def activation_map(head: nn.Linear, maps: list[Tensor]) -> Tensor:
 
     Finer maps are averaged over the places of the last one, which changes no mean where
     their sides are multiples of its sides.
+
+    Raises:
+        ValueError: they are no multiples: the crop's side doesn't suit the backbone's strides.
     """
     side = maps[-1].shape[-1]
     heat: Tensor = head.bias
     weights = torch.split(head.weight, [m.shape[1] for m in maps], dim=1)
     for m, weight in zip(maps, weights, strict=True):
         unit = F.conv2d(m, weight[:, :, None, None])
-        k = unit.shape[-1] // side
+        k, rest = divmod(int(unit.shape[-1]), int(side))
+        if rest:
+            raise ValueError(
+                f"maps of {unit.shape[-1]} and {side} places a side: give a crop whose side is a "
+                "multiple of the backbone's largest stride (--crop)"
+            )
         heat = heat + (F.avg_pool2d(unit, k) if k > 1 else unit)[:, 0]
     return heat
 

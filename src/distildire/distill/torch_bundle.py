@@ -6,8 +6,6 @@ bundle holds the student, and names the noise source that it needs.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +21,7 @@ from distildire.distill.official import OfficialStudent, read_official
 from distildire.distill.student import Student
 from distildire.images import Preprocessing
 from distildire.noise import load_noise_source
-from distildire.weights import WeightsError, file_hash
+from distildire.weights import WeightsError, file_hash, whole_folder
 
 PAPER = Preprocessing(crop=256, crops=1, short_side=256, enlarge=True)
 """Resize 256, centre crop 256, as the authors' code."""
@@ -114,20 +112,10 @@ def write_torch_bundle(
     from safetensors.torch import save_file
 
     out = Path(out)
-    if out.exists() and not (out / "bundle.json").is_file() and any(out.iterdir()):
-        raise WeightsError(f"{out}: not empty and no bundle; give another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        weights = whole / "student.safetensors"
+    with whole_folder(out, "bundle.json", "bundle") as folder:
+        weights = folder / "student.safetensors"
         save_file(student.state_dict(), str(weights), metadata={"format": "pt"})
-        Bundle(name, whole, sha256_of(weights), preprocessing, None, provenance, part).save()
-        whole.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        whole.rename(out)
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
+        Bundle(name, folder, sha256_of(weights), preprocessing, None, provenance, part).save()
     return load_bundle(out)
 
 

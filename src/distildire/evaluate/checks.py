@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import FAKE
-from distildire.evaluate.parts import BUDGETS, wilson
+from distildire.evaluate.parts import BUDGETS, cell, wilson
 from distildire.evaluate.patch_insertion import patch_insertion
 from distildire.evaluate.robustness import robustness, subsample
 from distildire.evaluate.stability_gain import stability_gain
@@ -77,19 +77,12 @@ def stability_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "budget": f"{float(budget):.0%}",
             "wrong verdicts": row["n_wrong"],
-            "turned unsure": _cell(row, "wrong_caught"),
+            "turned unsure": cell(row["wrong_caught"], row["wrong_caught_ci"]),
             "right verdicts": row["n_right"],
-            "turned unsure too": _cell(row, "right_lost"),
+            "turned unsure too": cell(row["right_lost"], row["right_lost_ci"]),
         }
         for budget, row in found.items()
     ]
-
-
-def _cell(row: dict[str, Any], name: str) -> str | None:
-    if row[name] is None:
-        return None
-    low, high = row[f"{name}_ci"]
-    return f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def robustness_figures(grid: dict[str, Any]) -> dict[str, Any]:

@@ -178,17 +178,17 @@ def part_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
             part = parts[name]
             rows.append({
                 "part": f"{name} generators", "real": part["n_real"], "fake": part["n_fake"],
-                **{m: _cell(part[m], part[f"{m}_ci"]) for m in ("auc", "ap", "tpr_at_5fpr")},
+                **{m: cell(part[m], part[f"{m}_ci"]) for m in ("auc", "ap", "tpr_at_5fpr")},
             })  # fmt: skip
     pairs, worst = parts["pairs"], parts["worst_source"]
     if pairs["auc"] is not None:
         counts = {c: sum(p[f"n_{c}"] for p in pairs["inside"].values()) for c in ("real", "fake")}
         name = f"pairs: mean over {len(pairs['inside'])} repositories of both classes"
-        rows.append({"part": name, **counts, "auc": _cell(pairs["auc"], pairs["auc_ci"])})
+        rows.append({"part": name, **counts, "auc": cell(pairs["auc"], pairs["auc_ci"])})
     if worst is not None:
         count = {worst["label"]: worst["n"]} if worst["label"] != "both" else {}
         name = f"worst source of {WORST_OF} images or more: {worst['source']}"
-        rows.append({"part": name, **count, "auc": _cell(worst["auc"], worst["auc_ci"])})
+        rows.append({"part": name, **count, "auc": cell(worst["auc"], worst["auc_ci"])})
     columns = ("part", "real", "fake", "auc", "ap", "tpr_at_5fpr")
     return [{column: row.get(column) for column in columns} for row in rows]
 
@@ -201,7 +201,7 @@ def verdict_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
             "reals: real / unsure / fake": _counts(found["real"]),
             "fakes: real / unsure / fake": _counts(found["fake"]),
             **{
-                name.replace("_", " "): _cell(found[name]["share"], found[name]["ci"])
+                name.replace("_", " "): cell(found[name]["share"], found[name]["ci"])
                 for name in ("false_alarms", "caught", "missed", "unsure")
             },
         }
@@ -213,7 +213,8 @@ def _counts(by_word: Mapping[str, int]) -> str:
     return " / ".join(str(by_word[word]) for word in ("real", "unsure", "fake"))
 
 
-def _cell(value: float | None, interval: Sequence[float] | None) -> str | None:
+def cell(value: float | None, interval: Sequence[float] | None) -> str | None:
+    """A figure with its interval for a table; None where there is no figure."""
     if value is None:
         return None
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")

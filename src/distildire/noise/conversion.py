@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from distildire.weights import (
     count_keys,
     file_hash,
     read_checkpoint,
+    whole_folder,
     write_safetensors,
 )
 
@@ -62,23 +61,19 @@ def convert_adm(
         WeightsError: damaged file, class-conditional model, or keys that don't fit.
     """
     file, out = Path(file), Path(out)
-    if out.exists() and not (out / "config.json").is_file() and any(out.iterdir()):
-        raise WeightsError(f"{out}: not empty and no converted model; give another folder")
-    checkpoint = AdmCheckpoint(file, head_channels=head_channels)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    read = 0
+    with whole_folder(out, "config.json", "converted model") as whole:
+        checkpoint = AdmCheckpoint(file, head_channels=head_channels)
+        read = 0
 
-    def next_tensor(name: str) -> Tensor:
-        nonlocal read
-        tensor = checkpoint.tensor(name)
-        read += tensor.nbytes
-        if checkpoint.mapped and read > _KEPT_BYTES:
-            checkpoint.reopen()
-            read = 0
-        return tensor
+        def next_tensor(name: str) -> Tensor:
+            nonlocal read
+            tensor = checkpoint.tensor(name)
+            read += tensor.nbytes
+            if checkpoint.mapped and read > _KEPT_BYTES:
+                checkpoint.reopen()
+                read = 0
+            return tensor
 
-    try:
         write_safetensors(
             whole / "diffusion_pytorch_model.safetensors", checkpoint.layout(), next_tensor
         )
@@ -91,12 +86,6 @@ def convert_adm(
             "parameters": sum(shape.numel() for _, shape in checkpoint.layout().values()),
         }
         _write_json(whole / "conversion.json", about)
-        whole.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        whole.rename(out)
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
     return checkpoint.config
 
 

@@ -12,7 +12,7 @@ from distildire.distill.student import Fusion, Inputs
 class PicturesConfig:
     """Which photographs, and what they are for."""
 
-    manifest: str = "../../shared/data/manifest.csv"
+    manifest: str = "data/base/manifest.csv"
     split: str = "train"
     side: int = 64
     """Pixels; the shorter side is scaled to it, then the centre is cut."""

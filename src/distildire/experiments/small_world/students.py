@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distildire.bench.flops import count_torch
+from distildire.bench.worker import median_seconds
 from distildire.distill.backbones import Backbone
 from distildire.distill.config import TeacherConfig
 from distildire.distill.loss import Projection
@@ -186,19 +186,10 @@ def cost(
     t = torch.zeros(1, dtype=torch.int64)
     unet = count_torch(source.network, shape, (1,))
     with torch.no_grad():
-        one_pass = _seconds(lambda: source.predict(x0, t))
-        classify = _seconds(lambda: student(x0, x0))
+        one_pass = median_seconds(lambda: source.predict(x0, t))
+        classify = median_seconds(lambda: student(x0, x0))
     return {
         "flops": float(spec.passes * unet + count_torch(student, shape, shape)),
         "seconds": spec.passes * one_pass + classify,
         "params": float(sum(p.numel() for p in student.parameters())),
     }
-
-
-def _seconds(call: Callable[[], object], runs: int = 7) -> float:
-    times = []
-    for _ in range(runs):
-        start = perf_counter()
-        call()
-        times.append(perf_counter() - start)
-    return median(times)
