@@ -47,7 +47,7 @@ class ClipTeacher(nn.Module):
 
     The second output of the ONNX graph, [B, 197, 768], is the last hidden state before
     pooling. Each token is normalised over its channels, so that the MSE is of the order of
-    one, as it is for the other teachers. About a third of a second an image on one core.
+    one, as it is for the other teachers.
     """
 
     channels = 768

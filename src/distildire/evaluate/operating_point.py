@@ -3,7 +3,7 @@
 The threshold that spends exactly the budget is not known: it lies between two real pictures,
 and which two is itself uncertain. With 200 real pictures and a budget of 1% the number above
 it is 0 to 5, so that resampling the pictures, which never puts it above the highest real one,
-covers too little (simulated: 88-93% where 95% is asked for). The Bayesian bootstrap of the ROC
+covers too little. The Bayesian bootstrap of the ROC
 (Gu, Ghosal & Roy 2008) draws the place of every real picture on the false-positive axis
 instead.
 """
@@ -31,7 +31,7 @@ def tpr_draws(
     Dirichlet, as spacings of uniform numbers are; likewise for the fakes. Between two real
     scores the ROC is taken as straight. Above the highest, where no real picture tells of it,
     TPR is taken to fall to 0 as the root of FPR: nearly so for scores of normal and logistic
-    tails, while a straight line gives needlessly wide intervals (simulated: 97.6% for 95%).
+    tails, while a straight line gives needlessly wide intervals.
     """
     rng = np.random.default_rng(seed)
     real, fake = np.sort(real)[::-1], np.sort(fake)[::-1]
