@@ -14,8 +14,8 @@ from PIL import Image
 
 from distildire import Detector
 from distildire.results import FIELDS
-from distildire.scale.items import SourceError, list_items
-from distildire.scale.parts import PartsError
+from distildire.scale.items import Item, SourceError, list_items
+from distildire.scale.parts import SCHEMA, Done, PartsError, write_part
 from distildire.scale.score import score
 
 
@@ -100,6 +100,20 @@ def test_what_can_not_be_gone_on_with_is_refused(
     score(folder, tmp_path / "out", model=bundle)
     with pytest.raises(PartsError, match="another fpr"):
         score(folder, tmp_path / "out", model=bundle, fpr=0.2)
+
+
+def test_a_row_is_found_whatever_its_key_ends_in(tmp_path: Path) -> None:
+    """One digest in 256 ends in a zero byte, which NumPy's byte strings drop."""
+    items = [Item("a.png", size, 1.5) for size in range(5000)]
+    ends = [item for item in items if item.key.endswith(b"\0")]
+    assert ends
+    columns: dict[str, list[object]] = {name: [None] * len(items) for name in SCHEMA.names}
+    columns |= {"path": [i.path for i in items], "size": [i.size for i in items],
+                "mtime": [i.mtime for i in items]}  # fmt: skip
+    write_part(pa.table(columns, schema=SCHEMA), tmp_path / "part-000000.parquet")
+    done = Done(tmp_path)
+    assert all(item in done for item in items)
+    assert not any(Item("b.png", item.size, 1.5) in done for item in items)
 
 
 KILLED = """

@@ -67,7 +67,8 @@ class Done:
     def __contains__(self, item: object) -> bool:
         if not isinstance(item, Item):
             return False
-        key = np.bytes_(item.key)
+        # As the array holds it: without the zero bytes at a key's end.
+        key = np.array(item.key, "S16")[()]
         place = int(np.searchsorted(self._keys, key))
         return place < len(self._keys) and bool(self._keys[place] == key)
 
