@@ -63,3 +63,52 @@ def test_refusals() -> None:
     for budget in (0.0, -0.1, 0.6):
         with pytest.raises(ValueError, match="fpr"):
             calibrate(logits, fake, "abc").thresholds(budget)
+
+
+def of_kinds() -> tuple[Calibration, np.ndarray, np.ndarray]:
+    """Phones score two higher than all other reals; scans are few; a third of all has no kind."""
+    logits, fake = two_normals(1200)
+    kind = np.resize(["phone", "", "scan"], len(fake))
+    kind[(kind == "scan") & (np.arange(len(fake)) > 150)] = ""
+    kind[fake & (kind == "phone")] = "studio"
+    logits = logits + 2.0 * (kind == "phone")
+    return calibrate(logits, fake, "abc", kinds=kind, points=2001), logits, kind
+
+
+def test_a_kind_has_the_thresholds_of_its_own_reals() -> None:
+    found, logits, kind = of_kinds()
+    assert list(found.kinds) == ["phone", "scan"], "a kind without reals has no budget"
+    phone, rows = found.for_kind("phone"), kind == "phone"
+    assert (phone.n_real, phone.n_fake) == (400, 1200)
+    below, above = phone.thresholds(0.05)
+    assert above == pytest.approx(np.quantile(logits[rows], 0.95), abs=0.01)
+    assert np.mean(logits[rows] > found.thresholds(0.05)[1]) > 0.1, "the overall one fails here"
+    assert below == found.thresholds(0.05)[0], "no fakes of its own"
+    assert phone.probability(0.7) == found.probability(0.7)
+    told = found.to_dict()["kinds"]["phone"]
+    assert told["thresholds"]["0.05"] == {"real_below": below, "fake_above": above}
+    assert told["n_real"] == 400
+    with pytest.raises(ValueError, match=r"'studio'.*known are phone, scan"):
+        found.for_kind("studio")
+    with pytest.raises(ValueError, match="none: run distildire calibrate --by"):
+        phone.for_kind("phone")
+
+
+def test_a_kind_of_few_reals_has_the_thresholds_of_all() -> None:
+    found = of_kinds()[0]
+    scan = found.for_kind("scan")
+    assert found.kinds["scan"].n_real < 100
+    assert scan.thresholds(0.05) == found.thresholds(0.05)
+    assert (scan.n_real, scan.n_fake) == (found.n_real, found.n_fake)
+    assert "scan: too few real pictures (50)" in scan.data
+
+
+def test_a_kind_with_fakes_enough_has_both_thresholds() -> None:
+    logits, fake = two_normals(400)
+    kind = np.resize(["a", "b"], 800)
+    logits = logits - (kind == "b")
+    found = calibrate(logits, fake, "abc", kinds=kind, points=2001)
+    assert found.for_kind("b").n_fake == 200
+    below = found.for_kind("b").thresholds(0.1)[0]
+    assert below == pytest.approx(np.quantile(logits[fake & (kind == "b")], 0.1), abs=0.01)
+    assert Calibration.from_dict(found.to_dict()) == found

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distildire import Detector
+from standin import make_bundle
 from test_images import huge_png, picture, saved
 
 
@@ -187,3 +189,44 @@ def test_base_needs_no_torch() -> None:
         "sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'sklearn')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0
+
+
+def test_calibrate_by_kind_then_detect_with_a_kind(tmp_path: Path) -> None:
+    """Pictures of the kind `phone` are smoother, nearer to fakes: their threshold lies higher."""
+    rng = np.random.default_rng(0)
+    rows = ["path,label,kind"]
+    for name, label, kind, count, contrast in (
+        ("phone", "real", "phone", 110, 6), ("scan", "real", "scan", 20, 14),
+        ("fake", "fake", "", 60, 3),
+    ):  # fmt: skip
+        for i in range(count):
+            spread = contrast * rng.uniform(0.8, 1.2)
+            pixels = 120 + rng.normal(size=(160, 160, 3)) * spread
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{name}{i}.png")
+            rows.append(f"{name}{i}.png,{label},{kind}")
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(rows))
+    model = make_bundle(tmp_path / "model")
+    wrong = run("calibrate", model, manifest, "--by", "camera")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "--by camera" in wrong.stderr
+    done = run("calibrate", model, manifest, "--by", "kind", "--no-equalize")
+    assert done.returncode == 0, done.stderr
+    assert "kind phone: 110 real and 0 fake pictures\n" in done.stdout
+    assert "kind scan: 20 real and 0 fake pictures: too few real pictures" in done.stdout
+    kinds = json.loads((model / "bundle.json").read_text())["calibration"]["kinds"]
+    assert kinds["scan"].get("thresholds") is None
+
+    own = Detector(model, kind="phone", threads=1)
+    threshold = own.bundle.calibration.thresholds(0.2)[1]  # type: ignore[union-attr]
+    assert threshold == pytest.approx(kinds["phone"]["real_quantiles"][160])
+    assert own.verdict_of(threshold + 0.01, 0.2)[1] == "fake"
+    asked = ("detect", tmp_path / "phone0.png", "--model", model, "--fpr", "0.2")
+    lines = [run(*asked, "--format", "jsonl", *extra).stdout for extra in ((), ("--kind", "phone"))]
+    plain, of_kind = map(json.loads, lines)
+    assert list(plain) == list(of_kind)
+    assert plain["probability"] == of_kind["probability"]
+    assert "110 real and 60 fake" in run(*asked, "--kind", "phone").stdout.replace("\n", " ")
+    unknown = run(*asked, "--kind", "tablet")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "known are phone, scan" in unknown.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,33 @@ Label = Literal["real", "fake", "unsure"]
 
 MIN_IMAGES = 50
 """Images of each class under which no calibration is made."""
+
+MIN_OF_KIND = 100
+"""Images of a class under which a kind has no quantiles of its own."""
+
+POINTS = 201
+"""Quantiles kept for each class."""
+
+SPELLED_OUT = (0.01, 0.05)
+"""Budgets whose thresholds are written out for readers."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The held-out pictures of one kind (phones, scans, one uploader's ...).
+
+    The quantiles of a class with fewer than `MIN_OF_KIND` pictures are empty.
+    """
+
+    n_real: int
+    n_fake: int
+    real_quantiles: tuple[float, ...] = ()
+    fake_quantiles: tuple[float, ...] = ()
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether there are real pictures enough for an error budget of its own."""
+        return bool(self.real_quantiles)
 
 
 @dataclass(frozen=True)
@@ -33,6 +61,8 @@ class Calibration:
     fake_quantiles: tuple[float, ...]
     data: str = ""
     """What the held-out pictures were, in words."""
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    """By name, the kinds that real pictures were held out of."""
 
     def probability(self, logit: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
@@ -65,25 +95,66 @@ class Calibration:
             return "fake"
         return "real" if logit < real_below else "unsure"
 
+    def for_kind(self, name: str) -> Calibration:
+        """The same probability with the thresholds of one kind, and the counts behind them.
+
+        A class of which the kind has too few pictures keeps the thresholds of all pictures;
+        `data` says so.
+
+        Raises:
+            ValueError: no such kind; the message names those known.
+        """
+        if name not in self.kinds:
+            known = ", ".join(self.kinds) or "none: run distildire calibrate --by COLUMN"
+            raise ValueError(f"no kind {name!r} in the calibration; known are {known}")
+        kind = self.kinds[name]
+        if not kind.has_thresholds:
+            few = f"kind {name}: too few real pictures ({kind.n_real}), thresholds of all pictures"
+            return replace(self, data=f"{self.data}; {few}", kinds={})
+        own = {"n_real": kind.n_real, "real_quantiles": kind.real_quantiles}
+        fakes = "of all pictures"
+        if kind.fake_quantiles:
+            own |= {"n_fake": kind.n_fake, "fake_quantiles": kind.fake_quantiles}
+            fakes = "of this kind"
+        data = f"{self.data}; kind {name}, fakes {fakes}"
+        return replace(self, data=data, kinds={}, **own)  # type: ignore[arg-type]
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON, with the thresholds at 1% and 5% spelled out."""
-        named = {
-            str(b): dict(zip(("real_below", "fake_above"), self.thresholds(b), strict=True))
-            for b in (0.01, 0.05)
-        }
-        return {**asdict(self), "thresholds": named}
+        tree = {**asdict(self), "thresholds": self._spelled_out()}
+        for name, kind in self.kinds.items():
+            if kind.has_thresholds:
+                tree["kinds"][name]["thresholds"] = self.for_kind(name)._spelled_out()
+        return tree
+
+    def _spelled_out(self) -> dict[str, dict[str, float]]:
+        names = ("real_below", "fake_above")
+        return {str(b): dict(zip(names, self.thresholds(b), strict=True)) for b in SPELLED_OUT}
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Calibration:
         """Read back what `to_dict` gave."""
-        fields = {k: v for k, v in tree.items() if k in cls.__dataclass_fields__}
-        for key in ("real_quantiles", "fake_quantiles"):
-            fields[key] = tuple(fields[key])
-        return cls(**fields)
+        kinds = {name: Kind(**_fields(Kind, kind)) for name, kind in tree.get("kinds", {}).items()}
+        return cls(**_fields(cls, tree) | {"kinds": kinds})
+
+
+def _fields(cls: type, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass that JSON holds, its lists as tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in tree.items()
+        if name in cls.__dataclass_fields__  # type: ignore[attr-defined]
+    }
 
 
 def calibrate(
-    logits: ArrayLike, fake: ArrayLike, weights_sha256: str, *, data: str = "", points: int = 201
+    logits: ArrayLike,
+    fake: ArrayLike,
+    weights_sha256: str,
+    *,
+    data: str = "",
+    kinds: ArrayLike | None = None,
+    points: int = POINTS,
 ) -> Calibration:
     """Fit temperature and bias (Platt 1999, classes weighted alike) and keep the quantiles.
 
@@ -92,6 +163,7 @@ def calibrate(
         fake: [N] booleans.
         weights_sha256: the graph that gave the logits.
         data: what the pictures were, in words.
+        kinds: [N] names, empty where a picture is of none.
         points: quantiles kept for each class.
 
     Raises:
@@ -112,14 +184,35 @@ def calibrate(
     slope = float(fit.coef_[0, 0])
     if slope <= 0:
         raise ValueError("the scores rise with the real class: are the labels swapped?")
-    grid = np.linspace(0.0, 1.0, points)
     return Calibration(
         weights_sha256=weights_sha256,
         temperature=1.0 / slope,
         bias=float(fit.intercept_[0]),
         n_real=n_real,
         n_fake=n_fake,
-        real_quantiles=tuple(np.round(np.quantile(logits[~fake], grid), 4).tolist()),
-        fake_quantiles=tuple(np.round(np.quantile(logits[fake], grid), 4).tolist()),
+        real_quantiles=_quantiles(logits[~fake], points),
+        fake_quantiles=_quantiles(logits[fake], points),
         data=data,
+        kinds={} if kinds is None else _kinds(logits, fake, np.asarray(kinds, str), points),
     )
+
+
+def _kinds(
+    logits: NDArray[np.float64], fake: NDArray[np.bool_], kinds: NDArray[np.str_], points: int
+) -> dict[str, Kind]:
+    """By name; a budget speaks of real pictures, so that a kind without any is none."""
+    found = {}
+    for name in sorted(set(kinds[~fake].tolist()) - {""}):
+        real, fakes = logits[(kinds == name) & ~fake], logits[(kinds == name) & fake]
+        both = len(real), len(fakes)
+        found[name] = Kind(
+            n_real=len(real),
+            n_fake=len(fakes),
+            real_quantiles=_quantiles(real, points) if len(real) >= MIN_OF_KIND else (),
+            fake_quantiles=_quantiles(fakes, points) if min(both) >= MIN_OF_KIND else (),
+        )
+    return found
+
+
+def _quantiles(logits: NDArray[np.float64], points: int) -> tuple[float, ...]:
+    return tuple(np.round(np.quantile(logits, np.linspace(0.0, 1.0, points)), 4).tolist())

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.bundle import Bundle, BundleError, load_bundle
-from distildire.calibration import Label
+from distildire.calibration import Calibration, Label
 from distildire.images import (
     MAX_PIXELS,
     RGB,
@@ -87,7 +87,12 @@ class Detector:
     """
 
     def __init__(
-        self, model: str | Path = "nano", *, fpr: float = DEFAULT_FPR, threads: int | None = None
+        self,
+        model: str | Path = "nano",
+        *,
+        fpr: float = DEFAULT_FPR,
+        kind: str | None = None,
+        threads: int | None = None,
     ) -> None:
         """Open a bundled model by name, or a bundle folder.
 
@@ -95,15 +100,19 @@ class Detector:
             model: name or folder; see `distildire models list`.
             fpr: error budget of the verdicts, 0..0.5: at most this share of real pictures
                 is called fake, as far as the calibration pictures tell.
+            kind: use the thresholds of this kind of pictures, where the calibration has them
+                (`distildire calibrate --by`).
             threads: cores to use; all that the process may use by default.
 
         Raises:
             BundleError: the model is missing or damaged; a model that is not calibrated yet
                 gives logits, and raises when it is asked for a verdict.
-            ValueError: `fpr` out of range.
+            ValueError: `fpr` out of range, or an unknown `kind`.
         """
         self.bundle = load_bundle(model)
-        self.fpr = fpr
+        self.fpr, self.kind = fpr, kind
+        if kind is not None:
+            self.bundle = replace(self.bundle, calibration=self._calibration().for_kind(kind))
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
         self.cores = threads or usable_cores()
@@ -205,7 +214,7 @@ class Detector:
         budget = self.fpr if fpr is None else fpr
         return float(calibration.probability(logit)), calibration.verdict(logit, budget)
 
-    def _calibration(self) -> Any:
+    def _calibration(self) -> Calibration:
         if self.bundle.calibration is None:
             raise BundleError(
                 f"{self.name}: not calibrated yet: run distildire calibrate MODEL MANIFEST"
@@ -213,8 +222,7 @@ class Detector:
         return self.bundle.calibration
 
     def _thresholds(self, fpr: float) -> tuple[float, float]:
-        bounds: tuple[float, float] = self._calibration().thresholds(fpr)
-        return bounds
+        return self._calibration().thresholds(fpr)
 
     def load(self, item: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Loaded:
         """Read, hash, decode and cut one item; what is wrong with it goes into `error`.

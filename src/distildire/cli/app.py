@@ -38,6 +38,10 @@ FprOption = Annotated[
         "what is not clear enough for it is 'unsure'."
     ),
 ]
+KindOption = Annotated[
+    str | None,
+    typer.Option(help="Thresholds of one kind of pictures; see `distildire calibrate --by`."),
+]
 AcceptLeak = Annotated[
     bool, typer.Option("--accept-leak", help="Go on although the files give the class away.")
 ]

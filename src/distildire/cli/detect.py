@@ -14,6 +14,7 @@ import typer
 from distildire.cli.app import (
     Format,
     FprOption,
+    KindOption,
     ModelOption,
     app,
     fail,
@@ -37,6 +38,7 @@ def detect(
         bool, typer.Option("--resume", help="Go on with --out FILE: skip what it holds already.")
     ] = False,
     fpr: FprOption = 0.01,
+    kind: KindOption = None,
     sort: Annotated[bool, typer.Option("--sort", help="Most likely fakes first.")] = False,
     stability: Annotated[
         bool,
@@ -59,7 +61,7 @@ def detect(
         fail("--resume goes with --format jsonl --out FILE, and not with --sort")
     if out is not None and not out.parent.is_dir():
         fail(f"--out {out}: no such folder {out.parent}")
-    detector = Detector(model, fpr=fpr)
+    detector = Detector(model, fpr=fpr, kind=kind)
     errors = 0
 
     def folder_failed(message: str) -> None:
@@ -160,9 +162,10 @@ def _look_closer(
 def _note(detector: Detector, fpr: float) -> str:
     calibration = detector.bundle.calibration
     images = f"{calibration.n_real} real and {calibration.n_fake} fake" if calibration else "no"
+    data = f" ({calibration.data})" if calibration and detector.kind else ""
     return (
         f"Model {detector.name}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
-        f"at an error budget of {fpr:.0%}, from {images} held-out pictures; a verdict is a "
+        f"at an error budget of {fpr:.0%}, from {images} held-out pictures{data}; a verdict is a "
         "reason to look closer, not a proof."
     )
 

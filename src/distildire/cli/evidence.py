@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distildire.cli.app import AcceptLeak, app, progress_bar, say, stage_bar
+from distildire.cli.app import AcceptLeak, app, fail, progress_bar, say, stage_bar
+
+if TYPE_CHECKING:
+    from distildire.calibration import Calibration
 
 
 @app.command()
@@ -90,8 +93,16 @@ def calibrate(
     equalize: Annotated[
         bool, typer.Option(help="Bring every picture to one history first.")
     ] = True,
+    by: Annotated[
+        str,
+        typer.Option(help="Column of the manifest: each kind in it has thresholds of its own."),
+    ] = "",
 ) -> None:
-    """Fit probability and thresholds on pictures that were not trained on."""
+    """Fit probability and thresholds on pictures that were not trained on.
+
+    With `--by COLUMN`, each kind of pictures with at least 100 real ones also has thresholds
+    of its own, which `distildire detect --kind NAME` uses.
+    """
     from distildire.calibration import calibrate as fit
     from distildire.data.manifest import FAKE, read_manifest
     from distildire.detector import Detector
@@ -101,6 +112,8 @@ def calibrate(
     detector = Detector(model)
     bundle = detector.bundle
     table = rows_of_split(read_manifest(manifest), split or None)
+    if by and by not in table:
+        fail(f"--by {by}: {manifest} has no such column (it has {', '.join(table.columns)})")
     logits = logits_of(
         detector, table["path"].to_list(), equalized=equalize, progress=progress_bar("calibrate")
     )
@@ -108,14 +121,26 @@ def calibrate(
     found = fit(
         table["logit"], table["label"] == FAKE, bundle.sha256,
         data=f"{table['source'].nunique()} sources, {'equalized' if equalize else 'as they are'}",
+        kinds=table[by].fillna("").astype(str) if by else None,
     )  # fmt: skip
     bundle.with_calibration(found).save()
     typer.echo(
         f"{bundle.name}: temperature {found.temperature:.3f}, bias {found.bias:+.3f}, from "
         f"{found.n_real} real and {found.n_fake} fake pictures"
     )
-    for budget in (0.01, 0.05):
-        below, above = found.thresholds(budget)
+    _show_thresholds(found)
+    for name, kind in found.kinds.items():
+        few = "" if kind.has_thresholds else ": too few real pictures, thresholds of all pictures"
+        typer.echo(f"{by} {name}: {kind.n_real} real and {kind.n_fake} fake pictures{few}")
+        if kind.has_thresholds:
+            _show_thresholds(found.for_kind(name))
+
+
+def _show_thresholds(calibration: Calibration) -> None:
+    from distildire.calibration import SPELLED_OUT
+
+    for budget in SPELLED_OUT:
+        below, above = calibration.thresholds(budget)
         typer.echo(f"  budget {budget:.0%}: real below {below:.3f}, fake above {above:.3f}")
 
 

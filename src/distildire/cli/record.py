@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distildire.cli.app import FprOption, ModelOption, app, fail
+from distildire.cli.app import FprOption, KindOption, ModelOption, app, fail
 
 _SUFFIXES = frozenset({".json", ".html", ".htm"})
 
@@ -21,6 +21,7 @@ def record(
         typer.Option(help="A folder, or a file that ends in .json or .html; else here."),
     ] = None,
     fpr: FprOption = 0.01,
+    kind: KindOption = None,
     stability: Annotated[bool, typer.Option(help="Score re-encoded copies too.")] = True,
     heatmap: Annotated[bool, typer.Option(help="Add where the score comes from.")] = True,
 ) -> None:
@@ -34,7 +35,7 @@ def record(
     from distildire.record import make_record
 
     targets = _targets(picture, out)
-    detector = Detector(model, fpr=fpr)
+    detector = Detector(model, fpr=fpr, kind=kind)
     try:
         made = make_record(detector, picture, fpr=fpr, stability=stability, heatmap=heatmap)
     except ImageError as error:

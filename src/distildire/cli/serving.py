@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distildire.cli.app import FprOption, ModelOption, app
+from distildire.cli.app import FprOption, KindOption, ModelOption, app
 
 
 @app.command()
@@ -15,10 +15,11 @@ def serve(
     port: Annotated[int, typer.Option(help="TCP port.")] = 8000,
     model: ModelOption = "nano",
     fpr: FprOption = 0.01,
+    kind: KindOption = None,
 ) -> None:
     """Serve the page at / and the API at /v1; DISTILDIRE_API_KEY asks for a bearer key."""
     from distildire.detector import Detector
     from distildire.web.server import serve as run
 
     typer.echo(f"distildire: http://{host}:{port}/", err=True)
-    run(Detector(model, fpr=fpr), host=host, port=port)
+    run(Detector(model, fpr=fpr, kind=kind), host=host, port=port)
