@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.bundle import Bundle, BundleError, load_bundle
+from distildire.bundle import BundleError, load_bundle
 from distildire.calibration import Calibration, Label
 from distildire.images import (
     MAX_PIXELS,
@@ -26,6 +26,7 @@ from distildire.images import (
     decode_bytes,
     read_bytes,
 )
+from distildire.sessions import Sessions, usable_cores
 
 Progress = Callable[[int], None]
 """Called with the number of pictures done."""
@@ -34,6 +35,10 @@ DEFAULT_FPR = 0.01
 
 MAX_WORKERS = 8
 """Pictures decoded and scored side by side at most, each by one core: the largest take 300 MB."""
+
+RUN_CROPS = 4
+"""Crops in one run of the graph at most: with more the work falls out of a core's cache, and
+a session keeps the memory of its largest run."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +124,17 @@ class Detector:
         # Many pictures are scored one a core: no core waits for another in the middle of a
         # picture, and one picture at a time stays in the cache where a batch does not. A torch
         # bundle has threads in common, and weights too large to load twice.
-        self._one_core = open_session(self.bundle, self.cores if self.bundle.torch else 1)
+        if self.bundle.torch:
+            self._one_core = Sessions(self.bundle, self.cores, 1)
+        else:
+            self._one_core = Sessions(self.bundle, 1, min(MAX_WORKERS, self.cores))
 
     @cached_property
-    def _all_cores(self) -> Any:
+    def _all_cores(self) -> Sessions:
         """For a lone picture; opened when the first one comes, as `stream` never asks for it."""
         if self.cores == 1 or self.bundle.torch:
             return self._one_core
-        return open_session(self.bundle, self.cores)
+        return Sessions(self.bundle, self.cores, 1)
 
     @property
     def name(self) -> str:
@@ -201,12 +209,27 @@ class Detector:
     ) -> NDArray[np.float32]:
         """One output of the graph for crops uint8 [N, S, S, 3]; its first axis is N.
 
-        `alone`: on all cores; else on the caller's, for callers that are many. The numbers
-        are the same.
+        `alone`: on all cores, where no other lone caller has them; else on the caller's, for
+        callers that are many. The numbers are the same.
         """
-        session = self._all_cores if alone else self._one_core
-        values: NDArray[np.float32] = session.run([output], {"rgb": crops})[0]
-        return values
+        parts = []
+        for start in range(0, len(crops), RUN_CROPS):
+            feeds = {"rgb": crops[start : start + RUN_CROPS]}
+            values = self._all_cores.run_if_free([output], feeds) if alone else None
+            parts += values or self._one_core.run([output], feeds)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def warm_up(self) -> None:
+        """Open every session and let each do its largest run: afterwards memory stays level.
+
+        Of a torch bundle nothing is run: it takes minutes, and torch gives memory back.
+        """
+        if self.bundle.torch:
+            return
+        crop = self.bundle.preprocessing.crop
+        feeds = {"rgb": np.zeros((RUN_CROPS, crop, crop, 3), np.uint8)}
+        for sessions in {self._one_core, self._all_cores}:
+            sessions.open_all(sorted(self.graph_outputs), feeds)
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:
         """(calibrated probability of fake, verdict) of a logit."""
@@ -275,36 +298,3 @@ class Detector:
                 )
             )  # fmt: skip
         return verdicts
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def open_session(bundle: Bundle, threads: int | None = None) -> Any:
-    """A session on the CPU; `threads` of the network, all cores by default.
-
-    ONNX Runtime's, or for a torch bundle one of the same `run` and `get_outputs`.
-    """
-    if bundle.torch is not None:
-        from distildire.distill.torch_bundle import TorchSession
-
-        return TorchSession(bundle, threads)
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or usable_cores()
-    # Idle threads that spin take the core from decoding and from whoever else needs it.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A pattern is kept for every number of crops ever seen, each a block of memory.
-    options.enable_mem_pattern = False
-    try:
-        return onnxruntime.InferenceSession(
-            str(bundle.graph), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime raises its own, undocumented types
-        raise BundleError(f"{bundle.folder}: model.onnx can't be run: {error}") from error

@@ -112,14 +112,14 @@ def test_limits(client_with: Client, real_png: bytes) -> None:
 
 def test_full_queue_says_when_to_return(client_with: Client, real_png: bytes) -> None:
     client = client_with(max_files=2, queue_size=2)
-    batcher = client.app.state.service._batcher  # type: ignore[attr-defined]
-    with batcher._lock:
-        batcher._pending += 2
+    queue = client.app.state.service._queue  # type: ignore[attr-defined]
+    with queue._lock:
+        queue._pending += 2
     response = client.post("/v1/detect", content=real_png)
     assert_problem(response, 429, "busy")
     assert int(response.headers["retry-after"]) >= 1
-    with batcher._lock:
-        batcher._pending -= 2
+    with queue._lock:
+        queue._pending -= 2
     assert client.post("/v1/detect", content=real_png).status_code == 200
 
 
@@ -180,7 +180,7 @@ def test_metrics(client: TestClient, real_png: bytes) -> None:
     assert 'distildire_files_total{verdict="real"} 1' in text
     assert 'distildire_requests_total{path="/v1/detect",status="200"} 1' in text
     assert 'distildire_requests_total{path="other",status="404"} 1' in text
-    assert "distildire_batch_size_count 1" in text
+    assert "distildire_request_seconds_count 1" in text
     for line in text.splitlines():
         assert line.startswith("#") or len(line.rsplit(" ", 1)) == 2
 

@@ -15,11 +15,11 @@ from fastapi.staticfiles import StaticFiles
 from distildire import __version__
 from distildire.detector import Detector
 from distildire.web import problems
-from distildire.web.batching import Batcher
 from distildire.web.lanes import SlowLane
-from distildire.web.metrics import BATCHES, SECONDS, Registry, resident_bytes
+from distildire.web.metrics import SECONDS, Registry, resident_bytes
 from distildire.web.routes import build_router
 from distildire.web.schemas import ProblemDetails
+from distildire.web.scoring import ScoringQueue
 from distildire.web.service import Service
 from distildire.web.settings import Settings
 
@@ -51,26 +51,17 @@ def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     detector.verdict_of(0.0)
+    detector.warm_up()
     metrics = Registry()
-    batches = metrics.histogram(
-        "distildire_batch_size", "Pictures scored together.", tuple(map(float, BATCHES))
-    )
-    batcher = Batcher(
-        detector,
-        queue_size=settings.queue_size,
-        max_batch=settings.max_batch,
-        max_pixels=settings.max_pixels,
-        on_batch=batches.observe,
-    )
-    batcher.warm_up()
+    queue = ScoringQueue(detector, queue_size=settings.queue_size, max_pixels=settings.max_pixels)
     lane = SlowLane(settings.max_explanations)
-    service = Service(detector, settings, batcher, lane, metrics)
+    service = Service(detector, settings, queue, lane, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         lane.close()
-        batcher.close()
+        queue.close()
 
     app = FastAPI(
         title="distildire",

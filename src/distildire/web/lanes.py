@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from distildire.web.batching import Busy
+from distildire.web.scoring import Busy
 
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 Labels = tuple[tuple[str, str], ...]
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-BATCHES = (1.0, 2.0, 4.0, 8.0)
 
 
 class Counter:

@@ -15,10 +15,10 @@ from distildire.detector import Detector, Verdict
 from distildire.explanation import noise_of
 from distildire.images import ImageError, decode_bytes
 from distildire.record import Record, make_record
-from distildire.web.batching import Batcher, Busy
 from distildire.web.lanes import SlowLane
 from distildire.web.metrics import Registry
 from distildire.web.problems import Problem
+from distildire.web.scoring import Busy, ScoringQueue
 from distildire.web.settings import Settings
 from distildire.web.uploads import Upload, announced_length, read_uploads
 from distildire.web.videos import can_read_videos, is_video, judge_upload
@@ -34,14 +34,14 @@ class Service:
         self,
         detector: Detector,
         settings: Settings,
-        batcher: Batcher,
+        queue: ScoringQueue,
         lane: SlowLane,
         metrics: Registry,
     ) -> None:
         self.detector = detector
         self.settings = settings
         self.metrics = metrics
-        self._batcher = batcher
+        self._queue = queue
         self._lane = lane
         self._requests = 0
         self._in_flight = 0
@@ -56,7 +56,7 @@ class Service:
     @property
     def pending(self) -> int:
         """Files waiting or at work in the queue."""
-        return self._batcher.pending
+        return self._queue.pending
 
     async def detect(self, request: Request, fpr: float) -> dict[str, Any]:
         """Score every file of a request.
@@ -110,7 +110,7 @@ class Service:
     async def _judge(self, uploads: Sequence[Upload], fpr: float) -> list[dict[str, Any]]:
         videos = {i for i, upload in enumerate(uploads) if is_video(upload.data)}
         pictures = [upload for i, upload in enumerate(uploads) if i not in videos]
-        futures: list[Future[Verdict]] = self._batcher.submit(pictures, fpr) if pictures else []
+        futures: list[Future[Verdict]] = self._queue.submit(pictures, fpr) if pictures else []
         waiting = iter([asyncio.wrap_future(future) for future in futures])
         results = []
         for i, upload in enumerate(uploads):

@@ -36,8 +36,6 @@ class Settings:
     """For the whole body of a request to arrive."""
     answer_seconds: float = 120.0
     """From the whole body to the answer."""
-    max_batch: int = 2
-    """Pictures of different requests that are scored together."""
     key: str | None = field(default=None, repr=False)
     """Bearer key that `/v1` and `/metrics` ask for; none asked where it is None."""
 

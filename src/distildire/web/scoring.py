@@ -1,7 +1,7 @@
-"""Scoring across requests: one bounded queue, decoding in threads, batches as they come.
+"""Scoring across requests: one bounded queue, decoding in threads, a picture on each core.
 
-No timer gathers a batch: while one is scored the next ones arrive, so that a lone request
-waits for nobody and a crowd is scored together, a batch on each core.
+Nothing gathers a batch: on a CPU it would cost more a picture than one by one, and its first
+picture would wait for its last.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from distildire.detector import MAX_WORKERS, Detector, Loaded, Verdict, not_scored
 from distildire.web.uploads import Upload
@@ -33,11 +31,10 @@ class _Job:
     upload: Upload
     fpr: float
     future: Future[Verdict] = field(default_factory=Future)
-    loaded: Loaded | None = None
 
 
-class Batcher:
-    """Takes files from many requests at once and scores them together.
+class ScoringQueue:
+    """Takes files from many requests at once and scores them side by side.
 
     A place in the queue is held until its work is over, even where the caller has left, so
     that the limit bounds the work and not only the callers.
@@ -48,19 +45,15 @@ class Batcher:
         detector: Detector,
         *,
         queue_size: int = 256,
-        max_batch: int = 2,
         max_pixels: int = 50_000_000,
-        on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._detector = detector
         self._queue_size = queue_size
-        self._max_batch = max_batch
         self._max_pixels = max_pixels
-        self._on_batch = on_batch
         self._pending = 0
         self._lock = threading.Lock()
         self._seconds_each = 0.05
-        self._ready: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[tuple[_Job, Loaded] | None] = queue.SimpleQueue()
         threads = min(MAX_WORKERS, detector.cores)
         self._decoders = ThreadPoolExecutor(threads, "decode")
         self._scorers = [
@@ -91,25 +84,6 @@ class Batcher:
             self._decoders.submit(self._decode, job)
         return [job.future for job in jobs]
 
-    def warm_up(self) -> None:
-        """Score blanks as in the worst moment: full batches on every core, and a lone run.
-
-        ONNX Runtime keeps the memory that its largest runs took side by side. Met by chance
-        after an hour such a moment would look like a leak; met here it is the level from
-        which the service starts.
-        """
-        cut = self._detector.bundle.preprocessing
-        blank = np.zeros((self._max_batch * cut.views, cut.crop, cut.crop, 3), np.uint8)
-        together = threading.Barrier(len(self._scorers) + 1)
-
-        def run(alone: bool) -> None:
-            for _ in range(3):
-                together.wait()
-                self._detector.score_crops(blank, alone=alone)
-
-        with ThreadPoolExecutor(together.parties) as pool:
-            list(pool.map(run, [True] + [False] * len(self._scorers)))
-
     def close(self) -> None:
         """Finish what is queued and end the threads."""
         self._decoders.shutdown()
@@ -130,8 +104,7 @@ class Batcher:
             job.future.set_exception(error)
             return
         if loaded.error is None:
-            job.loaded = loaded
-            self._ready.put(job)
+            self._ready.put((job, loaded))
             return
         self._release(1)
         job.future.set_result(
@@ -139,36 +112,21 @@ class Batcher:
         )
 
     def _score_forever(self) -> None:
-        while (first := self._ready.get()) is not None:
-            batch = [first]
-            while len(batch) < self._max_batch:
-                try:
-                    job = self._ready.get_nowait()
-                except queue.Empty:
-                    break
-                if job is None:
-                    self._ready.put(None)
-                    break
-                batch.append(job)
-            self._score(batch)
+        while (ready := self._ready.get()) is not None:
+            self._score(*ready)
 
-    def _score(self, batch: Sequence[_Job]) -> None:
+    def _score(self, job: _Job, loaded: Loaded) -> None:
         started = time.perf_counter()
         try:
-            loaded = [job.loaded for job in batch if job.loaded is not None]
-            alone = len(batch) == self._pending
-            verdicts = self._detector.judge(loaded, [job.fpr for job in batch], alone=alone)
+            verdict = self._detector.judge([loaded], [job.fpr], alone=self._pending == 1)[0]
         except Exception as error:
-            self._release(len(batch))
-            for job in batch:
-                job.future.set_exception(error)
+            self._release(1)
+            job.future.set_exception(error)
             return
-        each = (time.perf_counter() - started) / len(batch) / len(self._scorers)
+        each = (time.perf_counter() - started) / len(self._scorers)
         self._seconds_each = 0.9 * self._seconds_each + 0.1 * each
-        self._on_batch(len(batch))
-        self._release(len(batch))
-        for job, verdict in zip(batch, verdicts, strict=True):
-            job.future.set_result(verdict)
+        self._release(1)
+        job.future.set_result(verdict)
 
     def _release(self, places: int) -> None:
         with self._lock:
