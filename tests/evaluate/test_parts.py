@@ -9,7 +9,7 @@ import pytest
 from distildire.evaluate.checks import stability_rows
 from distildire.evaluate.generators import begins_with
 from distildire.evaluate.parts import count_verdicts, part_rows, parts_of, verdict_rows, wilson
-from distildire.evaluate.summary import summarize
+from distildire.evaluate.summary import cell
 
 
 def table() -> pd.DataFrame:
@@ -38,8 +38,7 @@ def by_hand(fakes: list[float], reals: list[float]) -> float:
 
 def test_known_and_unseen_generators_by_prefix() -> None:
     scores = table()
-    figures = summarize(scores, repeats=9)
-    parts = parts_of(scores, figures["by_source"], known=["stylegan2", "SD1"], repeats=9)
+    parts = parts_of(scores, known=["stylegan2", "SD1"], repeats=9)
     reals = [-3.0, -1.0, 0.0, 2.0]
     # 3 beats all four reals, 1 beats three: 7 of 8.
     assert parts["known"]["auc"] == pytest.approx(7 / 8)
@@ -50,14 +49,13 @@ def test_known_and_unseen_generators_by_prefix() -> None:
     assert (parts["known"]["n_fake"], parts["unseen"]["n_fake"]) == (2, 4)
     assert parts["known"]["auc_ci"] is None
     with pytest.raises(ValueError, match="no generator begins with 'SDXL'"):
-        parts_of(scores, figures["by_source"], known=["SDXL"])
-    assert "known" not in parts_of(scores, figures["by_source"])
+        parts_of(scores, known=["SDXL"])
+    assert "known" not in parts_of(scores)
 
 
 def test_pairs_are_judged_inside_their_repository() -> None:
     scores = pd.concat([table()] * 5, ignore_index=True)  # five of a class are needed
-    figures = summarize(scores, repeats=9)
-    pairs = parts_of(scores, figures["by_source"], repeats=9)["pairs"]
+    pairs = parts_of(scores, repeats=9)["pairs"]
     # Inside duo: reals 0 and 2, fakes 0.5 and -2: one of four pairs in the right order.
     assert pairs["inside"] == {"duo": {"n_real": 10, "n_fake": 10, "auc": pytest.approx(0.25)}}
     assert pairs["auc"] == pytest.approx(0.25)
@@ -67,16 +65,29 @@ def test_pairs_are_judged_inside_their_repository() -> None:
 
 def test_the_worst_source_has_forty_images_and_meets_the_whole_other_class() -> None:
     scores = pd.concat([table()] * 20, ignore_index=True)
-    figures = summarize(scores, repeats=9)
-    worst = parts_of(scores, figures["by_source"], repeats=9)["worst_source"]
+    worst = parts_of(scores, repeats=9)["worst_source"]
     assert worst is not None
     # f2 is 0.5 and -2 against all reals: three and one of four won.
     assert (worst["source"], worst["label"], worst["n"]) == ("f2", "fake", 40)
     assert worst["auc"] == pytest.approx(by_hand([0.5, -2.0], [-3.0, -1.0, 0.0, 2.0]))
     assert worst["auc"] == pytest.approx(4 / 8)
     assert worst["auc_ci"][0] < 0.5 < worst["auc_ci"][1]
-    few = parts_of(table(), summarize(table(), repeats=9)["by_source"], repeats=9)
-    assert few["worst_source"] is None
+    assert "auc" in worst["approximate"]
+    assert parts_of(table(), repeats=9)["worst_source"] is None
+
+
+def test_a_source_of_both_classes_is_judged_by_class() -> None:
+    """Inside `mix` the order is right; its reals lie above the fakes of all other sources."""
+    rows = [("mix", "real", 1.0)] * 40 + [("mix", "fake", 2.0)] * 40
+    rows += [("r", "real", -2.0)] * 80 + [("f", "fake", 0.0)] * 40
+    scores = pd.DataFrame(rows, columns=["source", "label", "logit"])
+    scores = scores.assign(generator="", repository="", probability=0.5, error="")
+    worst = parts_of(scores, repeats=9)["worst_source"]
+    assert (worst["source"], worst["label"], worst["n"]) == ("mix", "real", 40)
+    assert worst["auc"] == pytest.approx(by_hand([2.0, 0.0], [1.0]))
+    # Of 39 reals nothing is said; the fakes of f beat the 80 reals of r alone.
+    worst = parts_of(scores.iloc[1:], repeats=9)["worst_source"]
+    assert (worst["source"], worst["auc"]) == ("f", pytest.approx(80 / 119))
 
 
 def test_intervals_of_pairs_from_enough_images() -> None:
@@ -89,7 +100,7 @@ def test_intervals_of_pairs_from_enough_images() -> None:
          "logit": rng.normal(size=n) + fake}
     )  # fmt: skip
     scores["probability"] = 1 / (1 + np.exp(-scores["logit"]))
-    pairs = parts_of(scores, {}, repeats=200)["pairs"]
+    pairs = parts_of(scores, repeats=200)["pairs"]
     inside = [
         by_hand(list(part["logit"][part["label"] == "fake"]),
                 list(part["logit"][part["label"] == "real"]))
@@ -117,9 +128,8 @@ def test_wilsons_interval() -> None:
 
 def test_rows_for_the_report() -> None:
     scores = table()
-    figures = summarize(scores, repeats=9)
     parts = parts_of(
-        scores, figures["by_source"], known=["SD1"], repeats=9,
+        scores, known=["SD1"], repeats=9,
         verdict=lambda logit, budget: "fake" if logit > 1 - budget else "real",
     )  # fmt: skip
     rows = part_rows(parts)
@@ -130,6 +140,13 @@ def test_rows_for_the_report() -> None:
     assert first["budget"] == "1%"
     assert first["reals: real / unsure / fake"] == "3 / 0 / 1"
     assert first["fakes: real / unsure / fake"] == "2 / 0 / 4"
+
+
+def test_an_approximate_interval_is_marked() -> None:
+    part = {"auc": 0.7, "auc_ci": [0.6, 0.8], "ap": 0.5, "ap_ci": None, "approximate": ["auc"]}
+    assert cell(part, "auc") == "0.700 ~[0.600, 0.800]"
+    assert cell({**part, "approximate": []}, "auc") == "0.700 [0.600, 0.800]"
+    assert cell(part, "ap") == "0.500"
 
 
 def test_prefixes_ignore_case() -> None:

@@ -23,6 +23,12 @@ MIN_IMAGES = 20
 MIN_CLUSTERS = 5
 """Sources of a class under which no interval by sources is made up."""
 
+FIRM_IMAGES = 100
+"""Images of each class under which the intervals are called approximate."""
+
+FIRM_BUDGET = 3
+"""Real images that a false-positive budget must allow for the interval of its TPR to be firm."""
+
 BUDGETS = {"tpr_at_1fpr": 0.01, "tpr_at_5fpr": 0.05}
 """The figures that are read at a false-positive rate."""
 
@@ -50,8 +56,9 @@ def bootstrap_intervals(
     from the resamples' standard deviation there: it stays inside 0..1 and covers better
     than percentiles (simulated: AUC, 2 x 200 images, 95.3% against 92.3%). A figure of
     exactly 0 or 1, about which resamples know nothing, gets the exact binomial bound for
-    its number of images. The ECE of resamples is biased upwards, in the square, by about as
-    much as the estimate itself: its interval is the basic one of its square, not under 0.
+    its number of images. The ECE of few images is biased upwards, its square by about as much
+    as that of resamples is again: its lower end is the basic one of the square, not under 0,
+    and its upper end takes no bias off, so that it covers more than `level`.
     AP is biased in small samples, by an amount that resamples know only roughly: its interval
     reaches from the one around the estimate to the one around the estimate less that bias,
     with Student's t for the normal quantile. A TPR at a fixed FPR has percentiles of
@@ -95,7 +102,7 @@ def bootstrap_intervals(
     for name in names:
         i = METRICS.index(name)
         if name == "ece":
-            intervals[name] = _square_interval(estimate[i], values[:, i], level)
+            intervals[name] = _ece_interval(float(estimate[i]), values[:, i], level)
         elif name == "ap":
             intervals[name] = _ap_interval(estimate[i], values[:, i], smaller, level)
         elif name in BUDGETS and clusters is None:
@@ -103,11 +110,26 @@ def bootstrap_intervals(
                 scores[~fake], scores[fake], BUDGETS[name], draws=2 * repeats, seed=seed
             )
             low, high = np.quantile(draws, ((1 - level) / 2, (1 + level) / 2))
-            intervals[name] = (min(float(low), estimate[i]), max(float(high), estimate[i]))
+            told = float(estimate[i])
+            intervals[name] = (min(float(low), told), max(float(high), told))
         else:
             count = int(counts.get(name, smaller))
             intervals[name] = logit_interval(estimate[i], values[:, i], count, level)
     return intervals
+
+
+def approximate_intervals(n_real: int, n_fake: int, *, clustered: bool = False) -> list[str]:
+    """The metrics whose interval may hold the truth more or less often than it says.
+
+    The ECE always; a TPR where its budget allows fewer than `FIRM_BUDGET` real images, or
+    images are drawn by clusters; every figure of a class of fewer than `FIRM_IMAGES`.
+    """
+    few = {"real_acc": n_real < FIRM_IMAGES, "fake_acc": n_fake < FIRM_IMAGES, "ece": True}
+    few |= {
+        name: clustered or budget * n_real < FIRM_BUDGET - 1e-9 or n_fake < FIRM_IMAGES
+        for name, budget in BUDGETS.items()
+    }
+    return [name for name in METRICS if few.get(name, min(n_real, n_fake) < FIRM_IMAGES)]
 
 
 def logit_interval(
@@ -168,14 +190,14 @@ def _student_quantile(probability: float, degrees: int) -> float:
     return float(t.ppf(probability, degrees))
 
 
-def _square_interval(
+def _ece_interval(
     estimate: float, values: NDArray[np.float64], level: float
 ) -> tuple[float, float]:
-    """Roots of 2 x estimate^2 - the squared percentiles of the resamples, not under 0."""
+    """Root of 2 x estimate^2 - the upper percentile squared, to estimate + normal reach."""
     tail = (1.0 - level) / 2
-    high, low = np.quantile(values, (tail, 1.0 - tail))
-    low, high = (float(np.sqrt(max(0.0, 2 * estimate**2 - q**2))) for q in (low, high))
-    return low, max(high, estimate)
+    low = np.sqrt(max(0.0, 2 * estimate**2 - float(np.quantile(values, 1.0 - tail)) ** 2))
+    reach = NormalDist().inv_cdf(1.0 - tail) * float(values.std())
+    return float(low), min(1.0, estimate + reach)
 
 
 def _supported(fake: NDArray[np.bool_], clusters: ArrayLike | None) -> list[str]:

@@ -7,10 +7,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import FAKE
-from distildire.evaluate.parts import BUDGETS, cell, wilson
+from distildire.evaluate.parts import BUDGETS, wilson
 from distildire.evaluate.patch_insertion import patch_insertion
 from distildire.evaluate.robustness import robustness, subsample
 from distildire.evaluate.stability_gain import stability_gain
+from distildire.evaluate.summary import cell
 from distildire.images import RGB, ImageError, decode
 from distildire.reencode import STABILITY
 
@@ -77,9 +78,9 @@ def stability_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "budget": f"{float(budget):.0%}",
             "wrong verdicts": row["n_wrong"],
-            "turned unsure": cell(row["wrong_caught"], row["wrong_caught_ci"]),
+            "turned unsure": cell(row, "wrong_caught"),
             "right verdicts": row["n_right"],
-            "turned unsure too": cell(row["right_lost"], row["right_lost_ci"]),
+            "turned unsure too": cell(row, "right_lost"),
         }
         for budget, row in found.items()
     ]

@@ -13,9 +13,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_CELLS = 400_000
-"""Numbers drawn at once: bounds the memory to some 20 MB."""
-
 
 def tpr_draws(
     real: NDArray[np.float64],
@@ -35,40 +32,39 @@ def tpr_draws(
     """
     rng = np.random.default_rng(seed)
     real, fake = np.sort(real)[::-1], np.sort(fake)[::-1]
+    n_real, n_fake = len(real), len(fake)
     # Fakes above each real score, with the ends of the axis: a tie is no detection.
     above = np.searchsorted(-fake, -real, side="left")
-    above = np.concatenate([[0], above, [len(fake)]])
-    size = max(1, _CELLS // (len(real) + len(fake)))
-    parts = [
-        _draw(above, len(real), len(fake), fpr, min(size, draws - start), rng)
-        for start in range(0, draws, size)
-    ]
-    return np.concatenate(parts)
-
-
-def _draw(
-    above: NDArray[np.int64], n_real: int, n_fake: int, fpr: float, size: int,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:  # fmt: skip
-    places = _spacings(rng, size, n_real)
-    k = (places[:, 1:-1] <= fpr).sum(axis=1)  # real pictures above the threshold
-    low, high = _pick(places, k), _pick(places, k + 1)
-    shares = _spacings(rng, size, n_fake)
-    before, after = (
-        (_pick(shares, above[i]) + _pick(shares, above[i] + 1)) / 2 for i in (k, k + 1)
-    )
-    before = np.where(k == 0, 0.0, before)
+    above = np.concatenate([[0], above, [n_fake]])
+    # Of n uniform numbers k lie below fpr; the largest of these and the smallest of the others
+    # are the places of the two real scores around the threshold.
+    k = rng.binomial(n_real, fpr, draws)
+    low = np.where(k > 0, fpr * _largest(rng, np.maximum(k, 1)), 0.0)
+    rest = n_real - k
+    high = 1 - np.where(rest > 0, (1 - fpr) * _largest(rng, np.maximum(rest, 1)), 0.0)
     share = (fpr - low) / (high - low)
+    before, after = _between_places(rng, n_fake, above[k], above[k + 1])
+    before = np.where(k == 0, 0.0, before)
     share = np.where(k == 0, np.sqrt(share), share)
     return np.asarray(before + (after - before) * share)
 
 
-def _spacings(rng: np.random.Generator, size: int, n: int) -> NDArray[np.float64]:
-    """Sorted uniform numbers with 0 before and 1 after them: [size, n + 2]."""
-    steps = rng.exponential(size=(size, n + 1))
-    sums = np.cumsum(steps, axis=1)
-    return np.concatenate([np.zeros((size, 1)), sums / sums[:, -1:]], axis=1)
+def _largest(rng: np.random.Generator, n: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The largest of n uniform numbers, for every n."""
+    return np.asarray(rng.random(len(n)) ** (1 / n))
 
 
-def _pick(values: NDArray[np.float64], column: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.take_along_axis(values, column[:, None], axis=1)[:, 0]
+def _between_places(
+    rng: np.random.Generator, n: int, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Midpoints between the sorted uniform numbers k and k + 1 of n, for k = `first`, `second`.
+
+    0 and 1 count as numbers 0 and n + 1; `first` is at most `second`. Steps between sorted
+    uniform numbers are exponential numbers over their sum, and sums of these are gamma.
+    """
+    apart = second > first
+    between = np.maximum(second - first - 1, 0)
+    steps = rng.standard_gamma(np.stack([first, np.ones_like(first), between, apart, n - second]))
+    ends = np.cumsum(steps, axis=0) / steps.sum(axis=0)
+    before = (ends[0] + ends[1]) / 2
+    return before, np.where(apart, (ends[2] + ends[3]) / 2, before)

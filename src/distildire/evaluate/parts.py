@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.leak_test import group_names
+from distildire.data.manifest import FAKE, REAL
 from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples, logit_interval
 from distildire.evaluate.generators import begins_with, check_prefixes
-from distildire.evaluate.metrics import pair_auc
+from distildire.evaluate.metrics import auc, pair_auc
 from distildire.evaluate.scores import is_fake
-from distildire.evaluate.summary import group_figures
+from distildire.evaluate.summary import cell, group_figures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ BUDGETS = (0.01, 0.05)
 """Error budgets at which verdicts are counted."""
 
 WORST_OF = 40
-"""Images that a source needs to be named the worst."""
+"""Images of one class that a source needs to be named the worst."""
 
 Verdict = Callable[[float, float], str]
 """(logit, error budget) -> "real", "fake" or "unsure"."""
@@ -35,7 +36,6 @@ Verdict = Callable[[float, float], str]
 
 def parts_of(
     scores: pd.DataFrame,
-    by_source: Mapping[str, Mapping[str, Any]],
     *,
     known: Sequence[str] = (),
     verdict: Verdict | None = None,
@@ -47,13 +47,13 @@ def parts_of(
     `known` and `unseen` (only if `known` is given): the fakes whose generator's name begins
     with one of the words, and all the other fakes, those of no stated generator among them,
     each against all reals; figures as in `summarize`. `pairs`: mean AUC inside the
-    repositories that hold both classes. `worst_source`: the lowest AUC among the sources of
-    `WORST_OF` images or more; being picked as the lowest, it is lower than it would be
-    measured anew. `verdicts` (only with `verdict`): by budget, see `count_verdicts`.
+    repositories that hold both classes. `worst_source`: the lowest AUC among the reals of one
+    source, or the fakes of one, against all images of the other class, where these are
+    `WORST_OF` or more; being picked as the lowest, it is lower than it would be measured
+    anew. `verdicts` (only with `verdict`): by budget, see `count_verdicts`.
 
     Args:
         scores: as `score_manifest` or `read_scores` give it.
-        by_source: of `summarize`, on the same scores.
         known: beginnings of the names of generators that were trained on.
         verdict: of the detector, where there is one.
         repeats: bootstrap resamples.
@@ -79,7 +79,8 @@ def parts_of(
             parts[name]["generators"] = sorted(set(generator[rows & fake]) - {""})
     groups = group_names(scores)
     parts["pairs"] = _pairs(fake, logit, groups, repeats, seed)
-    parts["worst_source"] = _worst(scores["source"].to_numpy(str), fake, by_source)
+    source = scores["source"].to_numpy(str)
+    parts["worst_source"] = _worst(source, fake, logit, probability, repeats, seed)
     if verdict is not None:
         parts["verdicts"] = {
             str(budget): count_verdicts(fake, [verdict(v, budget) for v in logit.tolist()])
@@ -113,24 +114,23 @@ def _pairs(
 
 
 def _worst(
-    source: NDArray[np.str_], fake: NDArray[np.bool_], by_source: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    counts = {name: int((source == name).sum()) for name in by_source}
-    known = {
-        name: part for name, part in by_source.items()
-        if counts[name] >= WORST_OF and part["auc"] is not None
-    }  # fmt: skip
-    if not known:
+    source: NDArray[np.str_], fake: NDArray[np.bool_], logit: NDArray[np.float64],
+    probability: NDArray[np.float64], repeats: int, seed: int,
+) -> dict[str, Any] | None:  # fmt: skip
+    other = {REAL: fake, FAKE: ~fake}
+    groups = {}
+    for name in sorted(set(source.tolist()) - {""}):
+        for label, others in other.items():
+            own = ~others & (source == name)
+            if own.sum() >= WORST_OF and others.any():
+                groups[name, label] = own | others
+    if not groups:
         return None
-    name = min(known, key=lambda n: known[n]["auc"])
-    classes = {"fake" if f else "real" for f in fake[source == name].tolist()}
-    return {
-        "source": name,
-        "label": classes.pop() if len(classes) == 1 else "both",
-        "n": counts[name],
-        "auc": known[name]["auc"],
-        "auc_ci": known[name]["auc_ci"],
-    }
+    name, label = min(groups, key=lambda group: auc(fake[groups[group]], logit[groups[group]]))
+    rows = groups[name, label]
+    part = group_figures(fake[rows], logit[rows], probability[rows], repeats=repeats, seed=seed)
+    kept = {key: part[key] for key in ("auc", "auc_ci", "approximate")}
+    return {"source": name, "label": label, "n": part[f"n_{label}"], **kept}
 
 
 def count_verdicts(fake: NDArray[np.bool_], verdicts: Sequence[str]) -> dict[str, Any]:
@@ -178,17 +178,16 @@ def part_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
             part = parts[name]
             rows.append({
                 "part": f"{name} generators", "real": part["n_real"], "fake": part["n_fake"],
-                **{m: cell(part[m], part[f"{m}_ci"]) for m in ("auc", "ap", "tpr_at_5fpr")},
+                **{m: cell(part, m) for m in ("auc", "ap", "tpr_at_5fpr")},
             })  # fmt: skip
     pairs, worst = parts["pairs"], parts["worst_source"]
     if pairs["auc"] is not None:
         counts = {c: sum(p[f"n_{c}"] for p in pairs["inside"].values()) for c in ("real", "fake")}
         name = f"pairs: mean over {len(pairs['inside'])} repositories of both classes"
-        rows.append({"part": name, **counts, "auc": cell(pairs["auc"], pairs["auc_ci"])})
+        rows.append({"part": name, **counts, "auc": cell(pairs, "auc")})
     if worst is not None:
-        count = {worst["label"]: worst["n"]} if worst["label"] != "both" else {}
         name = f"worst source of {WORST_OF} images or more: {worst['source']}"
-        rows.append({"part": name, **count, "auc": cell(worst["auc"], worst["auc_ci"])})
+        rows.append({"part": name, worst["label"]: worst["n"], "auc": cell(worst, "auc")})
     columns = ("part", "real", "fake", "auc", "ap", "tpr_at_5fpr")
     return [{column: row.get(column) for column in columns} for row in rows]
 
@@ -201,7 +200,7 @@ def verdict_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
             "reals: real / unsure / fake": _counts(found["real"]),
             "fakes: real / unsure / fake": _counts(found["fake"]),
             **{
-                name.replace("_", " "): cell(found[name]["share"], found[name]["ci"])
+                name.replace("_", " "): cell(found[name], "share", "ci")
                 for name in ("false_alarms", "caught", "missed", "unsure")
             },
         }
@@ -211,10 +210,3 @@ def verdict_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _counts(by_word: Mapping[str, int]) -> str:
     return " / ".join(str(by_word[word]) for word in ("real", "unsure", "fake"))
-
-
-def cell(value: float | None, interval: Sequence[float] | None) -> str | None:
-    """A figure with its interval for a table; None where there is no figure."""
-    if value is None:
-        return None
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")

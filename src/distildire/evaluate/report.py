@@ -21,8 +21,9 @@ _SETTINGS = (
     "Accuracies count a picture as fake over a probability of 0.5. AP, AUC and TPR rank by "
     "the logit. by_generator: that generator's fakes against all reals; by_source: a source "
     "of one class against the other class of all. pair_auc is the mean AUC inside the "
-    "repositories or sources that hold both classes. The interval of the ECE is an "
-    "approximation: the ECE of few images is biased upwards."
+    "repositories or sources that hold both classes. Intervals are of 95%; one behind a ~ is "
+    "approximate: the ECE, a TPR whose budget allows fewer than three reals (under 300 at 1%, "
+    "under 60 at 5%), a class of fewer than 100 images."
 )
 
 _PARTS = (

@@ -116,8 +116,8 @@ def evaluate(
     }
     for variant in variants:
         figures[variant]["parts"] = parts_of(
-            scores[scores["variant"] == variant], figures[variant]["by_source"], known=known,
-            verdict=_verdict(detector), repeats=max(1, repeats // 2), seed=seed,
+            scores[scores["variant"] == variant], known=known, verdict=_verdict(detector),
+            repeats=max(1, repeats // 2), seed=seed,
         )  # fmt: skip
     about["intervals"] = next(iter(figures.values()))["intervals"]
     grid = None

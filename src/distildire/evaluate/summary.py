@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.leak_test import group_names
-from distildire.evaluate.bootstrap import MIN_CLUSTERS, MIN_IMAGES, bootstrap_intervals
+from distildire.evaluate.bootstrap import (
+    MIN_CLUSTERS,
+    MIN_IMAGES,
+    approximate_intervals,
+    bootstrap_intervals,
+)
 from distildire.evaluate.metrics import METRICS, all_metrics, pair_auc
 from distildire.evaluate.scores import is_fake
 
@@ -32,7 +37,8 @@ def summarize(
     source with one class against the other class of all, a source with both by itself.
     Rows without a score are counted in `unscored` and left out of the figures. Each group
     has `n_real`, `n_fake`, the metrics (None where a class is missing), `<metric>_ci`
-    [low, high] (None where too few images allow none) and `note`.
+    [low, high] (None where too few images allow none), `approximate` (the metrics whose
+    interval is that only) and `note`.
 
     Args:
         scores: as `score_manifest` or `read_scores` give it.
@@ -108,6 +114,8 @@ def group_figures(
     figures: Figures = {"n_real": n_real, "n_fake": n_fake}
     figures |= {name: _none(values[name]) for name in METRICS}
     figures |= {f"{name}_ci": list(found[name]) if name in found else None for name in METRICS}
+    loose = approximate_intervals(n_real, n_fake, clustered=clusters is not None)
+    figures["approximate"] = [name for name in loose if name in found]
     figures["note"] = _note(n_real, n_fake, clustered=clusters is not None, missing=len(found) < 8)
     return figures
 
@@ -146,13 +154,18 @@ def rows_of(figures: Mapping[str, Any], first: str = "group") -> list[dict[str, 
 
 def _cells(part: Mapping[str, Any]) -> dict[str, Any]:
     cells: dict[str, Any] = {"real": part["n_real"], "fake": part["n_fake"]}
-    for name in METRICS:
-        value, interval = part[name], part[f"{name}_ci"]
-        if value is None:
-            cells[name] = None
-        elif interval is None:
-            cells[name] = f"{value:.3f}"
-        else:
-            cells[name] = f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    cells |= {name: cell(part, name) for name in METRICS}
     cells["note"] = part["note"]
     return cells
+
+
+def cell(part: Mapping[str, Any], name: str, interval: str = "") -> str | None:
+    """A figure of `part` with its interval for a table; None where there is no figure.
+
+    The interval is `part[interval]`, `<name>_ci` by default, behind a ~ where it is approximate.
+    """
+    value, ends = part[name], part[interval or f"{name}_ci"]
+    if value is None or ends is None:
+        return None if value is None else f"{value:.3f}"
+    about = "~" if name in part.get("approximate", ()) else ""
+    return f"{value:.3f} {about}[{ends[0]:.3f}, {ends[1]:.3f}]"
