@@ -13,7 +13,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.images import RGB, ImageError, decode_bytes, resize
+from distildire.whole_files import whole_file, write_json
 
 if TYPE_CHECKING:
     from distildire.noise.source import NoiseSource
@@ -157,21 +157,18 @@ class NoiseCache:
             CacheError: full disk, or a folder that can't be written.
         """
         place = self.place(sha256, kind)
-        temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with whole_file(place) as file:
                 np.save(file, array)
-            temporary.replace(place)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _cannot_write(self.root, array.nbytes, error) from error
 
     def start(self) -> None:
         """Record the settings, and sweep up what a killed run left half written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write_json(self.folder / "settings.json", self.settings)
+            write_json(self.folder / "settings.json", self.settings)
         except OSError as error:
             raise _cannot_write(self.root, 4096, error) from error
         for left in self.folder.glob("??/.*.tmp"):
@@ -377,9 +374,3 @@ def _cannot_write(root: Path, needed: int, error: OSError) -> CacheError:
 
 def _file_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _write_json(path: Path, content: object) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    temporary.replace(path)

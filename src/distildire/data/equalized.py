@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from distildire.images import RGB, ImageError, decode_bytes, limit_short_side, read_bytes
+from distildire.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,8 +137,6 @@ def _write(
         return str(relative), hashlib.sha256(target.read_bytes()).hexdigest()
     new = equalized_bytes(decode_bytes(data), short_side, quality, crop)
     target.parent.mkdir(exist_ok=True)
-    # Threads that meet the same content write the same bytes; the rename is atomic.
-    part = target.with_suffix(f".{os.getpid()}-{id(new)}.part")
-    part.write_bytes(new)
-    part.replace(target)
+    with whole_file(target) as file:
+        file.write(new)
     return str(relative), hashlib.sha256(new).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,18 +44,13 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest (a .parquet or .csv file is needed)")
-    try:
+
+    def read() -> pd.DataFrame:
         if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except Exception as error:
-        raise ManifestError(f"{path}: not a readable manifest: {error}") from error
-    missing = {"path", "label"} - set(table.columns)
-    if missing:
-        raise ManifestError(
-            f"{path}: no column {', '.join(sorted(missing))} (it has {', '.join(table.columns)})"
-        )
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+    table = read_columns(path, {"path", "label"}, "manifest", read)
     if table.empty:
         raise ManifestError(f"{path}: the manifest has no rows")
     for column in OPTIONAL_COLUMNS:
@@ -67,6 +63,26 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     if (both > 1).any():
         raise ManifestError(f"{path}: {both.idxmax()} is labelled both real and fake")
     return table.drop_duplicates("path").reset_index(drop=True)
+
+
+def read_columns(
+    path: Path, needed: Set[str], what: str, read: Callable[[], pd.DataFrame]
+) -> pd.DataFrame:
+    """Read a table that must have some columns; `what` names it in messages.
+
+    Raises:
+        ManifestError: unreadable file, or a missing column.
+    """
+    try:
+        table = read()
+    except Exception as error:
+        raise ManifestError(f"{path}: not a readable {what}: {error}") from error
+    missing = needed - set(table.columns)
+    if missing:
+        raise ManifestError(
+            f"{path}: no column {', '.join(sorted(missing))} (it has {', '.join(table.columns)})"
+        )
+    return table
 
 
 def translate_labels(labels: pd.Series, where: str) -> pd.Series:

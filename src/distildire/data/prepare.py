@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distildire.data.layouts import read_layout, read_pairs
 from distildire.data.manifest import ManifestError, read_manifest
+from distildire.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,15 +51,11 @@ def prepare(
     root = out.absolute().parent
     table["path"] = [_relative(Path(path), root) for path in table["path"]]
     root.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{os.getpid()}.{out.name}")
-    try:
+    with whole_file(out) as file:
         if out.suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
+            table.to_parquet(file, index=False)
         else:
-            table.to_csv(temporary, index=False)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+            table.to_csv(file, index=False)
     return table
 
 

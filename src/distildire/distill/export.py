@@ -70,15 +70,6 @@ def load_checkpoint(path: Path) -> tuple[Student, TrainConfig, dict[str, Any]]:
     return student.eval(), config, dict(saved["facts"])
 
 
-def average_checkpoints(paths: list[Path]) -> dict[str, Tensor]:
-    """Mean of the students' weights; the runs must share one start (Wortsman et al. 2022)."""
-    states = [torch.load(p, map_location="cpu", weights_only=True)["student"] for p in paths]
-    return {
-        key: torch.stack([s[key].double() for s in states]).mean(0).to(value.dtype)
-        for key, value in states[0].items()
-    }
-
-
 def export(
     checkpoint: Path,
     out: Path,

@@ -26,6 +26,7 @@ from distildire.distill.symptoms import symptoms
 from distildire.distill.teacher import build_teacher
 from distildire.distill.validation import score_table, validation_summary
 from distildire.noise import load_noise_source
+from distildire.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -357,9 +358,8 @@ def validate(
 
 def save(path: Path, weights: dict[str, Any], config: TrainConfig, **facts: Any) -> None:
     """Write a checkpoint in one step: a killed run leaves the old one."""
-    partial = path.with_suffix(".partial")
-    torch.save({"config": to_dict(config), "facts": facts, **weights}, partial)
-    partial.replace(path)
+    with whole_file(path) as file:
+        torch.save({"config": to_dict(config), "facts": facts, **weights}, file)
 
 
 def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str, Any]:

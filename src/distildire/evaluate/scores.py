@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.data.manifest import FAKE, ManifestError
+from distildire.data.manifest import FAKE, ManifestError, read_columns
 from distildire.images import RGB, ImageError, decode, decode_bytes, equalize, read_bytes
 
 if TYPE_CHECKING:
@@ -112,15 +112,10 @@ def read_scores(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    try:
-        given = pd.read_csv(path, dtype={"path": str})
-    except Exception as error:
-        raise ManifestError(f"{path}: not a readable CSV of path,score: {error}") from error
-    missing = {"path", "score"} - set(given.columns)
-    if missing:
-        raise ManifestError(
-            f"{path}: no column {', '.join(sorted(missing))} (it has {', '.join(given.columns)})"
-        )
+    given = read_columns(
+        path, {"path", "score"}, "CSV of path,score",
+        lambda: pd.read_csv(path, dtype={"path": str}),
+    )  # fmt: skip
     given = given.dropna(subset=["path"])
     score = pd.to_numeric(given["score"], errors="coerce").to_numpy(float, copy=True)
     score[~np.isfinite(score)] = np.nan

@@ -17,6 +17,7 @@ from distildire.experiments.small_world.pictures import Pictures
 from distildire.noise.adm import AdmConfig, AdmNoise, build_unet
 from distildire.noise.schedule import Predict, ddim_step, linear_alpha_bar, respaced_steps
 from distildire.noise.source import NoiseSource
+from distildire.whole_files import whole_file
 
 Report: TypeAlias = Callable[[str, int, int, float], None]
 """(stage, steps done, steps in all, loss)."""
@@ -86,8 +87,8 @@ def fit(
         if (step + 1) % 100 == 0 or step + 1 == steps:
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(),
                      "average": average, "step": step + 1}  # fmt: skip
-            torch.save(state, checkpoint.with_suffix(".partial"))
-            checkpoint.with_suffix(".partial").replace(checkpoint)
+            with whole_file(checkpoint) as file:
+                torch.save(state, file)
     network.load_state_dict(average)
     return network.eval()
 

@@ -35,6 +35,7 @@ from distildire.experiments.small_world.report import save_report
 from distildire.experiments.small_world.students import Maps, cost, run_method
 from distildire.noise import load_noise_source
 from distildire.noise.source import NoiseSource
+from distildire.whole_files import whole_file, write_json
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
@@ -96,7 +97,7 @@ def small_world(config: WorldConfig, out: Path, report: Report | None = None) ->
                 result = run_method(
                     spec, config.student, train, tests, fakes["test_strength"][:n], seed, watch
                 )
-                _write_json(file, result)
+                write_json(file, result)
             results.append(json.loads(file.read_text()))
     costs = {spec.name: cost(spec, config.student, source, side) for spec in specs}
     found = {"config": to_dict(config), "costs": costs, "runs": results,
@@ -108,9 +109,9 @@ def small_world(config: WorldConfig, out: Path, report: Report | None = None) ->
 def stage(file: Path, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
     """The arrays in `file`, which `make` fills where it isn't there; whole or not at all."""
     if not file.is_file():
-        partial = file.with_suffix(".partial.npz")
-        np.savez(partial, **dict(make()))  # type: ignore[arg-type]
-        partial.replace(file)
+        arrays = dict(make())
+        with whole_file(file) as whole:
+            np.savez(whole, **arrays)  # type: ignore[arg-type]
     with np.load(file) as saved:
         return {name: saved[name] for name in saved.files}
 
@@ -170,7 +171,7 @@ def _same_config(file: Path, config: WorldConfig) -> None:
     # Which methods and seeds are compared may grow: nothing that is on disk depends on it.
     keyed = {**tree, "student": {k: v for k, v in tree["student"].items() if k not in _GROWING}}
     if not file.is_file():
-        _write_json(file, keyed)
+        write_json(file, keyed)
     elif (saved := json.loads(file.read_text())) != json.loads(json.dumps(keyed)):
         changed = [key for key in keyed if saved.get(key) != json.loads(json.dumps(keyed[key]))]
         raise ValueError(
@@ -179,9 +180,3 @@ def _same_config(file: Path, config: WorldConfig) -> None:
 
 
 _GROWING = ("methods", "seeds")
-
-
-def _write_json(file: Path, content: object) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(file)
