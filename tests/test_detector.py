@@ -10,6 +10,7 @@ from PIL import Image
 import standin
 from distildire import Detector
 from distildire.bundle import BundleError, load_bundle
+from distildire.sessions import open_session
 
 
 def test_logit_is_the_mean_over_crops(detector: Detector, busy: np.ndarray) -> None:
@@ -47,6 +48,17 @@ def test_batching_changes_nothing(detector: Detector) -> None:
     together = [v.logit for v in detector.predict(pictures)]
     alone = [detector.logit(p) for p in pictures]
     assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_scores_are_those_of_the_plain_graph(detector: Detector) -> None:
+    crop = detector.bundle.preprocessing.crop
+    crops = np.random.default_rng(1).integers(0, 255, (7, crop, crop, 3)).astype(np.uint8)
+    plain = open_session(detector.bundle, 1)
+    for output in sorted(detector.graph_outputs):
+        expected = plain.run([output], {"rgb": crops})[0]
+        for alone in (False, True):
+            values = detector.run_graph(output, crops, alone=alone)
+            np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_one_item_needs_no_list(detector: Detector, flat: np.ndarray) -> None:

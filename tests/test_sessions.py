@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,6 @@ import pytest
 
 from distildire import Detector, sessions
 from distildire.bundle import load_bundle
-from distildire.detector import RUN_CROPS
 
 
 class Watched:
@@ -37,7 +37,7 @@ class Watched:
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
     Watched.opened = []
-    monkeypatch.setattr(sessions, "open_session", lambda bundle, threads: Watched())
+    monkeypatch.setattr(sessions, "open_session", lambda *args: Watched())
     return Watched
 
 
@@ -61,15 +61,15 @@ def test_one_caller_opens_one_session(bundle: Path) -> None:
     for _ in range(5):
         pool.run(["logit"], CROP)
     assert len(Watched.opened) == 1
-    pool.open_all(["logit", "cam"], CROP)
-    assert [session.runs for session in Watched.opened] == [7, 2, 2, 2]
+    pool.warm_up()
+    assert [session.runs for session in Watched.opened] == [6, 1, 1, 1]
 
 
 def test_a_caller_who_won_t_wait_gets_nothing(bundle: Path) -> None:
     pool = sessions.Sessions(load_bundle(bundle), 1, 1)
     other = threading.Thread(target=pool.run, args=(["logit"], CROP))
     other.start()
-    while not Watched.opened[0].inside:
+    while other.is_alive() and not Watched.opened[0].inside:
         time.sleep(0.001)
     assert pool.run_if_free(["logit"], CROP) is None
     other.join()
@@ -87,11 +87,18 @@ def test_a_session_that_fails_stays_in_use(bundle: Path, monkeypatch: pytest.Mon
     assert len(Watched.opened) == 1
 
 
-def test_no_run_is_larger_than_the_warm_up(bundle: Path) -> None:
+@pytest.mark.parametrize("given", [1, 3, 4, 9])
+def test_every_run_is_of_one_size(bundle: Path, given: int) -> None:
     detector = Detector(bundle, threads=2)
     detector.warm_up()
-    largest = max(size for session in Watched.opened for size in session.sizes)
-    assert largest == RUN_CROPS
-    scores = detector.score_crops(np.zeros((2 * RUN_CROPS + 1, 8, 8, 3), np.uint8))
-    assert scores.shape == (2 * RUN_CROPS + 1,)
-    assert max(size for session in Watched.opened for size in session.sizes) == largest
+    scores = detector.score_crops(np.zeros((given, 8, 8, 3), np.uint8))
+    assert scores.shape == (given,)
+    size = sessions.run_size(detector.bundle)
+    assert {size for session in Watched.opened for size in session.sizes} == {size}
+
+
+def test_many_views_are_run_in_equal_parts(bundle: Path) -> None:
+    whole = load_bundle(bundle)
+    for crops, halves, size in ((1, 0, 1), (2, 2, 4), (5, 0, 5), (4, 2, 3), (5, 5, 5), (5, 2, 4)):
+        cut = replace(whole.preprocessing, crops=crops, halves=halves)
+        assert sessions.run_size(replace(whole, preprocessing=cut)) == size

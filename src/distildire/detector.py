@@ -36,10 +36,6 @@ DEFAULT_FPR = 0.01
 MAX_WORKERS = 8
 """Pictures decoded and scored side by side at most, each by one core: the largest take 300 MB."""
 
-RUN_CROPS = 4
-"""Crops in one run of the graph at most: with more the work falls out of a core's cache, and
-a session keeps the memory of its largest run."""
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -212,24 +208,14 @@ class Detector:
         `alone`: on all cores, where no other lone caller has them; else on the caller's, for
         callers that are many. The numbers are the same.
         """
-        parts = []
-        for start in range(0, len(crops), RUN_CROPS):
-            feeds = {"rgb": crops[start : start + RUN_CROPS]}
-            values = self._all_cores.run_if_free([output], feeds) if alone else None
-            parts += values or self._one_core.run([output], feeds)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        feeds = {"rgb": crops}
+        values = self._all_cores.run_if_free([output], feeds) if alone else None
+        return (values or self._one_core.run([output], feeds))[0]
 
     def warm_up(self) -> None:
-        """Open every session and let each do its largest run: afterwards memory stays level.
-
-        Of a torch bundle nothing is run: it takes minutes, and torch gives memory back.
-        """
-        if self.bundle.torch:
-            return
-        crop = self.bundle.preprocessing.crop
-        feeds = {"rgb": np.zeros((RUN_CROPS, crop, crop, 3), np.uint8)}
+        """Take the memory that scoring will need, for a service: it stays level afterwards."""
         for sessions in {self._one_core, self._all_cores}:
-            sessions.open_all(sorted(self.graph_outputs), feeds)
+            sessions.warm_up()
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:
         """(calibrated probability of fake, verdict) of a logit."""

@@ -20,6 +20,9 @@ from distildire.stability import stability
 _OVERLAY = 384
 """Longest side of the heat overlay in pixels; a viewer stretches it over the picture."""
 
+_BATCH = 4
+"""Tiles in one run of the graph."""
+
 _GRID = 16
 """Places on the longer side of the grid of heat values."""
 
@@ -68,9 +71,15 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     height, width = rgb.shape[:2]
     padded = reflect_to(rgb, side)
     noise = np.empty(padded.shape, np.float32)
-    for top, left in crop_corners(padded.shape[0], padded.shape[1], side, side):
-        place = np.s_[top : top + side, left : left + side]
-        noise[place] = detector.run_graph("eps0", padded[place][None])[0].transpose(1, 2, 0)
+    places = [
+        np.s_[top : top + side, left : left + side]
+        for top, left in crop_corners(padded.shape[0], padded.shape[1], side, side)
+    ]
+    for start in range(0, len(places), _BATCH):
+        some = places[start : start + _BATCH]
+        eps0 = detector.run_graph("eps0", np.stack([padded[place] for place in some]))
+        for place, tile in zip(some, eps0, strict=True):
+            noise[place] = tile.transpose(1, 2, 0)
     return png(noise_view(noise[:height, :width]))
 
 

@@ -8,6 +8,7 @@ largest run made it.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -18,6 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.bundle import Bundle, BundleError
+
+BATCH_AXIS = "N"
+"""Name of the first axis in exported graphs."""
+
+RUN_CROPS = 5
+"""Crops in one run of the graph at most: with more the work falls out of a core's cache, and
+a session keeps the memory of its largest run."""
 
 
 class Sessions:
@@ -34,7 +42,8 @@ class Sessions:
         """
         self._bundle, self._threads, self._most = bundle, threads, most
         self._places = threading.Semaphore(most)
-        first = open_session(bundle, threads)
+        self._size = run_size(bundle)
+        first = self._open()
         self._free = deque([first])
         self._outputs: list[Any] = first.get_outputs()
 
@@ -45,7 +54,7 @@ class Sessions:
     def run(
         self, names: Sequence[str], feeds: dict[str, NDArray[np.uint8]], options: Any = None
     ) -> list[NDArray[np.float32]]:
-        """The outputs `names`, by a free session or the next that is."""
+        """The outputs `names` for `rgb` uint8 [N, S, S, 3], by the next free session."""
         with self._places:
             return self._run(names, feeds, options)
 
@@ -60,19 +69,23 @@ class Sessions:
         finally:
             self._places.release()
 
-    def open_all(self, names: Sequence[str], feeds: dict[str, NDArray[np.uint8]]) -> None:
-        """Open every session and run each of `names` by itself on it.
+    def warm_up(self) -> None:
+        """Open every session and let each give every output: what they take then is for good.
 
-        What they take then is what they will take, where no run is larger than this one.
+        Of a torch bundle nothing is run: it takes minutes, and torch gives memory back.
         """
+        if self._bundle.torch is not None:
+            return
+        crop = self._bundle.preprocessing.crop
+        feeds = {"rgb": np.zeros((self._size, crop, crop, 3), np.uint8)}
         for _ in range(self._most):
             self._places.acquire()
         try:
             while len(self._free) < self._most:
-                self._free.append(open_session(self._bundle, self._threads))
+                self._free.append(self._open())
             for session in self._free:
-                for name in names:
-                    session.run([name], feeds)
+                for output in self._outputs:
+                    session.run([output.name], feeds)
         finally:
             self._places.release(self._most)
 
@@ -83,12 +96,35 @@ class Sessions:
         try:
             session = self._free.pop()
         except IndexError:
-            session = open_session(self._bundle, self._threads)
+            session = self._open()
         try:
-            values: list[NDArray[np.float32]] = session.run(names, feeds, options)
+            if self._bundle.torch is not None:
+                whole: list[NDArray[np.float32]] = session.run(names, feeds, options)
+                return whole
+            rgb = feeds["rgb"]
+            parts = []
+            for start in range(0, len(rgb), self._size):
+                part = rgb[start : start + self._size]
+                values = session.run(names, {"rgb": self._filled(part)}, options)
+                parts.append([value[: len(part)] for value in values])
+            return [np.concatenate(column) for column in zip(*parts, strict=True)]
         finally:
             self._free.append(session)
-        return values
+
+    def _filled(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """With blank crops behind, so that there are as many as the session was opened for."""
+        if len(rgb) == self._size:
+            return rgb
+        return np.pad(rgb, ((0, self._size - len(rgb)), (0, 0), (0, 0), (0, 0)))
+
+    def _open(self) -> Any:
+        return open_session(self._bundle, self._threads, self._size)
+
+
+def run_size(bundle: Bundle) -> int:
+    """Crops of every run of the graph: those of a picture, in equal parts if they are many."""
+    views = bundle.preprocessing.views
+    return math.ceil(views / math.ceil(views / RUN_CROPS))
 
 
 def usable_cores() -> int:
@@ -98,8 +134,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def open_session(bundle: Bundle, threads: int | None = None) -> Any:
+def open_session(bundle: Bundle, threads: int | None = None, crops: int | None = None) -> Any:
     """A session on the CPU; `threads` of the network, all cores by default.
+
+    With `crops` every run must be of so many: all shapes are known then, and what computes
+    them is left out of the graph (a sixth of its time).
 
     ONNX Runtime's, or for a torch bundle one of the same `run` and `get_outputs`.
     """
@@ -114,6 +153,8 @@ def open_session(bundle: Bundle, threads: int | None = None) -> Any:
     options.intra_op_num_threads = threads or usable_cores()
     # Idle threads that spin take the core from decoding and from whoever else needs it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if crops is not None:
+        options.add_free_dimension_override_by_name(BATCH_AXIS, crops)
     # A pattern is kept for every number of crops ever seen, each a block of memory.
     options.enable_mem_pattern = False
     try:
