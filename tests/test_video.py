@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ pytest.importorskip("av")
 from clips import write_clip, write_sound
 from distildire import Detector
 from distildire.video import judge_pooled, judge_video, pool
-from distildire.video_frames import Candidate, choose, sample_frames
+from distildire.video_frames import Candidate, _Scan, choose, sample_frames
 
 RGB = NDArray[np.uint8]
 
@@ -155,6 +156,25 @@ def test_long_clip_is_read_by_keyframes(
     assert len(verdict.timeline) == 10
     assert verdict.timeline[0].time < 3
     assert verdict.timeline[-1].time > 17
+
+
+def test_keyframes_far_apart_are_reached_by_seeking(
+    tmp_path: Path, real_frame: RGB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distildire.video_frames.DENSE_PIXELS", 0.0)
+    path = clip_of(tmp_path / "a.mp4", (real_frame[:64, :64], 2000), keyframes=450)
+    packets: list[object] = []
+    read = _Scan._packets
+
+    def counted(scan: _Scan) -> Iterator[object]:
+        for packet in read(scan):
+            packets.append(packet)
+            yield packet
+
+    monkeypatch.setattr(_Scan, "_packets", counted)
+    found = sample_frames(str(path), lambda rgb: rgb[None], 5)
+    assert [round(candidate.time) for candidate in found.chosen] == [0, 45, 90, 135, 180]
+    assert len(packets) < 20
 
 
 def test_plot(detector: Detector, tmp_path: Path, fake_frame: RGB) -> None:

@@ -8,6 +8,7 @@ scene gets its share of the frames that are kept.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -186,7 +187,7 @@ class _Scan:
             moment = self._start + self.duration * (k + 0.5) / wanted
             if not self._seek(moment):
                 return False
-            frame = next(self._decoded(packets=400), None)
+            frame = self._next_keyframe()
             if frame is not None:
                 self._take(frame)
         return len(self.found) >= min(4, wanted)
@@ -211,14 +212,29 @@ class _Scan:
             if self._late():
                 return
 
-    def _decoded(self, packets: int | None = None) -> Iterator[Any]:
-        """Frames from here on; what can't be decoded is counted and passed over."""
+    def _next_keyframe(self) -> Any | None:
+        """The first keyframe from here on that can be decoded, without reading further."""
+        context = self._stream.codec_context
+        for packet in itertools.islice(self._packets(), 400):
+            if packet.is_keyframe:
+                # The decoder's threads hold a frame back until others come, or the end.
+                frames = self._decode(packet) or self._decode(None)
+                context.flush_buffers()
+                if frames:
+                    return frames[0]
+        return None
+
+    def _decoded(self) -> Iterator[Any]:
+        """Frames from here on."""
+        for packet in self._packets():
+            yield from self._decode(packet)
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets from here on; the last one, at the end, is empty and flushes the decoder."""
         import av
 
         demuxed = self._container.demux(self._stream)
-        seen = 0
-        while packets is None or seen < packets:
-            seen += 1
+        while True:
             try:
                 packet = next(demuxed, None)
             except (av.error.FFmpegError, OSError, ValueError):
@@ -226,12 +242,17 @@ class _Scan:
                 return
             if packet is None:
                 return
-            try:
-                frames = packet.decode()
-            except (av.error.FFmpegError, ValueError):
-                self.damaged += 1
-                continue
-            yield from frames
+            yield packet
+
+    def _decode(self, packet: Any) -> list[Any]:
+        """The frames that come out; a packet that can't be decoded is counted and passed over."""
+        import av
+
+        try:
+            return list(self._stream.decode(packet))
+        except (av.error.FFmpegError, ValueError):
+            self.damaged += 1
+            return []
 
     def _take(self, frame: Any) -> None:
         import av
@@ -250,7 +271,8 @@ class _Scan:
         self.found[key] = Candidate(moment, self._cut(rgb), grey.astype(np.float32))
 
     def _time_of(self, frame: Any) -> float:
-        return float(frame.time) - self._start if frame.time is not None else 0.0
+        # `frame.time` is not a number where the frame came out at the end of the stream.
+        return float(frame.pts * self._stream.time_base) - self._start if frame.pts else 0.0
 
     def _seek(self, moment: float) -> bool:
         import av
