@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import standin
 from distildire import Detector
@@ -35,3 +36,13 @@ def flat() -> NDArray[np.uint8]:
 def busy() -> NDArray[np.uint8]:
     """Noise [200, 240, 3], which the stand-in calls real."""
     return np.random.default_rng(7).integers(60, 200, (200, 240, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, busy: NDArray[np.uint8], flat: NDArray[np.uint8]) -> Path:
+    """A folder of two pictures, one in a folder below with a name that is not ASCII."""
+    root = tmp_path / "pictures"
+    (root / "sub folder").mkdir(parents=True)
+    Image.fromarray(busy).save(root / "sub folder/Ärger über Öl.png")
+    Image.fromarray(flat).save(root / "a.png")
+    return root

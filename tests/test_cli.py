@@ -22,15 +22,6 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, busy: np.ndarray, flat: np.ndarray) -> Path:
-    root = tmp_path / "pictures"
-    (root / "sub folder").mkdir(parents=True)
-    Image.fromarray(busy).save(root / "sub folder/Ärger über Öl.png")
-    Image.fromarray(flat).save(root / "a.png")
-    return root
-
-
 def test_bad_files_cost_nothing_else(folder: Path, bundle: Path) -> None:
     whole = saved(Image.fromarray(picture(200, 200)), "JPEG")
     (folder / "text.jpg").write_text("hello")

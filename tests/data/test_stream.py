@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from distildire.data.augment import AugmentConfig
 from distildire.data.cache import ResizeCrop, fill_cache, open_dire
 from distildire.data.stream import TrainingStream, sampling_weights
 from distildire.images import ImageError
+from noise.standin_noise import StandInNoise
 
 
 def table(sizes: dict[tuple[str, str], int]) -> pd.DataFrame:
@@ -158,18 +158,9 @@ def test_cached_maps_lie_on_the_pictures_they_came_from(
     path = tmp_path / "p.png"
     Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
 
-    class Mirror:
-        name, weights_hash, dtype, clip = "mirror", "00", torch.float32, True
-        device = torch.device("cpu")
-
-        def eps0(self, x0: torch.Tensor) -> torch.Tensor:
-            return x0
-
-        def dire(self, x0: torch.Tensor, steps: int) -> torch.Tensor:
-            return (x0 + 1.0) / 2.0
-
+    mirror = StandInNoise(lambda x0: (x0 + 1.0) / 2.0)
     cache = tmp_path / "cache"
-    fill_cache([path], Mirror(), cache, dire=True, prepare=ResizeCrop(64))  # type: ignore[arg-type]
+    fill_cache([path], mirror, cache, dire=True, prepare=ResizeCrop(64))  # type: ignore[arg-type]
     rows = pd.DataFrame([{"path": str(path), "label": "real", "source": "s"}])
     stream = TrainingStream(rows, np.ones(1), 48, NOTHING, length=8, dire=open_dire(cache))
     for i in range(8):

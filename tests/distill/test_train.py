@@ -35,6 +35,7 @@ from distildire.distill.train import (
 )
 from distildire.distill.validation import validation_summary
 from distildire.noise import load_noise_source
+from noise.standin_noise import StandInNoise
 
 
 def test_loss_is_the_papers() -> None:
@@ -354,26 +355,14 @@ def test_mse_of_equal_maps_is_zero() -> None:
     )
 
 
-class BrightnessOfDetail:
-    """Stands in for a diffusion model: its DIRE is the picture's own fine detail."""
-
-    name, weights_hash, dtype, clip = "detail", "00", torch.float32, True
-    device = torch.device("cpu")
-
-    def eps0(self, x0: torch.Tensor) -> torch.Tensor:
-        return x0
-
-    def dire(self, x0: torch.Tensor, steps: int) -> torch.Tensor:
-        return (x0 - F.avg_pool2d(x0, 3, 1, 1)).abs() / 2
-
-
 @pytest.mark.parametrize("who", ["student", "teacher"])
 def test_dire_reaches_the_student_and_the_teacher(
     config: TrainConfig, manifest: Path, tmp_path: Path, who: str
 ) -> None:
     paths = [manifest.parent / name for name in pd.read_csv(manifest)["path"]]
+    detail = StandInNoise(lambda x0: (x0 - F.avg_pool2d(x0, 3, 1, 1)).abs() / 2)
     fill_cache(
-        paths, BrightnessOfDetail(), tmp_path / "cache", dire=True, prepare=ResizeCrop(64),  # type: ignore[arg-type]
+        paths, detail, tmp_path / "cache", dire=True, prepare=ResizeCrop(64),  # type: ignore[arg-type]
     )  # fmt: skip
     data = replace(config.data, dire_cache=str(tmp_path / "cache"))
     if who == "student":
