@@ -70,6 +70,21 @@ def test_any_size(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(heat, 128 / 255, rtol=1e-4)
 
 
+def test_a_detector_of_half_size_shows_its_own_scale() -> None:
+    seen = []
+
+    def cam_of(crops: np.ndarray) -> np.ndarray:
+        seen.append(len(crops))
+        return brightness(crops)
+
+    rgb = np.zeros((256, 320, 3), np.uint8)
+    rgb[:128, :160] = 255
+    heat = picture_heat(cam_of, rgb, Preprocessing(crop=64, crops=0, halves=1))
+    assert heat.shape == (256, 320)
+    assert sum(seen) == 3 * 4  # of 128 x 160 pixels, half overlapping
+    assert heat[:96, :128].mean() > 0.9 > 0.1 > heat[160:, 192:].mean()
+
+
 def test_overlay_reddens_fake_and_blues_real(tmp_path: Path) -> None:
     rgb = np.full((64, 64, 3), 128, np.uint8)
     heat = np.zeros((64, 64), np.float32)

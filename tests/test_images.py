@@ -171,10 +171,16 @@ def test_small_pictures_are_continued_by_reflection() -> None:
     assert reflect_to(picture(33, 33), 160).shape == (160, 160, 3)
 
 
-@pytest.mark.parametrize("options", [{"crops": 0}, {"crops": 6}, {"crop": 8}])
+@pytest.mark.parametrize("options", [{"crops": 0}, {"crops": -1}, {"crops": 6}, {"crop": 8}])
 def test_impossible_preprocessing(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="crop"):
         Preprocessing(**options)
+
+
+def test_a_picture_can_be_seen_at_half_its_size_alone() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (200, 260, 3), dtype=np.uint8)
+    both = Preprocessing(crop=64, crops=1, halves=2)(rgb)
+    assert np.array_equal(Preprocessing(crop=64, crops=0, halves=2)(rgb), both[1:])
 
 
 def test_crops_at_half_size_are_means_of_four_pixels() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from distildire.images import RGB, Preprocessing, reflect_to
+from distildire.images import RGB, Preprocessing, halve, reflect_to
 
 Heat: TypeAlias = NDArray[np.float32]
 """[H, W] in logits: positive leans to fake; its mean is about the logit of the picture."""
@@ -86,11 +86,13 @@ def picture_heat(
     Args:
         cam_of: the detector's activation maps.
         rgb: the decoded picture.
-        preprocessing: of the detector; its crop size and largest shorter side are used.
+        preprocessing: of the detector; its crop size and its finest scale are used.
         bias: of the linear unit, added everywhere so that the mean is a logit.
         overlap: share of a crop that its neighbour covers again, 0..0.9.
     """
     small = preprocessing.scaled(rgb)
+    if not preprocessing.crops:
+        small = halve(small)
     padded = reflect_to(small, preprocessing.crop)
     side = preprocessing.crop
     stride = max(1, round(side * (1.0 - overlap)))

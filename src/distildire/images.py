@@ -256,21 +256,23 @@ class Preprocessing:
     crop: int = 160
     """Side of a crop, in pixels."""
     crops: int = 2
-    """Crops scored for each picture, 1 to 5; their logits are averaged."""
+    """Crops scored for each picture, 0 to 5; the logits of all are averaged."""
     short_side: int = 512
     """Largest shorter side, in pixels, that is kept at native resolution."""
     halves: int = 0
-    """Crops of the picture at half its size that are scored too, 0 to 5: four times the
-    area for the price of one, where layout and light show."""
+    """Crops of the picture at half its size that are scored, 0 to 5: four times the area for
+    the price of one, where layout and light show."""
     enlarge: bool = False
     """Scale smaller pictures up to `short_side` too: with one crop of that side, the paper's
     "resize and centre crop"."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.crops <= len(_CROP_CENTRES):
-            raise ValueError(f"crops is {self.crops}: give 1 to {len(_CROP_CENTRES)}")
+        if not 0 <= self.crops <= len(_CROP_CENTRES):
+            raise ValueError(f"crops is {self.crops}: give 0 to {len(_CROP_CENTRES)}")
         if not 0 <= self.halves <= len(_CROP_CENTRES):
             raise ValueError(f"halves is {self.halves}: give 0 to {len(_CROP_CENTRES)}")
+        if not self.views:
+            raise ValueError("crops and halves are 0: nothing would be scored")
         if self.crop < MIN_SIDE:
             raise ValueError(f"crop is {self.crop}: give at least {MIN_SIDE}")
 
@@ -280,7 +282,7 @@ class Preprocessing:
         Pictures smaller than a crop are continued by reflection.
         """
         rgb = self.scaled(rgb)
-        cut = self._cut(rgb, self.crops)
+        cut = self._cut(rgb, self.crops) if self.crops else []
         if self.halves:
             cut += self._cut(halve(rgb), self.halves)
         return np.stack(cut)

@@ -207,7 +207,7 @@ def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> Non
     scores = pd.read_csv(tmp_path / "run/val_scores.csv")
     assert set(scores["source"]) == {"v1", "v2"}
 
-    bundle = export(best, tmp_path / "bundle", half=False)
+    bundle = export(best, tmp_path / "bundle", weights="float32")
     assert bundle.provenance["config"] == to_dict(config)
     student, _, _ = load_checkpoint(best)
     rgb = np.random.default_rng(1).integers(0, 256, (72, 80, 3), dtype=np.uint8)
@@ -417,11 +417,13 @@ def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
     student = build_student(config).eval()
     nn.init.normal_(student.head.weight, std=0.02)
     save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
-    detector = Detector(export(tmp_path / "best.pt", tmp_path / "bundle", half=False).folder)
+    detector = Detector(export(tmp_path / "best.pt", tmp_path / "bundle", weights="float32").folder)
     rgb = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
     crops = detector.bundle.preprocessing(rgb)
     assert crops.shape == (3, 96, 96, 3)
     logit, cam = detector.run_graph("logit", crops), detector.run_graph("cam", crops)
     assert cam.mean((1, 2)) == pytest.approx(logit, abs=1e-4)
     with pytest.raises(ValueError, match="multiple of the backbone"):
-        export(tmp_path / "best.pt", tmp_path / "uneven", half=False, preprocessing={"crop": 72})
+        export(
+            tmp_path / "best.pt", tmp_path / "uneven", weights="float32", preprocessing={"crop": 72}
+        )

@@ -121,6 +121,14 @@ class ExportFormat(StrEnum):
     openvino = "openvino"
 
 
+class StoredWeights(StrEnum):
+    """Precision of the weights in a bundle."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int4 = "int4"
+
+
 @app.command()
 def export(
     checkpoint: Annotated[
@@ -134,12 +142,15 @@ def export(
         ),
     ] = ExportFormat.bundle,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    crops: Annotated[int | None, typer.Option(help="Crops scored for each picture, 1-5.")] = None,
+    crops: Annotated[int | None, typer.Option(help="Crops scored for each picture, 0-5.")] = None,
     crop: Annotated[int | None, typer.Option(help="Side of a crop, in pixels.")] = None,
     halves: Annotated[
         int | None, typer.Option(help="Crops of the picture at half its size, 0-5.")
     ] = None,
-    half: Annotated[bool, typer.Option(help="Store the weights as float16.")] = True,
+    weights: Annotated[
+        StoredWeights,
+        typer.Option(help="How they are stored; int4: matrices of CLIP's blocks in four bits."),
+    ] = StoredWeights.float16,
 ) -> None:
     """Turn a checkpoint into a bundle: one ONNX graph from RGB to logit.
 
@@ -173,7 +184,7 @@ def export(
     changes = {key: value for key, value in asked.items() if value is not None}
     data = describe_data(load_checkpoint(checkpoint)[1])
     bundle = run(
-        checkpoint, out, name=name, half=half, preprocessing=changes, data=data,
+        checkpoint, out, name=name, weights=weights.value, preprocessing=changes, data=data,
         command="distildire train --config config.yaml; distildire export best.pt",
     )  # fmt: skip
     typer.echo(f"{bundle.folder}: {bundle.graph.stat().st_size / 1e6:.1f} MB, not calibrated yet")

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,16 @@ from torch import Tensor, nn
 
 from distildire.bundle import Bundle, sha256_of
 from distildire.config import build
+from distildire.distill.clip import BLOCK, ClipBackbone
 from distildire.distill.config import TrainConfig
 from distildire.distill.student import Student, activation_map
+
+Weights = Literal["float32", "float16", "int4"]
+"""How a bundle stores its weights. float16: computed in float32 all the same. int4: the
+matrices of transformer blocks in four bits, the rest in float16."""
+
+TOLERANCE: dict[Weights, float] = {"float32": 1e-3, "float16": 0.05, "int4": 0.5}
+"""Largest difference between the graph's logits and the student's."""
 
 PACKAGES = ("torch", "timm", "numpy", "Pillow", "onnx", "onnxruntime")
 
@@ -75,7 +83,7 @@ def export(
     out: Path,
     *,
     name: str | None = None,
-    half: bool = True,
+    weights: Weights = "float16",
     preprocessing: dict[str, Any] | None = None,
     command: str = "",
     data: dict[str, Any] | None = None,
@@ -86,7 +94,7 @@ def export(
         checkpoint: best.pt of a training run.
         out: folder; an existing bundle in it is replaced.
         name: of the model; the config's by default.
-        half: store the weights as float16 (computed in float32 all the same).
+        weights: how they are stored; see `Weights`.
         preprocessing: changes to the crops of the training run, for instance more of them.
         command: the command that trained it, for the record.
         data: what `describe_data` tells of the training data, for the record.
@@ -104,12 +112,14 @@ def export(
             "a student of DIRE needs a whole diffusion model: export with --format torch"
         )
     cut = dataclasses.replace(config.preprocessing, **(preprocessing or {}))
+    if isinstance(student.backbone, ClipBackbone):
+        student.backbone.fix_side(cut.crop)
     graph = DetectorGraph(load_noise_source(config.noise), student).eval()
     out.mkdir(parents=True, exist_ok=True)
     example = torch.randint(0, 256, (2, cut.crop, cut.crop, 3), dtype=torch.uint8)
     path = out / "model.onnx"
-    _write_onnx(graph, example, path, half=half)
-    _check(graph, example, path, tolerance=0.05 if half else 1e-3)
+    _write_onnx(graph, example, path, weights)
+    _check(graph, example, path, tolerance=TOLERANCE[weights])
     from distildire.config import to_dict
 
     bundle = Bundle(
@@ -132,7 +142,7 @@ def export(
     return bundle
 
 
-def _write_onnx(graph: nn.Module, example: Tensor, path: Path, *, half: bool) -> None:
+def _write_onnx(graph: nn.Module, example: Tensor, path: Path, weights: Weights) -> None:
     import onnx
 
     torch.onnx.export(
@@ -146,10 +156,26 @@ def _write_onnx(graph: nn.Module, example: Tensor, path: Path, *, half: bool) ->
         dynamo=False,
     )
     model = onnx.load(str(path))
-    if half:
+    if weights == "int4":
+        model = _four_bits(model)
+    if weights != "float32":
         _halve_weights(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _four_bits(model: Any) -> Any:
+    """Matrices in four bits, with a scale and a zero for each `BLOCK` inputs; sums in int8.
+
+    `ClipBackbone` has its weights on the same grid, so that storing them changes nothing.
+    """
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(
+        model, bits=4, block_size=BLOCK, is_symmetric=False, accuracy_level=4
+    )
+    quantizer.process()
+    return quantizer.model.model
 
 
 def _halve_weights(graph: Any) -> None:

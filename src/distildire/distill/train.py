@@ -81,7 +81,8 @@ def train(
 
     # Head ---------------------------------------------------------------------------------
     if optim.probe_crops and not resume:
-        fit_head_first(student, source, table, weights, config, dire_maps, report)
+        with accelerator.autocast():
+            fit_head_first(student, source, table, weights, config, dire_maps, report)
 
     # Optimiser ----------------------------------------------------------------------------
     groups: list[dict[str, Any]] = [
@@ -118,7 +119,8 @@ def train(
     )
     writer = Metrics(out, report) if accelerator.is_main_process else None
     if optim.probe_crops and not resume and accelerator.is_main_process:
-        validate(average.module, source, val, config, state, out, writer, dire_maps)
+        with accelerator.autocast():
+            validate(average.module, source, val, config, state, out, writer, dire_maps)
 
     # Train --------------------------------------------------------------------------------
     started, since = time.monotonic(), state["step"]
@@ -162,7 +164,8 @@ def train(
         if step % config.validation.every == 0 or step == optim.steps:
             state["step"] = step
             if accelerator.is_main_process:
-                validate(average.module, source, val, config, state, out, writer, dire_maps)
+                with accelerator.autocast():
+                    validate(average.module, source, val, config, state, out, writer, dire_maps)
                 save(checkpoint, {name: part.state_dict() for name, part in parts.items()},
                      config, **state)  # fmt: skip
             # Only the main process validates; all must agree on when to stop.
@@ -336,7 +339,7 @@ def validate(
     def score(crops: Tensor) -> Tensor:
         x0 = to_unit(crops.to(device))
         logits: Tensor = student(x0, x0 if source is None else source.eps0(x0))
-        return logits.cpu()
+        return logits.float().cpu()
 
     if config.validation.limit:
         val = val.groupby(["source", "label"]).head(config.validation.limit)

@@ -140,7 +140,7 @@ def latency_of(checkpoint: Path, bundle: Path, repeats: int = 21) -> Figures:
     from distildire.detector import Detector
 
     student, _, _ = load_checkpoint(checkpoint)
-    made = export(checkpoint, bundle, half=False)
+    made = export(checkpoint, bundle, weights="float32")
     detector = Detector(bundle, threads=1)
     cut = made.preprocessing
     crops = np.random.default_rng(0).integers(

@@ -64,8 +64,13 @@ class NoiseSource(nn.Module):
         self._hash: str | None = None
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The network's eps for x_t [B, 3, H, W] at t [B], float32 [B, 3, H, W]."""
-        eps: Tensor = self.network(x_t.to(self.dtype), t)
+        """The network's eps for x_t [B, 3, H, W] at t [B], float32 [B, 3, H, W].
+
+        In the source's own precision, whatever the training around it runs in: eps0 is a
+        difference that is divided by 0.01.
+        """
+        with torch.autocast(x_t.device.type, enabled=False):
+            eps: Tensor = self.network(x_t.to(self.dtype), t)
         return eps.float()
 
     @torch.no_grad()

