@@ -126,8 +126,8 @@ class Detector:
             self._one_core = Sessions(self.bundle, 1, min(MAX_WORKERS, self.cores))
 
     @cached_property
-    def _all_cores(self) -> Sessions:
-        """For a lone picture; opened when the first one comes, as `stream` never asks for it."""
+    def all_cores(self) -> Sessions:
+        """For lone pictures; opened when the first one comes, as `stream` never asks for it."""
         if self.cores == 1 or self.bundle.torch:
             return self._one_core
         return Sessions(self.bundle, self.cores, 1)
@@ -209,12 +209,12 @@ class Detector:
         callers that are many. The numbers are the same.
         """
         feeds = {"rgb": crops}
-        values = self._all_cores.run_if_free([output], feeds) if alone else None
+        values = self.all_cores.run_if_free([output], feeds) if alone else None
         return (values or self._one_core.run([output], feeds))[0]
 
     def warm_up(self) -> None:
         """Take the memory that scoring will need, for a service: it stays level afterwards."""
-        for sessions in {self._one_core, self._all_cores}:
+        for sessions in {self._one_core, self.all_cores}:
             sessions.warm_up()
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:

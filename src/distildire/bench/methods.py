@@ -153,7 +153,7 @@ class BundleMethod:
 
     def noise(self, picture: Any) -> Any:
         """The part of the graph that eps0 needs, over all crops."""
-        return self.detector._all_cores.run(["eps0"], {"rgb": picture}, self._only_eps0)[0]
+        return self.detector.all_cores.run(["eps0"], {"rgb": picture}, self._only_eps0)[0]
 
     def classify(self, picture: Any, noise: Any) -> float:
         """The whole graph; its own eps0 is computed anew."""
