@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from distildire.config import build, load_config
 from distildire.experiments.small_world.config import METHODS, PicturesConfig, WorldConfig, chosen
@@ -20,7 +21,14 @@ from distildire.experiments.small_world.generators import (
     to_unit,
 )
 from distildire.experiments.small_world.pictures import photographs
-from distildire.experiments.small_world.report import answers, seed_interval
+from distildire.experiments.small_world.report import (
+    answers,
+    ap_plot,
+    chance_ap,
+    loss_plot,
+    seed_interval,
+    strength_plot,
+)
 from distildire.experiments.small_world.run import small_world
 from distildire.noise.schedule import linear_alpha_bar, sample
 
@@ -135,6 +143,44 @@ def test_answers_hold_fail_or_stay_open() -> None:
     assert found["distildire-image", "dire", "fake"] == "fails"
     assert found["distildire-dire", "no-distillation", "fake"].endswith("spread of the seeds")
     assert found["distildire-dire", "dire", "unseen"] == "open: both over AP 0.995"
+
+
+def test_chance_is_the_ap_of_random_scores() -> None:
+    chance = chance_ap({"train-real": 9, "test-real": 150, "test-fake": 150, "test-vae": 60})
+    assert chance.keys() == {"fake", "vae"}
+    rng = np.random.default_rng(0)
+    for family, fakes in (("fake", 150), ("vae", 60)):
+        labels = np.arange(150 + fakes) < fakes
+        drawn = [average_precision_score(labels, rng.random(len(labels))) for _ in range(500)]
+        # Average precision of finite samples lies a little above the share.
+        assert chance[family] == pytest.approx(np.mean(drawn), abs=0.02)
+
+
+def test_plots_show_every_method_apart_and_alike_in_each_panel() -> None:
+    # The first imitates nothing, and so is in one panel only.
+    runs = [
+        {
+            "method": spec.name,
+            "by_strength": {"0.1": 0.6, "0.4": 0.7},
+            "history": [{"bce": 0.6, "mse": float(bool(spec.teacher))}] * 30,
+        }
+        for spec in METHODS
+    ]
+    bce, mse = loss_plot(runs).axes
+    seen = [
+        {line.get_label(): (line.get_color(), line.get_linestyle()) for line in ax.lines}
+        for ax in (bce, mse, strength_plot(runs).axes[0])
+    ]
+    assert seen[0] == seen[2]
+    assert len(set(seen[0].values())) == len(METHODS)
+    assert seen[1] == {spec.name: seen[0][spec.name] for spec in METHODS if spec.teacher}
+
+
+def test_no_ap_falls_out_of_the_plot() -> None:
+    rows = [{"method": "dire", "scores": {"fake": {"ap": (0.6, 0.1)}, "vq": {"ap": (0.05, None)}}}]
+    ax = ap_plot(rows, {"fake": 0.5, "vq": 0.286}).axes[0]
+    assert ax.get_xlim()[0] <= 0.0
+    assert ax.get_xlim()[1] >= 1.0
 
 
 def test_methods_are_named() -> None:

@@ -91,6 +91,10 @@ QUESTIONS = (
      "distildire-dire", "no-distillation", 0.0),
     ("distillation helps: the image to the teacher against no teacher",
      "distildire-image", "no-distillation", 0.0),
+    ("distillation helps: DIRE to the teacher at lambda 0.1 against no teacher",
+     "lambda-0.1", "no-distillation", 0.0),
+    ("distillation helps: DIRE to the teacher by KL against no teacher",
+     "kl", "no-distillation", 0.0),
     ("the first-step noise adds to the image", "no-distillation", "image", 0.0),
     ("the image adds to the first-step noise", "no-distillation", "eps0", 0.0),
     ("DIRE is the better thing to show the teacher", "distildire-dire", "distildire-image", 0.0),
@@ -141,11 +145,21 @@ def save_report(
     }
     (out / "small-world.json").write_text(json.dumps(result, indent=1) + "\n")
     (out / "small-world.md").write_text(page(result))
-    ap_plot(result["rows"]).savefig(out / "ap.png", dpi=120)
+    ap_plot(result["rows"], chance_ap(result["counts"])).savefig(out / "ap.png", dpi=120)
     strength_plot(runs).savefig(out / "strength.png", dpi=120)
     loss_plot(runs).savefig(out / "losses.png", dpi=120)
     example_plot(examples).savefig(out / "examples.png", dpi=120)
     return result
+
+
+def chance_ap(counts: Mapping[str, int]) -> dict[str, float]:
+    """AP of scores that know nothing, by family: the share of fakes among what is ranked."""
+    real = counts["test-real"]
+    return {
+        name.removeprefix("test-"): count / (count + real)
+        for name, count in counts.items()
+        if name.startswith("test-") and name != "test-real"
+    }
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -154,6 +168,7 @@ def page(result: Mapping[str, Any]) -> str:
     adm, student = config["adm"], config["student"]
     families = list(rows[0]["scores"])
     unseen = [family for family in families if family != "fake"]
+    chance = chance_ap(counts)
     lines = [
         "# The small world", "",
         "The paper's claims, checked where a CPU can train everything: pictures of "
@@ -171,7 +186,8 @@ def page(result: Mapping[str, Any]) -> str:
         "pictures end with the same JPEG pass.", "",
         "## Figures", "",
         "Mean over the seeds, with the half width of its 95% interval (Student's t). AP of "
-        "fakes against the test photographs; FLOPs and seconds are for one verdict.", "",
+        "fakes against the test photographs; FLOPs and seconds are for one verdict. AP of scores "
+        f"that know nothing: {', '.join(f'{f} {chance[f]:.3f}' for f in families)}.", "",
         f"| method | ACC | AP | {' | '.join(f'AP {u}' for u in unseen)} | FLOPs | seconds |",
         f"|---|{'--:|' * (len(unseen) + 4)}",
     ]  # fmt: skip
@@ -220,33 +236,43 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def ap_plot(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """AP by method, a marker a family."""
+def ap_plot(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> Any:
+    """AP by method, a marker a family; dotted where scores that know nothing lie."""
     figure = _figure(7.0, 1.4 + 0.32 * len(rows))
     ax = figure.subplots()
     for shift, family in enumerate(rows[0]["scores"]):
         values = [row["scores"][family]["ap"] for row in rows]
-        ax.errorbar(
+        bars = ax.errorbar(
             [mean for mean, _ in values], np.arange(len(rows)) + 0.12 * (shift - 2),
             xerr=[half or 0.0 for _, half in values], fmt="o", markersize=4, label=family,
         )  # fmt: skip
+        ax.axvline(chance[family], linestyle=":", linewidth=0.8, color=bars[0].get_color())
     ax.set_yticks(np.arange(len(rows)), [row["method"] for row in rows])
-    ax.set(xlabel="AP (95% interval over seeds)", xlim=(0.3, 1.02))
+    ax.set(xlabel="AP (95% interval over seeds; dotted: chance)", xlim=(0.0, 1.02))
     ax.invert_yaxis()
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
+def _styles(runs: Runs) -> dict[str, dict[str, Any]]:
+    """A colour and a dash that are a method's own in every panel."""
+    names = list(dict.fromkeys(run["method"] for run in runs))
+    return {
+        name: {"color": f"C{i % 10}", "linestyle": ("-", "--")[i // 10 % 2]}
+        for i, name in enumerate(names)
+    }
+
+
 def strength_plot(runs: Runs) -> Any:
     """AUC against how far the photographs were noised."""
-    figure = _figure(6.0, 4.0)
+    figure = _figure(7.0, 4.0)
     ax = figure.subplots()
-    for name in dict.fromkeys(run["method"] for run in runs):
+    for name, style in _styles(runs).items():
         own = [run["by_strength"] for run in runs if run["method"] == name]
         means = [float(np.mean([run[s] for run in own])) for s in own[0]]
-        ax.plot([float(s) for s in own[0]], means, "o-", label=name)
+        ax.plot([float(s) for s in own[0]], means, marker="o", label=name, **style)
     ax.set(xlabel="strength (share of the noise schedule)", ylabel="AUC")
-    ax.legend(frameon=False, fontsize=7)
+    ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -254,17 +280,14 @@ def loss_plot(runs: Runs) -> Any:
     """BCE and MSE apart, first seed of each method."""
     figure = _figure(9.0, 3.6)
     panels = figure.subplots(1, 2)
-    shown: set[str] = set()
-    for run in runs:
-        if run["method"] in shown:
-            continue
-        shown.add(run["method"])
+    for name, style in _styles(runs).items():
+        run = next(run for run in runs if run["method"] == name)
         for ax, key in zip(panels, ("bce", "mse"), strict=True):
             values = np.array([row[key] for row in run["history"]])
             if values.any():
                 width = max(1, len(values) // 20)
                 smooth = np.convolve(values, np.ones(width) / width, "valid")
-                ax.plot(smooth, label=run["method"], linewidth=1)
+                ax.plot(smooth, label=name, linewidth=1, **style)
     for ax, title in zip(panels, ("BCE", "MSE (KL where that is imitated)"), strict=True):
         ax.set(title=title, xlabel="step", yscale="log")
     panels[0].legend(frameon=False, fontsize=6)
