@@ -65,17 +65,6 @@ def test_one_caller_opens_one_session(bundle: Path) -> None:
     assert [session.runs for session in Watched.opened] == [6, 1, 1, 1]
 
 
-def test_a_caller_who_won_t_wait_gets_nothing(bundle: Path) -> None:
-    pool = sessions.Sessions(load_bundle(bundle), 1, 1)
-    other = threading.Thread(target=pool.run, args=(["logit"], CROP))
-    other.start()
-    while other.is_alive() and not Watched.opened[0].inside:
-        time.sleep(0.001)
-    assert pool.run_if_free(["logit"], CROP) is None
-    other.join()
-    assert pool.run_if_free(["logit"], CROP) is not None
-
-
 def test_a_session_that_fails_stays_in_use(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = sessions.Sessions(load_bundle(bundle), 1, 1)
     with monkeypatch.context() as broken:
@@ -83,7 +72,7 @@ def test_a_session_that_fails_stays_in_use(bundle: Path, monkeypatch: pytest.Mon
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
                 pool.run(["logit"], CROP)
-    assert pool.run_if_free(["logit"], CROP) is not None
+    assert pool.run(["logit"], CROP)
     assert len(Watched.opened) == 1
 
 
@@ -93,12 +82,24 @@ def test_every_run_is_of_one_size(bundle: Path, given: int) -> None:
     detector.warm_up()
     scores = detector.score_crops(np.zeros((given, 8, 8, 3), np.uint8))
     assert scores.shape == (given,)
-    size = sessions.run_size(detector.bundle)
+    size = sessions.run_size(detector.bundle, 2)
     assert {size for session in Watched.opened for size in session.sizes} == {size}
 
 
-def test_many_views_are_run_in_equal_parts(bundle: Path) -> None:
+def test_a_lone_picture_has_its_crops_shared_out_among_the_cores(bundle: Path) -> None:
+    detector = Detector(bundle, threads=2)
+    detector.score_crops(np.zeros((8, 8, 8, 3), np.uint8))
+    assert len(Watched.opened) == 2
+    runs = [session.runs for session in Watched.opened]
+    assert min(runs) >= 1
+    assert not any(session.met for session in Watched.opened)
+    detector.score_crops(np.zeros((8, 8, 8, 3), np.uint8), alone=False)
+    assert sorted(session.runs for session in Watched.opened)[-1] > max(runs)
+
+
+def test_a_run_is_a_picture_s_share(bundle: Path) -> None:
     whole = load_bundle(bundle)
-    for crops, halves, size in ((1, 0, 1), (2, 2, 4), (5, 0, 5), (4, 2, 3), (5, 5, 5), (5, 2, 4)):
+    shares = ((1, 0, 2, 1), (0, 2, 2, 1), (2, 2, 2, 2), (2, 2, 1, 4), (5, 5, 1, 5), (5, 0, 2, 3))
+    for crops, halves, cores, size in shares:
         cut = replace(whole.preprocessing, crops=crops, halves=halves)
-        assert sessions.run_size(replace(whole, preprocessing=cut)) == size
+        assert sessions.run_size(replace(whole, preprocessing=cut), cores) == size

@@ -126,11 +126,8 @@ class Detector:
             self._one_core = Sessions(self.bundle, 1, min(MAX_WORKERS, self.cores))
 
     @cached_property
-    def all_cores(self) -> Sessions:
-        """For lone pictures; opened when the first one comes, as `stream` never asks for it."""
-        if self.cores == 1 or self.bundle.torch:
-            return self._one_core
-        return Sessions(self.bundle, self.cores, 1)
+    def _workers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.cores)
 
     @property
     def name(self) -> str:
@@ -148,8 +145,14 @@ class Detector:
         several: Any = items
         if isinstance(items, str | Path | bytes | np.ndarray) or hasattr(items, "convert"):
             several = [items]
-        verdicts: list[Verdict] = []
-        for verdict in self.stream(several, fpr):
+        budget = self.fpr if fpr is None else fpr
+        if isinstance(several, list) and len(several) == 1:
+            verdicts = self.judge([self.load(several[0])], [budget])
+            if progress is not None:
+                progress(1)
+            return verdicts
+        verdicts = []
+        for verdict in self.stream(several, budget):
             verdicts.append(verdict)
             if progress is not None:
                 progress(len(verdicts))
@@ -205,17 +208,22 @@ class Detector:
     ) -> NDArray[np.float32]:
         """One output of the graph for crops uint8 [N, S, S, 3]; its first axis is N.
 
-        `alone`: on all cores, where no other lone caller has them; else on the caller's, for
+        `alone`: the crops are shared out among the cores; else one core takes them all, for
         callers that are many. The numbers are the same.
         """
-        feeds = {"rgb": crops}
-        values = self.all_cores.run_if_free([output], feeds) if alone else None
-        return (values or self._one_core.run([output], feeds))[0]
+
+        def run(part: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return self._one_core.run([output], {"rgb": part})[0]
+
+        size = self._one_core.size
+        if not alone or self.cores == 1 or self.bundle.torch or len(crops) <= size:
+            return run(crops)
+        parts = [crops[start : start + size] for start in range(0, len(crops), size)]
+        return np.concatenate(list(self._workers.map(run, parts)))
 
     def warm_up(self) -> None:
         """Take the memory that scoring will need, for a service: it stays level afterwards."""
-        for sessions in {self._one_core, self.all_cores}:
-            sessions.warm_up()
+        self._one_core.warm_up()
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:
         """(calibrated probability of fake, verdict) of a logit."""

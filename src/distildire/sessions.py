@@ -42,7 +42,7 @@ class Sessions:
         """
         self._bundle, self._threads, self._most = bundle, threads, most
         self._places = threading.Semaphore(most)
-        self._size = run_size(bundle)
+        self.size = run_size(bundle, most)
         first = self._open()
         self._free = deque([first])
         self._outputs: list[Any] = first.get_outputs()
@@ -58,17 +58,6 @@ class Sessions:
         with self._places:
             return self._run(names, feeds, options)
 
-    def run_if_free(
-        self, names: Sequence[str], feeds: dict[str, NDArray[np.uint8]]
-    ) -> list[NDArray[np.float32]] | None:
-        """As `run`, or None at once where all sessions are at work."""
-        if not self._places.acquire(blocking=False):
-            return None
-        try:
-            return self._run(names, feeds, None)
-        finally:
-            self._places.release()
-
     def warm_up(self) -> None:
         """Open every session and let each give every output: what they take then is for good.
 
@@ -77,7 +66,7 @@ class Sessions:
         if self._bundle.torch is not None:
             return
         crop = self._bundle.preprocessing.crop
-        feeds = {"rgb": np.zeros((self._size, crop, crop, 3), np.uint8)}
+        feeds = {"rgb": np.zeros((self.size, crop, crop, 3), np.uint8)}
         for _ in range(self._most):
             self._places.acquire()
         try:
@@ -103,8 +92,8 @@ class Sessions:
                 return whole
             rgb = feeds["rgb"]
             parts = []
-            for start in range(0, len(rgb), self._size):
-                part = rgb[start : start + self._size]
+            for start in range(0, len(rgb), self.size):
+                part = rgb[start : start + self.size]
                 values = session.run(names, {"rgb": self._filled(part)}, options)
                 parts.append([value[: len(part)] for value in values])
             return [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -113,18 +102,17 @@ class Sessions:
 
     def _filled(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """With blank crops behind, so that there are as many as the session was opened for."""
-        if len(rgb) == self._size:
+        if len(rgb) == self.size:
             return rgb
-        return np.pad(rgb, ((0, self._size - len(rgb)), (0, 0), (0, 0), (0, 0)))
+        return np.pad(rgb, ((0, self.size - len(rgb)), (0, 0), (0, 0), (0, 0)))
 
     def _open(self) -> Any:
-        return open_session(self._bundle, self._threads, self._size)
+        return open_session(self._bundle, self._threads, self.size)
 
 
-def run_size(bundle: Bundle) -> int:
-    """Crops of every run of the graph: those of a picture, in equal parts if they are many."""
-    views = bundle.preprocessing.views
-    return math.ceil(views / math.ceil(views / RUN_CROPS))
+def run_size(bundle: Bundle, sessions: int) -> int:
+    """Crops of every run of the graph: a picture's share for each of so many sessions."""
+    return min(RUN_CROPS, math.ceil(bundle.preprocessing.views / sessions))
 
 
 def usable_cores() -> int:

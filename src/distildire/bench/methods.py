@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from distildire.images import decode_bytes
+from distildire.sessions import open_session
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -143,6 +145,10 @@ class BundleMethod:
         self._only_eps0 = onnxruntime.RunOptions()
         self._only_eps0.only_execute_path_to_fetches = True
 
+    @cached_property
+    def _session(self) -> Any:
+        return open_session(self.detector.bundle)
+
     def read(self, data: bytes) -> Any:
         """The crops, uint8 [crops, S, S, 3]."""
         return self.detector.bundle.preprocessing(decode_bytes(data))
@@ -153,7 +159,7 @@ class BundleMethod:
 
     def noise(self, picture: Any) -> Any:
         """The part of the graph that eps0 needs, over all crops."""
-        return self.detector.all_cores.run(["eps0"], {"rgb": picture}, self._only_eps0)[0]
+        return self._session.run(["eps0"], {"rgb": picture}, self._only_eps0)[0]
 
     def classify(self, picture: Any, noise: Any) -> float:
         """The whole graph; its own eps0 is computed anew."""
