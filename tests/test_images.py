@@ -183,6 +183,14 @@ def test_a_picture_can_be_seen_at_half_its_size_alone() -> None:
     assert np.array_equal(Preprocessing(crop=64, crops=0, halves=2)(rgb), both[1:])
 
 
+def test_a_small_picture_seen_at_half_its_size_alone_is_enlarged() -> None:
+    ramp = np.broadcast_to(np.arange(100, dtype=np.uint8)[None, :, None], (80, 100, 3))
+    (view,) = Preprocessing(crop=64, crops=0, halves=1)(np.ascontiguousarray(ramp))
+    steps = np.diff(view[32, :, 0].astype(int))
+    assert (steps >= 0).all()  # reflected, it would fall again
+    assert view[32, -1, 0] - view[32, 0, 0] == pytest.approx(80, abs=3)
+
+
 def test_crops_at_half_size_are_means_of_four_pixels() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (201, 300, 3), dtype=np.uint8)
     native, half = Preprocessing(crop=64, crops=1, halves=1)(rgb)

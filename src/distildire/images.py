@@ -293,12 +293,13 @@ class Preprocessing:
         return self.crops + self.halves
 
     def scaled(self, rgb: RGB) -> RGB:
-        """The picture [H, W, 3] at the scale that native crops are cut from."""
-        height, width = rgb.shape[:2]
-        if not self.enlarge or min(height, width) >= self.short_side:
-            return limit_short_side(rgb, self.short_side)
-        scale = self.short_side / min(height, width)
-        return resize(rgb, round(width * scale), round(height * scale))
+        """The picture [H, W, 3] at the scale that native crops are cut from.
+
+        Seen at half its size alone, it must have twice a crop's side: continued by
+        reflection, small photographs look generated.
+        """
+        least = self.short_side if self.enlarge else 0 if self.crops else 2 * self.crop
+        return enlarge_short_side(limit_short_side(rgb, self.short_side), least)
 
     def _cut(self, rgb: RGB, crops: int) -> list[RGB]:
         rgb = reflect_to(rgb, self.crop)
@@ -308,6 +309,15 @@ class Preprocessing:
             top, left = round(y * (height - self.crop)), round(x * (width - self.crop))
             cut.append(rgb[top : top + self.crop, left : left + self.crop])
         return cut
+
+
+def enlarge_short_side(rgb: RGB, least: int) -> RGB:
+    """Scale [H, W, 3] up until the shorter side has `least` pixels; larger ones stay."""
+    height, width = rgb.shape[:2]
+    scale = least / min(height, width)
+    if scale <= 1:
+        return rgb
+    return resize(rgb, max(least, round(width * scale)), max(least, round(height * scale)))
 
 
 def halve(rgb: RGB) -> RGB:

@@ -84,3 +84,15 @@ def test_a_halved_view_shows_twice_the_side_and_keeps_maps_aligned() -> None:
     assert view.shape == (64, 64, 3)
     assert (view == aligned).all()
     assert set(np.diff(view[0, :, 0].astype(int))) == {2}
+
+
+def test_a_small_picture_is_enlarged_instead_of_reflected() -> None:
+    ramp = np.ascontiguousarray(
+        np.broadcast_to(np.arange(60, dtype=np.uint8)[None, :, None] * 4, (60, 60, 3))
+    )
+    plain = AugmentConfig(
+        resize=0, jpeg=0, webp=0, blur=0, noise=0, tone=0, grey=0, flip=0, enlarge=True
+    )
+    for seed in range(5):
+        (view,) = augment([ramp], 100, plain, np.random.default_rng(seed))
+        assert (np.diff(view[50, :, 0].astype(int)) >= -2).all()

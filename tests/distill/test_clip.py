@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from distildire.bench.flops import count_onnx, count_onnx_weights
 from distildire.config import build
 from distildire.distill.clip import BLOCK, ClipBackbone, clip_weights, find_clip, round_to_four_bits
 from distildire.distill.config import TrainConfig
@@ -80,6 +81,8 @@ def test_four_bits_in_the_bundle_give_the_student_s_logits(tmp_path: Path) -> No
     crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     a, b = (Detector(bundle.folder).score_crops(crops) for bundle in (small, large))
     assert np.abs(a - b).max() < 0.05 * max(1.0, float(np.abs(b).max()))
+    assert count_onnx_weights(small.graph) == count_onnx_weights(large.graph)
+    assert count_onnx(small.graph, {"rgb": crops}) == count_onnx(large.graph, {"rgb": crops})
 
 
 def test_the_encoder_s_own_tokens() -> None:

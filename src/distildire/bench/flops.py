@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import nn
 
-COUNTED = ("Conv", "Gemm", "MatMul")
-"""ONNX operators with multiply-adds worth counting: those that torch's counter knows too."""
+FOUR_BITS = "MatMulNBits"
+COUNTED = ("Conv", "Gemm", "MatMul", FOUR_BITS)
+"""ONNX operators with multiply-adds worth counting: those that torch's counter knows too, and
+the product with weights in four bits."""
 
 
 def count_torch(network: nn.Module, *shapes: tuple[int, ...]) -> int:
@@ -74,9 +76,15 @@ def _reads(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def count_onnx_weights(path: Path) -> int:
-    """Elements of the graph's floating-point weights (batch norms are folded in)."""
+    """Elements of the graph's weights, in floating point or in four bits (batch norms are
+    folded in)."""
     import onnx
 
+    graph = onnx.load(str(path)).graph
+    packed = [node for node in graph.node if node.op_type == FOUR_BITS]
+    scales = {name for node in packed for name in node.input[2:]}
+    scales |= {node.input[0] for node in graph.node if scales & set(node.output)}
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    weights = [w for w in onnx.load(str(path)).graph.initializer if w.data_type in kinds]
-    return sum(prod(weight.dims) for weight in weights)
+    weights = [w for w in graph.initializer if w.data_type in kinds and w.name not in scales]
+    sides = [{a.name: a.i for a in node.attribute} for node in packed]
+    return sum(prod(weight.dims) for weight in weights) + sum(s["K"] * s["N"] for s in sides)

@@ -57,6 +57,9 @@ class AugmentConfig:
     half: float = 0.0
     """Probability of a view of twice the side, halved at the end: the second scale of
     `Preprocessing.halves`."""
+    enlarge: bool = False
+    """Scale pictures that are smaller than a view up to it, instead of continuing them by
+    reflection, which gives small pictures away."""
 
 
 # JPEG is applied to a slightly larger piece, so that its 8 x 8 grid meets the crop anywhere.
@@ -109,6 +112,8 @@ def _geometry(
         low, high = np.log(config.scale)
         scale = float(np.exp(rng.uniform(low, high)))
         scale = max(scale, min(1.0, side / min(height, width)))
+    if config.enlarge:
+        scale = max(scale, side / min(height, width))
     kernel = _KERNELS[rng.integers(len(_KERNELS))]
     source = max(1, round(side / scale))
     top = int(rng.integers(0, max(1, height - source + 1)))
