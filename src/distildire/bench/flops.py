@@ -87,4 +87,4 @@ def count_onnx_weights(path: Path) -> int:
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     weights = [w for w in graph.initializer if w.data_type in kinds and w.name not in scales]
     sides = [{a.name: a.i for a in node.attribute} for node in packed]
-    return sum(prod(weight.dims) for weight in weights) + sum(s["K"] * s["N"] for s in sides)
+    return sum(prod(weight.dims) for weight in weights) + sum(int(s["K"] * s["N"]) for s in sides)
