@@ -86,5 +86,6 @@ def count_onnx_weights(path: Path) -> int:
     scales |= {node.input[0] for node in graph.node if scales & set(node.output)}
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     weights = [w for w in graph.initializer if w.data_type in kinds and w.name not in scales]
-    sides = [{a.name: a.i for a in node.attribute} for node in packed]
-    return sum(prod(weight.dims) for weight in weights) + sum(int(s["K"] * s["N"]) for s in sides)
+    sides = [{a.name: int(a.i) for a in node.attribute} for node in packed]
+    count = sum(prod(weight.dims) for weight in weights) + sum(s["K"] * s["N"] for s in sides)
+    return int(count)
