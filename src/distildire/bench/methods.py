@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from distildire.images import decode_bytes
-from distildire.sessions import open_session
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -132,7 +131,6 @@ class BundleMethod:
     passes = 1
 
     def __init__(self, model: str) -> None:
-        import onnxruntime
 
         from distildire.detector import Detector
 
@@ -142,12 +140,20 @@ class BundleMethod:
             f"{cut.views} crops of {cut.crop} px in one ONNX graph; FLOPs counted on that graph "
             "from the shapes of a run over all crops; seconds_unet is its eps0 part alone"
         )
-        self._only_eps0 = onnxruntime.RunOptions()
-        self._only_eps0.only_execute_path_to_fetches = True
 
     @cached_property
-    def _session(self) -> Any:
-        return open_session(self.detector.bundle)
+    def _noise_session(self) -> Any:
+        """The part of the graph that eps0 needs, as a graph of its own."""
+        import onnx
+        import onnxruntime
+
+        model = onnx.load(str(self.detector.bundle.graph))
+        part = onnx.utils.Extractor(model).extract_model(["rgb"], ["eps0"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.detector.cores
+        return onnxruntime.InferenceSession(
+            part.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
 
     def read(self, data: bytes) -> Any:
         """The crops, uint8 [crops, S, S, 3]."""
@@ -159,7 +165,7 @@ class BundleMethod:
 
     def noise(self, picture: Any) -> Any:
         """The part of the graph that eps0 needs, over all crops."""
-        return self._session.run(["eps0"], {"rgb": picture}, self._only_eps0)[0]
+        return self._noise_session.run(["eps0"], {"rgb": picture})[0]
 
     def classify(self, picture: Any, noise: Any) -> float:
         """The whole graph; its own eps0 is computed anew."""
