@@ -151,6 +151,8 @@ class BundleMethod:
         part = onnx.utils.Extractor(model).extract_model(["rgb"], ["eps0"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.detector.cores
+        # Threads that spin after a run would take the cores from the total timed in turn.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(
             part.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
