@@ -121,9 +121,9 @@ class Detector:
         # picture, and one picture at a time stays in the cache where a batch does not. A torch
         # bundle has threads in common, and weights too large to load twice.
         if self.bundle.torch:
-            self._one_core = Sessions(self.bundle, self.cores, 1)
+            self._sessions = Sessions(self.bundle, self.cores, 1)
         else:
-            self._one_core = Sessions(self.bundle, 1, min(MAX_WORKERS, self.cores))
+            self._sessions = Sessions(self.bundle, 1, min(MAX_WORKERS, self.cores))
 
     @cached_property
     def _workers(self) -> ThreadPoolExecutor:
@@ -145,14 +145,9 @@ class Detector:
         several: Any = items
         if isinstance(items, str | Path | bytes | np.ndarray) or hasattr(items, "convert"):
             several = [items]
-        budget = self.fpr if fpr is None else fpr
-        if isinstance(several, list) and len(several) == 1:
-            verdicts = self.judge([self.load(several[0])], [budget])
-            if progress is not None:
-                progress(1)
-            return verdicts
-        verdicts = []
-        for verdict in self.stream(several, budget):
+        lone = isinstance(several, list) and len(several) == 1
+        verdicts: list[Verdict] = []
+        for verdict in self._alone(several[0], fpr) if lone else self.stream(several, fpr):
             verdicts.append(verdict)
             if progress is not None:
                 progress(len(verdicts))
@@ -172,6 +167,11 @@ class Detector:
                 if not waiting:
                     return
                 yield from waiting.popleft().result()
+
+    def _alone(self, item: Source, fpr: float | None) -> list[Verdict]:
+        budget = self.fpr if fpr is None else fpr
+        self._thresholds(budget)
+        return self.judge([self.load(item)], [budget])
 
     def _load_and_judge(self, item: Source, fpr: float) -> list[Verdict]:
         return self.judge([self.load(item)], [fpr], alone=False)
@@ -201,7 +201,7 @@ class Detector:
     @property
     def graph_outputs(self) -> frozenset[str]:
         """What the graph can give; `logit` is always there, `cam` and `eps0` mostly."""
-        return frozenset(output.name for output in self._one_core.get_outputs())
+        return frozenset(output.name for output in self._sessions.get_outputs())
 
     def run_graph(
         self, output: str, crops: NDArray[np.uint8], *, alone: bool = True
@@ -213,9 +213,9 @@ class Detector:
         """
 
         def run(part: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return self._one_core.run([output], {"rgb": part})[0]
+            return self._sessions.run([output], {"rgb": part})[0]
 
-        size = self._one_core.size
+        size = self._sessions.size
         if not alone or self.cores == 1 or self.bundle.torch or len(crops) <= size:
             return run(crops)
         parts = [crops[start : start + size] for start in range(0, len(crops), size)]
@@ -223,7 +223,7 @@ class Detector:
 
     def warm_up(self) -> None:
         """Take the memory that scoring will need, for a service: it stays level afterwards."""
-        self._one_core.warm_up()
+        self._sessions.warm_up()
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:
         """(calibrated probability of fake, verdict) of a logit."""

@@ -13,15 +13,12 @@ from PIL import Image
 
 from distildire.detector import Detector
 from distildire.embedding import png
-from distildire.heatmap import crop_corners, noise_view
+from distildire.heatmap import crop_corners, noise_view, over_tiles
 from distildire.images import RGB, reflect_to
 from distildire.stability import stability
 
 _OVERLAY = 384
 """Longest side of the heat overlay in pixels; a viewer stretches it over the picture."""
-
-_BATCH = 4
-"""Tiles in one run of the graph."""
 
 _GRID = 16
 """Places on the longer side of the grid of heat values."""
@@ -71,15 +68,10 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     height, width = rgb.shape[:2]
     padded = reflect_to(rgb, side)
     noise = np.empty(padded.shape, np.float32)
-    places = [
-        np.s_[top : top + side, left : left + side]
-        for top, left in crop_corners(padded.shape[0], padded.shape[1], side, side)
-    ]
-    for start in range(0, len(places), _BATCH):
-        some = places[start : start + _BATCH]
-        eps0 = detector.run_graph("eps0", np.stack([padded[place] for place in some]))
-        for place, tile in zip(some, eps0, strict=True):
-            noise[place] = tile.transpose(1, 2, 0)
+    corners = crop_corners(padded.shape[0], padded.shape[1], side, side)
+    eps0 = over_tiles(lambda tiles: detector.run_graph("eps0", tiles), padded, corners, side)
+    for (top, left), tile in zip(corners, eps0, strict=True):
+        noise[top : top + side, left : left + side] = tile.transpose(1, 2, 0)
     return png(noise_view(noise[:height, :width]))
 
 

@@ -24,6 +24,7 @@ CamOf: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Crops uint8 [N, S, S, 3] -> activation maps float32 [N, h, w]."""
 
 _BATCH = 4
+"""Tiles in one run of the graph."""
 
 
 def crop_corners(height: int, width: int, side: int, stride: int) -> list[tuple[int, int]]:
@@ -42,6 +43,15 @@ def crop_corners(height: int, width: int, side: int, stride: int) -> list[tuple[
         return [round(p) for p in np.linspace(0, length - side, steps)]
 
     return [(top, left) for top in starts(height) for left in starts(width)]
+
+
+def over_tiles(
+    run: CamOf, rgb: RGB, corners: Sequence[tuple[int, int]], side: int
+) -> NDArray[np.float32]:
+    """What `run` gives for the tiles of `side` at (top, left) `corners`, a few in each run."""
+    tiles = [rgb[top : top + side, left : left + side] for top, left in corners]
+    starts = range(0, len(tiles), _BATCH)
+    return np.concatenate([run(np.stack(tiles[start : start + _BATCH])) for start in starts])
 
 
 def assemble(
@@ -97,11 +107,9 @@ def picture_heat(
     side = preprocessing.crop
     stride = max(1, round(side * (1.0 - overlap)))
     corners = crop_corners(padded.shape[0], padded.shape[1], side, stride)
-    maps = []
-    for start in range(0, len(corners), _BATCH):
-        crops = [padded[t : t + side, le : le + side] for t, le in corners[start : start + _BATCH]]
-        maps.append(cam_of(np.stack(crops)))
-    heat = assemble(np.concatenate(maps), corners, side, padded.shape[0], padded.shape[1])
+    heat = assemble(
+        over_tiles(cam_of, padded, corners, side), corners, side, padded.shape[0], padded.shape[1]
+    )
     heat = heat[: small.shape[0], : small.shape[1]] + np.float32(bias)
     if small.shape != rgb.shape:
         heat = stretch(heat, rgb.shape[1], rgb.shape[0])

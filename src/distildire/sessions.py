@@ -52,11 +52,11 @@ class Sessions:
         return self._outputs
 
     def run(
-        self, names: Sequence[str], feeds: dict[str, NDArray[np.uint8]], options: Any = None
+        self, names: Sequence[str], feeds: dict[str, NDArray[np.uint8]]
     ) -> list[NDArray[np.float32]]:
         """The outputs `names` for `rgb` uint8 [N, S, S, 3], by the next free session."""
         with self._places:
-            return self._run(names, feeds, options)
+            return self._run(names, feeds)
 
     def warm_up(self) -> None:
         """Open every session and let each give every output: what they take then is for good.
@@ -79,7 +79,7 @@ class Sessions:
             self._places.release(self._most)
 
     def _run(
-        self, names: Sequence[str], feeds: dict[str, NDArray[np.uint8]], options: Any
+        self, names: Sequence[str], feeds: dict[str, NDArray[np.uint8]]
     ) -> list[NDArray[np.float32]]:
         # The latest used first: its memory is in the cache, and few callers open few sessions.
         try:
@@ -88,13 +88,13 @@ class Sessions:
             session = self._open()
         try:
             if self._bundle.torch is not None:
-                whole: list[NDArray[np.float32]] = session.run(names, feeds, options)
+                whole: list[NDArray[np.float32]] = session.run(names, feeds)
                 return whole
             rgb = feeds["rgb"]
             parts = []
             for start in range(0, len(rgb), self.size):
                 part = rgb[start : start + self.size]
-                values = session.run(names, {"rgb": self._filled(part)}, options)
+                values = session.run(names, {"rgb": self._filled(part)})
                 parts.append([value[: len(part)] for value in values])
             return [np.concatenate(column) for column in zip(*parts, strict=True)]
         finally:
@@ -134,6 +134,14 @@ def open_session(bundle: Bundle, threads: int | None = None, crops: int | None =
         from distildire.distill.torch_bundle import TorchSession
 
         return TorchSession(bundle, threads)
+    try:
+        return onnx_session(str(bundle.graph), threads, crops)
+    except Exception as error:  # onnxruntime raises its own, undocumented types
+        raise BundleError(f"{bundle.folder}: model.onnx can't be run: {error}") from error
+
+
+def onnx_session(graph: str | bytes, threads: int | None = None, crops: int | None = None) -> Any:
+    """A session of the graph in a file, or of its bytes; `threads` and `crops` as above."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -145,9 +153,4 @@ def open_session(bundle: Bundle, threads: int | None = None, crops: int | None =
         options.add_free_dimension_override_by_name(BATCH_AXIS, crops)
     # A pattern is kept for every number of crops ever seen, each a block of memory.
     options.enable_mem_pattern = False
-    try:
-        return onnxruntime.InferenceSession(
-            str(bundle.graph), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime raises its own, undocumented types
-        raise BundleError(f"{bundle.folder}: model.onnx can't be run: {error}") from error
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

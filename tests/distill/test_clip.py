@@ -5,13 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import nn
+from torch.nn import functional as F
 
 from distildire.bench.flops import count_onnx, count_onnx_weights
 from distildire.config import build
-from distildire.distill.clip import BLOCK, ClipBackbone, clip_weights, find_clip, round_to_four_bits
+from distildire.distill.clip import (
+    BLOCK,
+    MEAN,
+    STD,
+    ClipBackbone,
+    clip_weights,
+    find_clip,
+    round_to_four_bits,
+)
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import export
 from distildire.distill.student import Student, activation_map
@@ -85,6 +96,65 @@ def test_four_bits_in_the_bundle_give_the_student_s_logits(tmp_path: Path) -> No
     assert count_onnx(small.graph, {"rgb": crops}) == count_onnx(large.graph, {"rgb": crops})
 
 
+def small_encoder(path: Path) -> dict[str, np.ndarray]:
+    """One block of an int8 encoder under the package's names; what its products stand for."""
+    rng = np.random.default_rng(0)
+    weights: dict[str, np.ndarray] = {}
+    nodes, stored = [], {}
+    inside = "vision_model.encoder.layers.0"
+    sides = {f"self_attn.{p}_proj": (768, 768) for p in ("q", "k", "v", "out")}
+    sides |= {"mlp.fc1": (768, 3072), "mlp.fc2": (3072, 768)}
+    for i, (part, (inputs, outputs)) in enumerate(sides.items()):
+        name = f"onnx::MatMul_{i}"
+        integers = rng.integers(-127, 128, (inputs, outputs), dtype=np.int8)
+        scale = rng.random(outputs, np.float32)
+        zero = rng.integers(-3, 4, outputs, dtype=np.int8)
+        stored |= {f"{name}_quantized": integers, f"{name}_scale": scale}
+        stored |= {f"{name}_zero_point": zero, f"{inside}.{part}.bias": scale + i}
+        weights[part] = (integers.astype(np.float32) - zero) * scale
+        where = f"/vision_model/encoder/layers.0/{part.replace('.', '/')}/MatMul_quant"
+        feeds = ["a", f"{name}_quantized", "a_zero_point", f"{name}_zero_point"]
+        nodes.append(helper.make_node("MatMulInteger", feeds, [f"y{i}"], name=where))
+    for norm in ("pre_layrnorm", "encoder.layers.0.layer_norm1", "encoder.layers.0.layer_norm2"):
+        for kind in ("weight", "bias"):
+            stored[f"vision_model.{norm}.{kind}"] = rng.random(768, np.float32)
+    pixels = rng.standard_normal((768, 3, 16, 16), np.float32)
+    stored["vision_model.embeddings.patch_embedding.weight"] = weights["pixels"] = pixels
+    stored["vision_model.embeddings.class_embedding"] = rng.random(768, np.float32)
+    stored["vision_model.embeddings.position_embedding.weight"] = rng.random((197, 768), np.float32)
+    initial = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    graph = helper.make_graph(nodes, "encoder", [], [], initial)
+    onnx.save(helper.make_model(graph), str(path))
+    return weights
+
+
+def test_weights_find_their_place_and_pixels_their_scale(tmp_path: Path) -> None:
+    expected = small_encoder(tmp_path / "encoder.onnx")
+    network = ClipBackbone(1)
+    network.network.load_state_dict(clip_weights(tmp_path / "encoder.onnx", 1, rounded=False))
+    block = network.network.blocks[0]
+    x = torch.randn(2, 768)
+    with torch.no_grad():
+        joined = (block.attn.qkv(x) - block.attn.qkv.bias).split(768, dim=1)
+        for part, got in zip("qkv", joined, strict=True):
+            wanted = x @ torch.from_numpy(expected[f"self_attn.{part}_proj"])
+            assert torch.allclose(got, wanted, rtol=1e-3, atol=0.5), part
+        assert (block.attn.qkv.bias[768:1536] - 1 >= 0).all()  # of k, the second in order
+        wanted = block.mlp.fc1.weight.T.numpy()
+        np.testing.assert_allclose(wanted, expected["mlp.fc1"], rtol=1e-6)
+
+        rgb = torch.rand(1, 3, 16, 16)
+        mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+        plain = F.conv2d((rgb - mean) / std, torch.from_numpy(expected["pixels"]))
+        assert torch.allclose(network.network.patch_embed.proj(rgb * 2 - 1), plain, atol=1e-2)
+
+
+def test_a_graph_of_another_form_is_refused(tmp_path: Path) -> None:
+    small_encoder(tmp_path / "encoder.onnx")
+    with pytest.raises(ValueError, match=r"no product layers\.1"):
+        clip_weights(tmp_path / "encoder.onnx", 2)
+
+
 def test_the_encoder_s_own_tokens() -> None:
     try:
         path = find_clip()
@@ -96,8 +166,7 @@ def test_the_encoder_s_own_tokens() -> None:
     network.network.load_state_dict(clip_weights(path, 12, rounded=False))
     rng = np.random.default_rng(0)
     rgb = np.kron(rng.random((1, 3, 14, 14)), np.ones((16, 16))).astype(np.float32)
-    mean = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[:, None, None]
-    std = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)[:, None, None]
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (output,) = [o.name for o in session.get_outputs() if len(o.shape) == 3]
     (tokens,) = session.run([output], {"pixel_values": (rgb - mean) / std})

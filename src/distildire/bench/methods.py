@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from distildire.images import decode_bytes
+from distildire.sessions import onnx_session
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -131,7 +132,6 @@ class BundleMethod:
     passes = 1
 
     def __init__(self, model: str) -> None:
-
         from distildire.detector import Detector
 
         self.detector = Detector(model)
@@ -145,17 +145,10 @@ class BundleMethod:
     def _noise_session(self) -> Any:
         """The part of the graph that eps0 needs, as a graph of its own."""
         import onnx
-        import onnxruntime
 
         model = onnx.load(str(self.detector.bundle.graph))
         part = onnx.utils.Extractor(model).extract_model(["rgb"], ["eps0"])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.detector.cores
-        # Threads that spin after a run would take the cores from the total timed in turn.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(
-            part.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return onnx_session(part.SerializeToString(), self.detector.cores)
 
     def read(self, data: bytes) -> Any:
         """The crops, uint8 [crops, S, S, 3]."""

@@ -23,7 +23,7 @@ BLOCKS = 12
 PATCH = 16
 BLOCK = 128
 """Weights that share a scale where they are stored in four bits."""
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def find_clip() -> Path:
@@ -124,8 +124,16 @@ def clip_weights(path: Path, blocks: int, *, rounded: bool = True) -> dict[str, 
             part = node.name.split("encoder/")[1].removesuffix("/MatMul_quant").replace("/", ".")
             matrices[part] = matrix.T  # ONNX: inputs x outputs
     vision = "vision_model"
+
+    def take(part: str, kind: str) -> Any:
+        if kind == "bias":
+            return read(f"{vision}.encoder.{part}.bias")
+        if part not in matrices:
+            raise ValueError(f"{path}: no product {part}: not the encoder that is expected")
+        return matrices[part]
+
     pixels = read(f"{vision}.embeddings.patch_embedding.weight").astype(np.float32)
-    mean, std = (np.array(v, np.float32)[:, None, None] for v in (_MEAN, _STD))
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
     weights = {
         "cls_token": read(f"{vision}.embeddings.class_embedding").reshape(1, 1, -1),
         "pos_embed": read(f"{vision}.embeddings.position_embedding.weight")[None],
@@ -138,13 +146,12 @@ def clip_weights(path: Path, blocks: int, *, rounded: bool = True) -> dict[str, 
     for i in range(blocks):
         here, there = f"layers.{i}", f"blocks.{i}"
         inside = f"{vision}.encoder.{here}"
-        for kind, get in (("weight", matrices.__getitem__), ("bias", None)):
-            take = get or (lambda part: read(f"{vision}.encoder.{part}.bias"))
-            qkv = [take(f"{here}.self_attn.{p}_proj") for p in "qkv"]
+        for kind in ("weight", "bias"):
+            qkv = [take(f"{here}.self_attn.{p}_proj", kind) for p in "qkv"]
             weights[f"{there}.attn.qkv.{kind}"] = np.concatenate(qkv)
-            weights[f"{there}.attn.proj.{kind}"] = take(f"{here}.self_attn.out_proj")
-            weights[f"{there}.mlp.fc1.{kind}"] = take(f"{here}.mlp.fc1")
-            weights[f"{there}.mlp.fc2.{kind}"] = take(f"{here}.mlp.fc2")
+            weights[f"{there}.attn.proj.{kind}"] = take(f"{here}.self_attn.out_proj", kind)
+            weights[f"{there}.mlp.fc1.{kind}"] = take(f"{here}.mlp.fc1", kind)
+            weights[f"{there}.mlp.fc2.{kind}"] = take(f"{here}.mlp.fc2", kind)
             for n in (1, 2):
                 weights[f"{there}.norm{n}.{kind}"] = read(f"{inside}.layer_norm{n}.{kind}")
     tensors = {k: torch.from_numpy(np.array(v, np.float32)) for k, v in weights.items()}

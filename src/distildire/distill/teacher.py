@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distildire.distill.backbones import Backbone
-from distildire.distill.clip import CLIP, find_clip
+from distildire.distill.clip import CHANNELS, CLIP, MEAN, STD, find_clip
 
 
 def build_teacher(name: str, *, stage: int = 4, pretrained: bool = True) -> Backbone | ClipTeacher:
@@ -32,7 +32,7 @@ class ClipTeacher(nn.Module):
     one, as it is for the other teachers.
     """
 
-    channels = 768
+    channels = CHANNELS
     side = 14
 
     def __init__(self, path: Path) -> None:
@@ -46,11 +46,10 @@ class ClipTeacher(nn.Module):
         if not outputs:
             raise ValueError(f"{path}: no output [B, tokens, channels]")
         self.output = outputs[0]
-        mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(STD)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1], of any size -> [B, 768, 14, 14]."""

@@ -118,9 +118,13 @@ def train(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
     )
     writer = Metrics(out, report) if accelerator.is_main_process else None
-    if optim.probe_crops and not resume and accelerator.is_main_process:
+
+    def check() -> None:
         with accelerator.autocast():
             validate(average.module, source, val, config, state, out, writer, dire_maps)
+
+    if optim.probe_crops and not resume and accelerator.is_main_process:
+        check()
 
     # Train --------------------------------------------------------------------------------
     started, since = time.monotonic(), state["step"]
@@ -164,8 +168,7 @@ def train(
         if step % config.validation.every == 0 or step == optim.steps:
             state["step"] = step
             if accelerator.is_main_process:
-                with accelerator.autocast():
-                    validate(average.module, source, val, config, state, out, writer, dire_maps)
+                check()
                 save(checkpoint, {name: part.state_dict() for name, part in parts.items()},
                      config, **state)  # fmt: skip
             # Only the main process validates; all must agree on when to stop.
