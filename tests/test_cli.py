@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from distildire import Detector
+from distildire.bundle import load_bundle
 from standin import make_bundle
 from test_images import huge_png, picture, saved
 
@@ -121,8 +122,10 @@ def test_stability_and_heatmap(folder: Path, bundle: Path, tmp_path: Path) -> No
     )  # fmt: skip
     (row,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert row["verdict"] == row["stability"]["verdict"]
+    assert "was not measured" in row["heatmap_note"]
     with Image.open(row["heatmap"]) as image:
         assert image.width == 240
+        assert row["heatmap_note"] in image.text["Description"]
 
 
 def test_record_is_written_as_json_and_as_a_page(
@@ -201,8 +204,13 @@ def test_calibrate_by_kind_then_detect_with_a_kind(tmp_path: Path) -> None:
     wrong = run("calibrate", model, manifest, "--by", "camera")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "--by camera" in wrong.stderr
-    done = run("calibrate", model, manifest, "--by", "kind", "--no-equalize")
+    done = run("calibrate", model, manifest, "--by", "kind", "--no-equalize",
+               "--heatmap-check", "20")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    heat = json.loads((model / "bundle.json").read_text())["heatmap"]
+    assert heat["n"] > 2
+    assert heat["sentence"] in done.stdout
+    assert load_bundle(model).heatmap_note == heat["sentence"]
     assert "kind phone: 110 real and 0 fake pictures\n" in done.stdout
     assert "kind scan: 20 real and 0 fake pictures: too few real pictures" in done.stdout
     kinds = json.loads((model / "bundle.json").read_text())["calibration"]["kinds"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,10 @@ def test_patch_insertion_with_a_detector_that_sees_brightness() -> None:
     assert "can point" in found.sentence()
     blind = patch_insertion(BrightnessHeat(), photos, photos)
     assert blind.poor
-    assert "weak guide" in blind.sentence()
+    assert "no guide" in blind.sentence()
+    beside = replace(found, control_hit_rate=0.95)
+    assert beside.poor
+    assert "weak guide" in beside.sentence()
 
 
 def test_patches_outside_are_refused() -> None:

@@ -53,6 +53,15 @@ class Bundle:
     """Config, seed, data fingerprint, package versions and command of the training run."""
     torch: TorchPart | None = None
     """Of a torch bundle: the student and its noise source."""
+    heatmap: dict[str, Any] | None = None
+    """How well the heat map finds an inserted patch (`PatchInsertion.to_dict`); None: unknown."""
+
+    @property
+    def heatmap_note(self) -> str:
+        """What goes beside every heat map: how far it can be trusted to point at a place."""
+        if self.heatmap is None:
+            return "Whether this model's heat map points at generated places was not measured."
+        return str(self.heatmap["sentence"])
 
     @property
     def graph(self) -> Path:
@@ -69,6 +78,8 @@ class Bundle:
             "calibration": self.calibration.to_dict() if self.calibration else None,
             "provenance": self.provenance,
         }
+        if self.heatmap is not None:
+            about["heatmap"] = self.heatmap
         if self.torch is not None:
             about["torch"] = asdict(self.torch)
         (self.folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -118,6 +129,7 @@ def load_bundle(model: str | Path) -> Bundle:
             preprocessing=Preprocessing(**about["preprocessing"]),
             provenance=dict(about.get("provenance") or {}),
             torch=TorchPart(**about["torch"]) if about.get("torch") else None,
+            heatmap=_heatmap(about.get("heatmap")),
         )
         calibration = Calibration.from_dict(calibration) if calibration else None
     except (KeyError, TypeError, ValueError) as error:
@@ -129,6 +141,12 @@ def load_bundle(model: str | Path) -> Bundle:
             f"{folder}: {bundle.graph.name} is damaged or was replaced: its hash differs"
         )
     return bundle.with_calibration(calibration) if calibration else bundle
+
+
+def _heatmap(found: Any) -> dict[str, Any] | None:
+    if found is not None and not isinstance(found.get("sentence"), str):
+        raise ValueError("the heat map's measurement has no sentence")
+    return found or None
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
 
     `values` are the logits of a grid of places, top to bottom; `overlay` is a picture with
     alpha to lay over the original, warm where a place speaks for generated, cool against,
-    in full colour at a logit of `limit`.
+    in full colour at a logit of `limit`; `note` says how far it can be trusted.
     """
     if "cam" not in detector.graph_outputs:
         return None
@@ -43,6 +43,7 @@ def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
         "values": np.round(_shrunk(heat, _GRID), 3).tolist(),
         "limit": round(limit, 3),
         "overlay": png(overlay(_shrunk(heat, _OVERLAY), limit)),
+        "note": detector.bundle.heatmap_note,
     }
 
 

@@ -7,6 +7,7 @@ A large picture is covered by overlapping crops, whose maps are laid together.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -144,13 +145,15 @@ def noise_view(eps0: NDArray[np.float32]) -> RGB:
 def save_heatmap(path: Path, rgb: RGB, heat: Heat, note: str = "") -> None:
     """Write the overlay as PNG, with a line on how to read it (and `note`) below the picture."""
     picture = Image.fromarray(overlay(rgb, heat))
-    lines = ["red: leans to generated, blue: leans to camera", *([note] if note else [])]
+    text = ["red: leans to generated, blue: leans to camera", *([note] if note else [])]
+    # The font is six pixels wide.
+    lines = [part for line in text for part in textwrap.wrap(line, max(20, picture.width // 6))]
     canvas = Image.new("RGB", (picture.width, picture.height + 14 * len(lines) + 4), "white")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
     for i, line in enumerate(lines):
         draw.text((4, picture.height + 2 + 14 * i), line, fill="black")
     about = PngImagePlugin.PngInfo()
-    about.add_text("Description", "; ".join(lines))
+    about.add_text("Description", "; ".join(text))
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path, "PNG", pnginfo=about)

@@ -105,7 +105,7 @@ def _pictures(tree: Mapping[str, Any]) -> str:
         caption = (
             "Left, the picture, reduced. Right, where the score comes from: warm places speak "
             "for generated, cool ones against. It shows what the model weighed, not what was "
-            "altered."
+            f"altered. {escape(tree['heatmap']['note'])}"
         )
     return f"<figure>{''.join(cells)}<figcaption>{caption}</figcaption></figure>"
 

@@ -180,6 +180,7 @@ def test_two_files_from_drop_to_record(
     page.locator("#strength").fill("80")
     opacity = page.get_by_alt_text("Heat map over the picture").evaluate("e => e.style.opacity")
     assert opacity == "0.8"
+    playwright.expect(page.locator(".caution")).to_contain_text("heat map")
     playwright.expect(page.locator(".bars dt").first).to_have_text("as it is")
     page.screenshot(path=screenshots / "page-heatmap.png")
     assert serious_faults(page) == []

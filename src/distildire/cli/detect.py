@@ -91,7 +91,8 @@ def detect(
         elif format is Format.csv:
             write_csv(results, file)
         else:
-            write_table(results, file, _note(detector, fpr))
+            caution = f" {detector.bundle.heatmap_note}" if heatmap else ""
+            write_table(results, file, _note(detector, fpr) + caution)
     raise typer.Exit(1 if errors else 0)
 
 
@@ -154,8 +155,9 @@ def _look_closer(
         from distildire.heatmap import save_heatmap
 
         target = heatmap / f"{Path(verdict.path).stem}-{(verdict.sha256 or '')[:8]}.png"
-        save_heatmap(target, rgb, detector.cam(rgb)[0])
-        extra["heatmap"] = str(target)
+        note = detector.bundle.heatmap_note
+        save_heatmap(target, rgb, detector.cam(rgb)[0], note)
+        extra |= {"heatmap": str(target), "heatmap_note": note}
     return extra
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -97,6 +98,13 @@ def calibrate(
         str,
         typer.Option(help="Column of the manifest: each kind in it has thresholds of its own."),
     ] = "",
+    heatmap_check: Annotated[
+        int,
+        typer.Option(
+            help="Pictures a class that measure the heat map (what every heat map then says of "
+            "itself); 0 leaves it out."
+        ),
+    ] = 100,
 ) -> None:
     """Fit probability and thresholds on pictures that were not trained on.
 
@@ -106,6 +114,7 @@ def calibrate(
     from distildire.calibration import calibrate as fit
     from distildire.data.manifest import FAKE, read_manifest
     from distildire.detector import Detector
+    from distildire.evaluate.checks import heatmap_check as measure_heatmap
     from distildire.evaluate.run import rows_of_split
     from distildire.evaluate.scores import logits_of
 
@@ -123,7 +132,12 @@ def calibrate(
         data=f"{table['source'].nunique()} sources, {'equalized' if equalize else 'as they are'}",
         kinds=table[by].fillna("").astype(str) if by else None,
     )  # fmt: skip
-    bundle.with_calibration(found).save()
+    bundle = bundle.with_calibration(found)
+    if heatmap_check and "cam" in detector.graph_outputs:
+        measured = measure_heatmap(detector, table, heatmap_check)
+        bundle = replace(bundle, heatmap=measured)
+        typer.echo(bundle.heatmap_note)
+    bundle.save()
     typer.echo(
         f"{bundle.name}: temperature {found.temperature:.3f}, bias {found.bias:+.3f}, from "
         f"{found.n_real} real and {found.n_fake} fake pictures"

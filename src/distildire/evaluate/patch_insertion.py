@@ -58,9 +58,11 @@ class PatchInsertion:
             f"time (a patch of a photograph {self.control_hit_rate:.0%}, chance {self.chance:.0%}, "
             f"{self.n} tries)"
         )
+        if self.hit_rate < self.chance + POOR_MARGIN:
+            return f"The heat map is no guide to a place: {figures}."
         if self.poor:
-            return f"The heat is a weak guide to the place: {figures}."
-        return f"The heat can point to the place: {figures}."
+            return f"The heat map is a weak guide to a place: {figures}."
+        return f"The heat map can point to a place: {figures}."
 
     def to_dict(self) -> dict[str, object]:
         """As JSON, with the sentence."""

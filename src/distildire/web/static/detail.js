@@ -128,11 +128,12 @@ class View {
       el("label", { for: "strength" }, "Strength"), this.slider);
     this.legend = el("p", { class: "legend", hidden: true }, el("span", {}, "speaks for camera"),
       el("i"), el("span", {}, "for generated"));
+    this.caution = el("p", { class: "caution", hidden: true });
     this.node = el("figure", {},
       el("div", { class: "views" },
         el("div", { class: "segments", role: "radiogroup", "aria-label": "View" }, ...this.choices),
         this.sliderBox),
-      this.stack, this.legend);
+      this.stack, this.legend, this.caution);
     this.strength();
   }
 
@@ -142,7 +143,10 @@ class View {
   }
 
   fill(heatmap, noise) {
-    if (heatmap) this.heat.src = heatmap.overlay;
+    if (heatmap) {
+      this.heat.src = heatmap.overlay;
+      this.caution.textContent = heatmap.note;
+    }
     if (noise) this.noise.src = noise;
     for (const [i, there] of [[1, heatmap], [2, noise]]) {
       const input = this.choices[i].querySelector("input");
@@ -152,7 +156,8 @@ class View {
   }
 
   see(label) {
-    this.heat.hidden = this.sliderBox.hidden = this.legend.hidden = label !== "Heat map";
+    const heat = label === "Heat map";
+    this.heat.hidden = this.sliderBox.hidden = this.legend.hidden = this.caution.hidden = !heat;
     this.noise.hidden = label !== "Noise";
   }
 
