@@ -41,8 +41,11 @@ class StudentConfig:
     fusion: Fusion = "concat"
     wide: bool = False
     """Let the head see the wide maps of the inverted residuals and the energies of eps0."""
+    hidden: int = 0
+    """Rectified units between the pooled features and the logit (0: one linear unit)."""
     pretrained: bool = False
     dropout: float = 0.0
+    """Of the pooled features."""
     init: str = ""
     """Checkpoint of the same student to start from (best.pt of another run)."""
 
@@ -78,6 +81,8 @@ class OptimConfig:
     With `steps: 0` nothing else learns."""
     probe_l2: float = 0.05
     """Penalty of that fit, on weights of standardised features."""
+    probe_epochs: int = 8
+    """Passes over those crops where the head has a hidden layer; its penalty is `weight_decay`."""
     warmup: int = 100
     weight_decay: float = 0.01
     freeze_norm: bool = False

@@ -51,7 +51,7 @@ class DetectorGraph(nn.Module):
 
         `cam` is the linear unit applied at each place of the map. Its mean is the logit
         (the pool and the unit are both linear), so that it shows exactly where the logit
-        comes from (Zhou et al. 2016).
+        comes from (Zhou et al. 2016); see `activation_map` for a hidden layer.
         """
         x0 = self.to_unit(rgb)
         source: Any = self.source

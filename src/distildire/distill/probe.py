@@ -1,4 +1,4 @@
-"""The linear head brought to its optimum before anything else learns.
+"""The head brought to its optimum before anything else learns.
 
 A head that starts at random bends good features in its first steps; fitted first, it doesn't
 (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features"). On two cores the fitted
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distildire.distill.student import Student
+from distildire.distill.student import HiddenHead, Student
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def logistic_regression(
     to mean 0 and deviation 1, so that the penalty treats all alike. The result is for the
     features as they are.
     """
-    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-3)
+    mean, deviation = _scale(features)
     unit = (features - mean) / deviation
     solution = torch.zeros(features.shape[1] + 1, requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -64,20 +64,66 @@ def logistic_regression(
     return weights, fitted[-1] - weights @ mean
 
 
+def _scale(features: Tensor) -> tuple[Tensor, Tensor]:
+    return features.mean(0), features.std(0).clamp_min(1e-3)
+
+
+def fit_hidden(
+    head: HiddenHead, features: Tensor, labels: Tensor, *, dropout: float, weight_decay: float,
+    epochs: int, batch: int = 256, lr: float = 1e-3,
+) -> None:  # fmt: skip
+    """Train a hidden head on features [N, C] and labels [N], with dropout of the features.
+
+    AdamW under a one-cycle rate, on features brought to mean 0 and deviation 1; the result is
+    for the features as they are. Randomness is torch's own: seed it.
+    """
+    mean, deviation = _scale(features)
+    unit = (features - mean) / deviation
+    fresh = HiddenHead(features.shape[1], head.inner.out_features)
+    fresh.outer.reset_parameters()
+    optimizer = torch.optim.AdamW(fresh.parameters(), lr, weight_decay=weight_decay)
+    steps = max(10, epochs * len(unit) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps)
+    for _ in range(steps):
+        picked = torch.randint(len(unit), (batch,))
+        logits = fresh(F.dropout(unit[picked], dropout))[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits, labels[picked])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        fresh.inner.weight /= deviation
+        fresh.inner.bias -= fresh.inner.weight @ mean
+    head.load_state_dict(fresh.state_dict())
+
+
 def fit_head(
     student: Student,
     batches: Iterable[tuple[Tensor, Tensor, Tensor]],
     *,
     l2: float,
+    epochs: int = 8,
+    weight_decay: float = 0.01,
     progress: Callable[[int], None] | None = None,
 ) -> float:
-    """Set the head of `student` to the logistic regression on its pooled maps.
+    """Fit the head of `student` on its pooled maps.
+
+    A linear head is set to the logistic regression with penalty `l2`; a hidden one is trained
+    for `epochs` with `weight_decay` and the student's dropout.
 
     Returns the mean cross entropy on the same batches, in nats.
     """
     features, labels = pooled_features(student, batches, progress)
-    weights, bias = logistic_regression(features, labels, l2=l2)
-    with torch.no_grad():
-        student.head.weight.copy_(weights[None])
-        student.head.bias.copy_(bias)
-        return float(F.binary_cross_entropy_with_logits(features @ weights + bias, labels))
+    head: nn.Module = student.head
+    if isinstance(head, HiddenHead):
+        with torch.autocast("cpu", enabled=False):
+            fit_hidden(head, features, labels, dropout=student.dropout.p, epochs=epochs,
+                       weight_decay=weight_decay)  # fmt: skip
+    else:
+        weights, bias = logistic_regression(features, labels, l2=l2)
+        with torch.no_grad():
+            student.head.weight.copy_(weights[None])  # type: ignore[operator]
+            student.head.bias.copy_(bias)  # type: ignore[operator,arg-type]
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        return float(F.binary_cross_entropy_with_logits(head(features)[:, 0], labels))

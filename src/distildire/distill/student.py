@@ -32,6 +32,8 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
 ):
     """Backbone on cat(x0, eps0), global average pool, one linear unit (fake = 1).
 
+    `hidden` puts a layer of that many rectified units before it.
+
     With `wide` the unit sees more than the last map: the wide maps inside the inverted
     residuals (of CLIP: its last two blocks and their class tokens), and how strong eps0 is in
     each frequency of 4 x 4 blocks.
@@ -48,6 +50,7 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         inputs: Inputs = "both",
         fusion: Fusion = "concat",
         wide: bool = False,
+        hidden: int = 0,
         pretrained: bool = False,
         dropout: float = 0.0,
     ) -> None:
@@ -76,8 +79,13 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         self.channels = self.backbone.channels * (2 if self.noise_backbone is not None else 1)
         self.wide = wide
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self._pooled_channels() if wide else self.channels, 1)
-        nn.init.zeros_(self.head.weight)  # pretrained maps are large: start at p = 0.5
+        seen = self._pooled_channels() if wide else self.channels
+        self.head: nn.Linear | HiddenHead
+        if hidden:
+            self.head = HiddenHead(seen, hidden)
+        else:
+            self.head = nn.Linear(seen, 1)
+            nn.init.zeros_(self.head.weight)  # pretrained maps are large: start at p = 0.5
 
     def forward_maps(self, x0: Tensor, eps0: Tensor) -> list[Tensor]:
         """x0 in [-1, 1] and eps0, both [B, 3, H, W] -> the maps that the head pools.
@@ -118,8 +126,25 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         return self.classify(self.forward_maps(x0, eps0))
 
 
-def activation_map(head: nn.Linear, maps: list[Tensor]) -> Tensor:
+class HiddenHead(nn.Module):
+    """A layer of rectified units and a linear one: [B, channels] -> [B, 1]."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(channels, hidden), nn.Linear(hidden, 1)
+        nn.init.zeros_(self.outer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels] -> [B, 1]."""
+        logits: Tensor = self.outer(F.relu(self.inner(x)))
+        return logits
+
+
+def activation_map(head: nn.Linear | HiddenHead, maps: list[Tensor]) -> Tensor:
     """The linear unit at each place of the last map: [B, h, w], whose mean is the logit.
+
+    With a hidden layer, the units that this picture turns on are one linear unit together,
+    which is shown: the mean is the logit all the same.
 
     Finer maps are averaged over the places of the last one, which changes no mean where
     their sides are multiples of its sides. A map of one place (a class token) has none to
@@ -129,12 +154,13 @@ def activation_map(head: nn.Linear, maps: list[Tensor]) -> Tensor:
         ValueError: they are no multiples: the crop's side doesn't suit the backbone's strides.
     """
     side = maps[-1].shape[-1]
-    heat: Tensor = head.bias
-    weights = torch.split(head.weight, [m.shape[1] for m in maps], dim=1)
+    units = head if isinstance(head, nn.Linear) else head.inner
+    heat: Tensor = units.bias[:, None, None]
+    weights = torch.split(units.weight, [m.shape[1] for m in maps], dim=1)
     for m, weight in zip(maps, weights, strict=True):
         unit = F.conv2d(m, weight[:, :, None, None])
         if unit.shape[-1] == 1:
-            heat = heat + unit[:, 0]
+            heat = heat + unit
             continue
         k, rest = divmod(int(unit.shape[-1]), int(side))
         if rest:
@@ -142,8 +168,11 @@ def activation_map(head: nn.Linear, maps: list[Tensor]) -> Tensor:
                 f"maps of {unit.shape[-1]} and {side} places a side: give a crop whose side is a "
                 "multiple of the backbone's largest stride (--crop)"
             )
-        heat = heat + (F.avg_pool2d(unit, k) if k > 1 else unit)[:, 0]
-    return heat
+        heat = heat + (F.avg_pool2d(unit, k) if k > 1 else unit)
+    if isinstance(head, HiddenHead):
+        on = heat.mean(dim=(2, 3), keepdim=True) > 0
+        heat = F.conv2d(heat * on, head.outer.weight[:, :, None, None], head.outer.bias)
+    return heat[:, 0]
 
 
 def block_energy(eps0: Tensor, block: int = 4) -> Tensor:

@@ -150,7 +150,8 @@ def export_torch(checkpoint: Path, out: Path, *, name: str | None = None) -> Bun
 
     student, config, facts = load_checkpoint(checkpoint)
     spec = config.student
-    keywords = {name: getattr(spec, name) for name in ("backbone", "stage", "inputs", "fusion")}
+    what = ("backbone", "stage", "inputs", "fusion", "wide", "hidden")
+    keywords = {name: getattr(spec, name) for name in what}
     return write_torch_bundle(
         student, TorchPart(keywords, _absolute(config.noise)), out,
         preprocessing=config.preprocessing, name=name or config.name,

@@ -187,7 +187,7 @@ def fit_head_first(
     student: Student, source: Any, table: pd.DataFrame, weights: NDArray[np.float64],
     config: TrainConfig, dire_maps: DireMaps | None, report: Log | None,
 ) -> None:  # fmt: skip
-    """Fit the linear head on `optim.probe_crops` crops while the rest stays as it is."""
+    """Fit the head on `optim.probe_crops` crops while the rest stays as it is."""
     optim = config.optim
     stream = TrainingStream(
         table, weights, config.preprocessing.crop, config.augment,
@@ -203,7 +203,10 @@ def fit_head_first(
         if report is not None and seen % (32 * 50) == 0:
             report({"step": 0, "probe_crops": seen})
 
-    bce = fit_head(student, batches(), l2=optim.probe_l2, progress=progress)
+    bce = fit_head(
+        student, batches(), l2=optim.probe_l2, epochs=optim.probe_epochs,
+        weight_decay=optim.weight_decay, progress=progress,
+    )  # fmt: skip
     if report is not None:
         report({"step": 0, "probe_bce": bce})
 
@@ -284,7 +287,7 @@ def build_student(config: TrainConfig) -> Student:
     spec = config.student
     student = Student(
         spec.backbone, stage=spec.stage, inputs=spec.inputs, wide=spec.wide, fusion=spec.fusion,
-        pretrained=spec.pretrained, dropout=spec.dropout,
+        hidden=spec.hidden, pretrained=spec.pretrained, dropout=spec.dropout,
     )  # fmt: skip
     if spec.init:
         saved = torch.load(spec.init, map_location="cpu", weights_only=True)
