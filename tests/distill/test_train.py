@@ -23,8 +23,9 @@ from distildire.distill.loss import (
     distillation_loss,
     softened_kl,
 )
-from distildire.distill.probe import logistic_regression
-from distildire.distill.student import Fusion, Student, block_energy
+from distildire.distill.probe import fit_hidden, logistic_regression
+from distildire.distill.student import Fusion, HiddenHead, Student, activation_map, block_energy
+from distildire.distill.torch_bundle import export_torch
 from distildire.distill.train import (
     build_student,
     learning_rate,
@@ -263,6 +264,41 @@ def test_the_fitted_head_is_scikit_learns() -> None:
     assert weights.numpy() * deviation == pytest.approx(oracle.coef_[0], abs=2e-3)
     logits = features @ weights.numpy() + bias.item()
     assert logits == pytest.approx(oracle.decision_function(unit), abs=1e-2)
+
+
+def test_a_hidden_head_learns_what_no_line_tells_apart() -> None:
+    """Exclusive or, on features of unlike scales."""
+    torch.manual_seed(0)
+    signs = torch.randint(0, 2, (2000, 2)).float() * 2 - 1
+    labels = (signs.prod(dim=1) > 0).float()
+    features = (signs + 0.3 * torch.randn(2000, 2)) * torch.tensor([0.01, 40.0]) + 3
+    weights, bias = logistic_regression(features, labels, l2=0.01)
+    assert ((features @ weights + bias > 0) == labels.bool()).float().mean() < 0.65
+    head = HiddenHead(2, 16)
+    fit_hidden(head, features, labels, dropout=0.0, weight_decay=0.01, epochs=60)
+    with torch.no_grad():
+        right = ((head(features)[:, 0] > 0) == labels.bool()).float().mean()
+    assert right > 0.95
+
+
+def test_a_hidden_head_is_fitted_exported_and_explained(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    student = replace(config.student, hidden=8)
+    optim = replace(config.optim, steps=0, probe_crops=64, probe_epochs=3)
+    best = train(replace(config, student=student, optim=optim), tmp_path / "run")
+    network, *_ = load_checkpoint(best)
+    assert isinstance(network.head, HiddenHead)
+    assert network.head.outer.weight.abs().sum() > 0
+    side = config.preprocessing.crop
+    x0, eps0 = torch.rand(3, 3, side, side) * 2 - 1, torch.randn(3, 3, side, side)
+    with torch.no_grad():
+        heat = activation_map(network.head, network.forward_maps(x0, eps0))
+        assert torch.allclose(heat.mean(dim=(1, 2)), network(x0, eps0), atol=1e-4)
+    export(best, tmp_path / "bundle", weights="float32")  # checks its logits against these
+    whole = export_torch(best, tmp_path / "torch")
+    assert whole.torch is not None
+    assert whole.torch.student["hidden"] == 8
 
 
 def test_a_fitted_head_alone_is_a_detector(config: TrainConfig, tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def fit_hidden(
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        fresh.inner.weight /= deviation
-        fresh.inner.bias -= fresh.inner.weight @ mean
+        fresh.inner.weight.div_(deviation)
+        fresh.inner.bias.sub_(fresh.inner.weight @ mean)
     head.load_state_dict(fresh.state_dict())
 
 
@@ -124,6 +124,6 @@ def fit_head(
         weights, bias = logistic_regression(features, labels, l2=l2)
         with torch.no_grad():
             student.head.weight.copy_(weights[None])  # type: ignore[operator]
-            student.head.bias.copy_(bias)  # type: ignore[operator,arg-type]
+            student.head.bias.copy_(bias)  # type: ignore[operator]
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         return float(F.binary_cross_entropy_with_logits(head(features)[:, 0], labels))
