@@ -20,7 +20,10 @@ Box = tuple[int, int, int, int]
 """(top, left, height, width)."""
 
 POOR_MARGIN = 0.15
-"""A hit rate that beats neither chance nor the control by this much is called poor."""
+"""A hit rate that doesn't beat both chance and the control by this much is called poor."""
+
+GOOD_RATE = 0.5
+"""A heat map that misses more often than it hits is called poor as well."""
 
 
 class HeatSource(Protocol):
@@ -49,7 +52,8 @@ class PatchInsertion:
     @property
     def poor(self) -> bool:
         """Whether the heat says little about the place."""
-        return self.hit_rate < max(self.chance, self.control_hit_rate) + POOR_MARGIN
+        least = max(self.chance, self.control_hit_rate) + POOR_MARGIN
+        return self.hit_rate < max(least, GOOD_RATE)
 
     def sentence(self) -> str:
         """For the output beside a heat map."""
