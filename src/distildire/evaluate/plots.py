@@ -136,6 +136,9 @@ def pareto(points: Mapping[str, tuple[Any, Any]], x_label: str, y_label: str) ->
     front = [points[name] for name in best]
     ax.step([x for x, _ in front], [y for _, y in front], where="post", color=FAKE, linewidth=1)
     ax.set(xlabel=x_label, ylabel=y_label, xscale="log")
+    ax.margins(x=0.25)  # room for the last name
+    for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        axis("{x:g}")
     return figure
 
 
