@@ -102,6 +102,11 @@ def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> 
     edit(copy, format=99)
     with pytest.raises(BundleError, match="newer"):
         load_bundle(copy)
+    for heatmap in (["no guide"], {}, {"sentence": 3}):
+        edit(copy, format=1, heatmap=heatmap)
+        with pytest.raises(BundleError, match="damaged"):
+            load_bundle(copy)
+    edit(copy, heatmap=None)
     edit(copy, format=1, preprocessing={"crop": 160, "colour": "sepia"})
     with pytest.raises(BundleError, match="damaged"):
         load_bundle(copy)

@@ -144,9 +144,11 @@ def load_bundle(model: str | Path) -> Bundle:
 
 
 def _heatmap(found: Any) -> dict[str, Any] | None:
-    if found is not None and not isinstance(found.get("sentence"), str):
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("sentence"), str):
         raise ValueError("the heat map's measurement has no sentence")
-    return found or None
+    return found
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
