@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from distildire.io.colour import to_srgb
+
 RGB: TypeAlias = NDArray[np.uint8]
-"""uint8 [H, W, 3], sRGB as stored (colour profiles are not applied)."""
+"""uint8 [H, W, 3], sRGB."""
 
 Source: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
@@ -184,7 +186,7 @@ def _from_array(array: NDArray[np.uint8]) -> RGB:
 
 
 def _to_rgb(image: Image.Image) -> RGB:
-    image = ImageOps.exif_transpose(image)
+    image = to_srgb(ImageOps.exif_transpose(image))
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
     elif image.mode in {"I", "F"}:

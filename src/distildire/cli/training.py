@@ -34,6 +34,24 @@ def prepare(
 
 
 @app.command()
+def rebuild(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of originals: repository, commit, "
+                                             "original_path, label.")],
+    clones: Annotated[Path, typer.Option(help="Folder of git clones: DIR/owner+name or "
+                                         "DIR/owner/name, bare or not.")],
+    out: Annotated[Path, typer.Option(help="Folder of the crops and of their manifest.")],
+) -> None:  # fmt: skip
+    """Make training crops again from local git clones, verified by hash; resumable."""
+    from distildire.data.rebuild import rebuild as run
+
+    result = run(manifest, clones, out, progress=progress_bar("rebuild"))
+    typer.echo(f"{out}: {result}")
+    if result.problems:
+        typer.echo(f"reasons: {out / 'problems.csv'}", err=True)
+    raise typer.Exit(1 if result.problems else 0)
+
+
+@app.command()
 def noise(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the pictures.")],
     source: Annotated[str, typer.Option(help="nano, adm, or a folder or .pt of a UNet.")],

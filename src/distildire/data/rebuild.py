@@ -1,0 +1,372 @@
+"""From local git clones to training crops: what a manifest names, made again to the byte.
+
+A row names an original (repository, commit, path in it) and its label. How the crop is cut
+is a pure function of the original's bytes (`default_cut`), unless the manifest says it:
+scale, kernel and box, then one JPEG pass. Both classes go through it alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
+from distildire.images import RGB, ImageError, decode, open_picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEEDED = ("repository", "commit", "original_path", "label")
+"""Columns without which nothing can be made."""
+
+SIDE = 448
+"""Largest side of a crop, in pixels."""
+
+LARGEST_SHORT_SIDE = 800
+"""Pictures over this are brought to a random short side of 512 to 800 before they are cut."""
+
+LEAST_SIDE = 200
+"""Originals with a side under this many pixels are passed over."""
+
+KERNELS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "box": Image.Resampling.BOX,
+}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a crop is made of a decoded picture."""
+
+    scale: float
+    """Factor from the original's pixels to the crop's, at most 1."""
+    kernel: str
+    """Resampling kernel, a key of `KERNELS`; without effect at scale 1."""
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom, in pixels of the scaled picture."""
+    jpeg_quality: int
+    jpeg_subsampling: int
+    """0 for 4:4:4, 2 for 4:2:0."""
+
+
+def default_cut(original_sha256: str, width: int, height: int, crop: int = 0) -> Cut:
+    """The documented procedure: a function of the original's bytes and the crop's number.
+
+    Over 800 pixels on the short side: scaled to a random 512 to 800 by a random kernel. Then
+    a box of at most 448 x 448 at a random place, and JPEG of quality 85 to 95 with 4:4:4 or
+    4:2:0 chroma. `random.Random` is seeded by the hash, whose `random()` never changes.
+    """
+    rng = random.Random(f"{original_sha256}/{crop}")
+    short = min(width, height)
+    target = 512 + rng.random() * (LARGEST_SHORT_SIDE - 512)
+    kernel = list(KERNELS)[int(rng.random() * len(KERNELS))]
+    # Rounded, so that a manifest in decimal text gives the same pixels.
+    scale = round(target / short, 6) if short > LARGEST_SHORT_SIDE else 1.0
+    scaled = [round(width * scale), round(height * scale)]
+    sides = [min(SIDE, side) for side in scaled]
+    left, top = (
+        int(rng.random() * (whole - side + 1)) for whole, side in zip(scaled, sides, strict=True)
+    )
+    quality, subsampling = 85 + int(rng.random() * 11), (0, 2)[int(rng.random() * 2)]
+    return Cut(scale, kernel, (left, top, left + sides[0], top + sides[1]), quality, subsampling)
+
+
+def cut_picture(rgb: RGB, cut: Cut) -> RGB:
+    """The pixels [h, w, 3] of a crop before its JPEG pass.
+
+    Raises:
+        ValueError: the box is outside the scaled picture.
+    """
+    height, width = rgb.shape[:2]
+    left, top, right, bottom = cut.box
+    scaled = (round(width * cut.scale), round(height * cut.scale))
+    if not (0 <= left < right <= scaled[0] and 0 <= top < bottom <= scaled[1]):
+        raise ValueError(f"box {cut.box} is outside the picture of {scaled[0]} x {scaled[1]}")
+    if cut.scale == 1.0:
+        return rgb[top:bottom, left:right]
+    across, down = width / scaled[0], height / scaled[1]
+    source = (left * across, top * down, right * across, bottom * down)
+    picture = Image.fromarray(rgb)
+    return np.asarray(picture.resize((right - left, bottom - top), KERNELS[cut.kernel], box=source))
+
+
+def encode_jpeg(rgb: RGB, quality: int, subsampling: int) -> bytes:
+    """JPEG bytes without metadata."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(rgb))
+    picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()
+
+
+def look(image: Image.Image) -> str:
+    """Difference hash of a picture as 16 hex digits: signs of the steps in a 9 x 8 thumbnail."""
+    grey = ImageOps.exif_transpose(image).convert("RGB").convert("L")
+    small = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS))
+    return np.packbits(small[:, :-1] < small[:, 1:]).tobytes().hex()
+
+
+def find_clone(clones: Path, repository: str) -> Path | None:
+    """The git directory of `owner/name` below `clones`, bare or with a work tree."""
+    joined = repository.replace("/", "+")
+    for folder in (clones / joined / "repo", clones / joined, clones / repository):
+        for directory in (folder / ".git", folder):
+            if (directory / "HEAD").is_file() and (directory / "objects").is_dir():
+                return directory
+    return None
+
+
+def read_blobs(git: Path, names: Sequence[str]) -> Iterator[bytes | None]:
+    """The contents of `commit:path` names in order; None where there is none."""
+    command = ["git", "--git-dir", str(git), "cat-file", "--batch"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for name in names:
+            if "\n" in name:
+                yield None
+                continue
+            process.stdin.write(name.encode("utf-8", "surrogateescape") + b"\n")
+            process.stdin.flush()
+            header = process.stdout.readline().split()
+            if len(header) < 3 or not header[-1].isdigit():
+                yield None
+                continue
+            content = process.stdout.read(int(header[-1]))
+            process.stdout.read(1)
+            yield content if header[-2] == b"blob" else None
+        process.stdin.close()
+
+
+Row = dict[str, Any]
+Reconstruct = Callable[[str, RGB], RGB]
+"""From the name of an autoencoder and a crop [h, w, 3] to its reconstruction, same shape."""
+
+
+def make_row(row: Row, original: bytes | None, out: Path, reconstruct: Reconstruct | None) -> Row:
+    """Make one row's crop; the row with every column filled, and `problem` ("" if none)."""
+    made = {**row, "problem": ""}
+    if original is None:
+        return {**made, "problem": "missing: no such file at that commit"}
+    digest = hashlib.sha256(original).hexdigest()
+    expected = row.get("original_sha256") or digest
+    if digest != expected:
+        return {**made, "problem": "different: the original has other bytes"}
+    try:
+        with open_picture(original) as image:
+            kind = image.format
+            # Small first: the hash needs 9 x 8 pixels.
+            seen = look(image)
+        rgb = decode(original)
+    except ImageError as error:
+        return {**made, "problem": f"missing: {error}"}
+    except Exception as error:  # Pillow raises many types on damaged data
+        return {**made, "problem": f"missing: unreadable picture: {error}"}
+    trim = float(row.get("trim") or 0.0)
+    if trim:
+        rgb = rgb[: round(rgb.shape[0] * (1 - trim))]
+    height, width = rgb.shape[:2]
+    if min(height, width) < LEAST_SIDE:
+        return {**made, "problem": f"missing: too small, {width} x {height}"}
+    try:
+        cut = _cut_of(row, default_cut(digest, width, height, int(row.get("crop") or 0)))
+        pixels = cut_picture(rgb, cut)
+    except (ValueError, KeyError) as error:
+        return {**made, "problem": f"different: {error}"}
+    name = row.get("reconstruction") or ""
+    if name:
+        if reconstruct is None:
+            return {**made, "problem": f"missing: no autoencoder {name} was given"}
+        pixels = reconstruct(name, pixels)
+    content = encode_jpeg(pixels, cut.jpeg_quality, cut.jpeg_subsampling)
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = row.get("path") or (
+        f"{row['label']}/{row['repository'].replace('/', '+')}/"
+        f"{digest[:16]}-{int(row.get('crop') or 0)}{'-' + name if name else ''}.jpg"
+    )
+    (out / path).parent.mkdir(parents=True, exist_ok=True)
+    (out / path).write_bytes(content)
+    if row.get("sha256") and row["sha256"] != sha256:
+        made["problem"] = "different: the crop has other bytes"
+    return {
+        **made,
+        **asdict(cut),
+        "box": ",".join(map(str, cut.box)),
+        "path": path,
+        "sha256": sha256,
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "original_sha256": digest,
+        "original_format": kind,
+        "original_width": width,
+        "original_height": height,
+        "original_bytes": len(original),
+        "look": seen,
+    }
+
+
+def _cut_of(row: Row, default: Cut) -> Cut:
+    """What the row states of its cut, the default procedure for the rest."""
+    stated: Row = {}
+    for name, kind in (("scale", float), ("kernel", str), ("jpeg_quality", int),
+                       ("jpeg_subsampling", int)):  # fmt: skip
+        value = row.get(name)
+        if value not in (None, "") and value == value:
+            stated[name] = kind(value)
+    if row.get("box"):
+        left, top, right, bottom = (int(number) for number in str(row["box"]).split(","))
+        stated["box"] = (left, top, right, bottom)
+    return Cut(**{**asdict(default), "box": default.box, **stated})
+
+
+def _make_repository(
+    rows: list[Row], clones: Path, out: Path, part: Path, reconstruct: Reconstruct | None
+) -> list[Row]:
+    git = find_clone(clones, rows[0]["repository"])
+    if git is None:
+        done = [{**row, "problem": "missing: no clone of the repository"} for row in rows]
+    else:
+        names = [f"{row['commit']}:{row['original_path']}" for row in rows]
+        blobs = read_blobs(git, names)
+        done = [
+            make_row(row, blob, out, reconstruct) for row, blob in zip(rows, blobs, strict=True)
+        ]
+    part.parent.mkdir(parents=True, exist_ok=True)
+    hidden = part.with_suffix(".tmp")
+    hidden.write_text(json.dumps({"asked": _fingerprint(rows), "rows": done}))
+    hidden.replace(part)
+    return done
+
+
+def _fingerprint(rows: list[Row]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _finished(part: Path, rows: list[Row], out: Path) -> list[Row] | None:
+    """What an earlier run made of the same rows, if it is all there still."""
+    try:
+        content = json.loads(part.read_text())
+    except (OSError, ValueError):
+        return None
+    if content["asked"] != _fingerprint(rows):
+        return None
+    done: list[Row] = content["rows"]
+    if any(row["problem"].startswith("missing: no ") for row in done):
+        return None
+    return done if all("look" not in row or (out / row["path"]).is_file() for row in done) else None
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a run came to."""
+
+    table: pd.DataFrame
+    """One row a crop, every column filled; written to `out`/manifest.parquet."""
+    problems: list[tuple[str, str, str]]
+    """Repository, path and reason of each row that wasn't made, or came out different."""
+
+    def __str__(self) -> str:
+        kinds = Counter(problem.split(":")[0] for _, _, problem in self.problems)
+        made = len(self.table)
+        return f"{made} made, {kinds['missing']} missing, {kinds['different']} different"
+
+
+def read_sources(manifest: Path) -> pd.DataFrame:
+    """A manifest of originals: the columns `NEEDED` and any that say how a crop is cut.
+
+    Raises:
+        ManifestError: unreadable, or a needed column is missing.
+    """
+    import pandas as pd
+
+    def read() -> pd.DataFrame:
+        if manifest.suffix == ".parquet":
+            return pd.read_parquet(manifest)
+        return pd.read_csv(manifest, dtype=str, keep_default_na=False)
+
+    table = read_columns(manifest, set(NEEDED), "manifest", read)
+    table["label"] = translate_labels(table["label"], str(manifest))
+    return table
+
+
+def rebuild(
+    manifest: Path,
+    clones: Path,
+    out: Path,
+    *,
+    reconstruct: Reconstruct | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Rebuilt:
+    """Make the crops of a manifest below `out`, and `out`/manifest.parquet.
+
+    Resumable: a repository that an earlier run finished is not read again. Hashes that the
+    manifest states are verified. `progress(done, all)` counts rows.
+
+    Raises:
+        ManifestError: the manifest can't be read, or nothing of it could be made.
+    """
+
+    table = read_sources(manifest)
+    rows_of = {
+        str(name): json.loads(group.to_json(orient="records"))
+        for name, group in table.groupby("repository", sort=True)
+    }
+    done: list[Row] = []
+    waiting: dict[str, Path] = {}
+    for name, rows in rows_of.items():
+        part = out / ".parts" / f"{name.replace('/', '+')}.json"
+        finished = _finished(part, rows, out)
+        if finished is None:
+            waiting[name] = part
+        else:
+            done += finished
+    if progress is not None:
+        progress(len(done), len(table))
+    # The longest first, so that no worker is left with a large one at the end.
+    order = sorted(waiting, key=lambda name: -len(rows_of[name]))
+    with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        jobs = [
+            pool.submit(_make_repository, rows_of[n], clones, out, waiting[n], reconstruct)
+            for n in order
+        ]
+        for job in as_completed(jobs):
+            done += job.result()
+            if progress is not None:
+                progress(len(done), len(table))
+    return _collect(done, out, manifest)
+
+
+def _collect(done: list[Row], out: Path, manifest: Path) -> Rebuilt:
+    import pandas as pd
+
+    problems = [(r["repository"], r["original_path"], r["problem"]) for r in done if r["problem"]]
+    made = [{k: v for k, v in row.items() if k != "problem"} for row in done if "look" in row]
+    if not made:
+        first = problems[0][2] if problems else "it has no rows"
+        raise ManifestError(f"{manifest}: nothing could be made ({first})")
+    table = pd.DataFrame(made).drop_duplicates("path")
+    first_columns = ["path", "label"]
+    table = table[first_columns + [c for c in table if c not in first_columns]]
+    table = table.sort_values("path").reset_index(drop=True)
+    table.to_parquet(out / "manifest.parquet", index=False)
+    if problems:
+        lines = pd.DataFrame(problems, columns=["repository", "original_path", "problem"])
+        lines.to_csv(out / "problems.csv", index=False)
+    assert set(table["label"]) <= {REAL, FAKE}
+    return Rebuilt(table, problems)

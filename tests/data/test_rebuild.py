@@ -1,0 +1,135 @@
+"""Crops from git clones: to the byte, resumable, with every fault named."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from distildire.cli import app
+from distildire.data.manifest import ManifestError
+from distildire.data.rebuild import Cut, cut_picture, default_cut, rebuild
+
+RECORDED = Cut(
+    scale=0.36635, kernel="box", box=(76, 166, 524, 614), jpeg_quality=86, jpeg_subsampling=2
+)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def picture(seed: int, width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return Image.fromarray(pixels).resize((width, height))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> tuple[Path, str]:
+    work = tmp_path / "clones" / "owner+name"
+    work.mkdir(parents=True)
+    git(work, "init", "-q")
+    picture(0, 1200, 900).save(work / "large.png")
+    picture(1, 300, 260).save(work / "sämall one.jpg")
+    picture(2, 64, 64).save(work / "tiny.png")
+    (work / "broken.jpg").write_bytes(b"no picture")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "x")
+    return work.parent, git(work, "rev-parse", "HEAD")
+
+
+def manifest(tmp_path: Path, commit: str, *names: str, **columns: object) -> Path:
+    rows = [
+        {"repository": "owner/name", "commit": commit, "original_path": name, "label": "fake"}
+        for name in names
+    ]
+    path = tmp_path / "asked.csv"
+    pd.DataFrame(rows).assign(**columns).to_csv(path, index=False)
+    return path
+
+
+def test_a_rebuilt_manifest_gives_the_same_bytes(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    clones, commit = clone
+    asked = manifest(tmp_path, commit, "large.png", "sämall one.jpg")
+    first = rebuild(asked, clones, tmp_path / "a", workers=1)
+    again = rebuild(tmp_path / "a" / "manifest.parquet", clones, tmp_path / "b", workers=2)
+    assert str(first) == str(again) == "2 made, 0 missing, 0 different"
+    for row in first.table.itertuples():
+        content = (tmp_path / "b" / row.path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row.sha256
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.size == (row.width, row.height)
+    large = first.table.set_index("original_path").loc["large.png"]
+    assert 512 <= round(large["scale"] * 900) <= 800
+    assert (large["width"], large["height"]) == (448, 448)
+
+
+def test_what_cannot_be_made_is_named_and_the_rest_is_made(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    clones, commit = clone
+    names = ("large.png", "absent.png", "broken.jpg", "tiny.png")
+    result = rebuild(manifest(tmp_path, commit, *names), clones, tmp_path / "out", workers=1)
+    assert str(result) == "1 made, 3 missing, 0 different"
+    reasons = pd.read_csv(tmp_path / "out" / "problems.csv").set_index("original_path")["problem"]
+    assert "too small, 64 x 64" in reasons["tiny.png"]
+    with pytest.raises(ManifestError, match="no clone"):
+        rebuild(manifest(tmp_path, commit, "large.png"), tmp_path, tmp_path / "none", workers=1)
+
+
+def test_other_bytes_are_told(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    clones, commit = clone
+    wrong = manifest(tmp_path, commit, "large.png", "sämall one.jpg", sha256=["0" * 64, ""])
+    assert str(rebuild(wrong, clones, tmp_path / "a")) == "2 made, 0 missing, 1 different"
+    wrong = manifest(
+        tmp_path, commit, "large.png", "sämall one.jpg", original_sha256=["0" * 64, ""]
+    )
+    assert str(rebuild(wrong, clones, tmp_path / "b")) == "1 made, 0 missing, 1 different"
+
+
+def test_a_finished_repository_is_not_read_again(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    clones, commit = clone
+    asked = manifest(tmp_path, commit, "large.png")
+    made = rebuild(asked, clones, tmp_path / "out").table
+    (clones / "owner+name").rename(tmp_path / "away")
+    assert rebuild(asked, clones, tmp_path / "out").table.equals(made)
+    (tmp_path / "out" / made["path"][0]).unlink()
+    with pytest.raises(ManifestError, match="no clone"):
+        rebuild(asked, clones, tmp_path / "out")
+
+
+def test_a_stated_cut_is_obeyed(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    clones, commit = clone
+    stated = {"scale": 0.5, "kernel": "box", "box": "10,20,110,220"}
+    asked = manifest(tmp_path, commit, "large.png", jpeg_quality=95, jpeg_subsampling=0, **stated)
+    row = rebuild(asked, clones, tmp_path / "out").table.iloc[0]
+    assert (row["width"], row["height"]) == (100, 200)
+    expected = np.asarray(picture(0, 1200, 900).reduce(2))[20:220, 10:110].astype(float)
+    found = np.asarray(Image.open(tmp_path / "out" / row["path"])).astype(float)
+    assert np.abs(found - expected).mean() < 2.0
+
+
+def test_the_default_cut_is_a_function_of_the_bytes() -> None:
+    assert default_cut("ab", 3000, 2000) == default_cut("ab", 3000, 2000)
+    assert default_cut("ab", 3000, 2000) != default_cut("ab", 3000, 2000, crop=1)
+    # Recorded: a change of these makes every published manifest another one.
+    assert default_cut("ab", 3000, 2000) == RECORDED
+    with pytest.raises(ValueError, match="outside"):
+        cut_picture(np.zeros((50, 50, 3), np.uint8), Cut(1.0, "box", (0, 0, 60, 50), 90, 0))
+
+
+def test_the_command_ends_with_one_line(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    clones, commit = clone
+    asked = manifest(tmp_path, commit, "large.png", "absent.png")
+    arguments = ["rebuild", str(asked), "--clones", str(clones), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1].endswith("1 made, 1 missing, 0 different")
