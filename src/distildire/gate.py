@@ -1,0 +1,135 @@
+"""Is there anything to judge? Pictures without photographic content get no verdict.
+
+A uniform colour, a gradient, noise, a page of text, a diagram, an enlarged thumbnail or a
+picture crushed by compression holds no trace of a camera or of a generator, whatever a
+network says of it. The bounds were set on made-up pictures of these kinds against
+photographs and generated pictures (docs/limits.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from distildire.images import RGB
+
+_CENTRE = 512
+"""Side of the piece, at native pixels, in which detail and compression are looked at."""
+_SMALL = 256
+"""Shorter side of the small picture in which areas and tones are looked at."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the gate looks at; shares are 0..1, deviations in grey levels."""
+
+    detail: float
+    """Deviation of the native pixels from an eightfold smaller picture brought back."""
+    relative_detail: float
+    """The same over the deviation of the whole: under 0.06 nothing finer than a thumbnail is
+    left, near 1 there is nothing but noise."""
+    equal: float
+    """Share of neighbouring pixels that are equal."""
+    dead_blocks: float
+    """Share of JPEG's 8 x 8 blocks that hold one value."""
+    tones: float
+    """Deviation of the values of the blocks."""
+    background: float
+    """Share of the commonest colour."""
+    core: float
+    """Share of the picture that differs from that colour and is thicker than a stroke."""
+    near: float
+    """Correlation of grey levels one pixel apart."""
+    far: float
+    """The same, four pixels apart in the small picture."""
+
+
+def nothing_to_judge(rgb: RGB) -> str | None:
+    """Why a picture [H, W, 3] can't be judged, as one sentence; None where it can.
+
+    About 5 ms, whatever the size.
+    """
+    look = measure(rgb)
+    if look.detail < 1.0 or (look.detail < 2.0 and look.tones < 4.0):
+        return "nothing to judge: the picture is a uniform area or a smooth gradient"
+    if look.relative_detail < 0.065 or (look.equal > 0.9 and look.background < 0.4):
+        return "nothing to judge: an enlarged thumbnail, or what strong compression has left"
+    noisy = look.far < 0.15 and look.near < 0.85 and look.relative_detail > 0.7
+    if noisy and look.background < 0.4:
+        return "nothing to judge: the picture is noise"
+    if noisy or (look.background > 0.45 and look.core < 0.04):
+        return "nothing to judge: the picture is text or a drawing, not a photograph"
+    if look.equal > 0.85 and look.background > 0.4 and look.core < 0.25:
+        return "nothing to judge: the picture is a diagram or a screenshot, not a photograph"
+    if look.dead_blocks > 0.62 and look.equal > 0.74 and look.background < 0.5:
+        return "nothing to judge: strong compression has left no detail"
+    return None
+
+
+def measure(rgb: RGB) -> Content:
+    """The figures of a picture [H, W, 3] that `nothing_to_judge` decides by."""
+    height, width = rgb.shape[:2]
+    # On JPEG's grid, so that its blocks are whole ones.
+    top, left = (max(0, (side - _CENTRE) // 2) // 8 * 8 for side in (height, width))
+    centre = rgb[top : top + _CENTRE, left : left + _CENTRE]
+    picture = Image.fromarray(np.ascontiguousarray(centre)).convert("L")
+    native = np.asarray(picture, np.float32)
+    w, h = picture.size
+    coarse = picture.resize((max(1, w // 8), max(1, h // 8)), Image.Resampling.BOX)
+    back = np.asarray(coarse.resize((w, h), Image.Resampling.BICUBIC), np.float32)
+    detail = float((native - back).std())
+    blocks = native[: h // 8 * 8, : w // 8 * 8].reshape(h // 8, 8, w // 8, 8)
+    values = blocks.mean(axis=(1, 3))
+    inside = blocks.std(axis=(1, 3))
+    equal = [float((native[:, 1:] == native[:, :-1]).mean()),
+             float((native[1:] == native[:-1]).mean())]  # fmt: skip
+
+    small = _small(rgb)
+    background, core = _foreground(small)
+    grey = np.asarray(Image.fromarray(small).convert("L"), np.float32)
+    return Content(
+        detail=detail,
+        relative_detail=detail / (float(native.std()) + 1.0),
+        equal=sum(equal) / 2,
+        dead_blocks=float((inside < 0.6).mean()),
+        tones=float(values.std()),
+        background=background,
+        core=core,
+        near=min(_correlations(grey, 1)),
+        far=max(_correlations(grey, 4)),
+    )
+
+
+def _small(rgb: RGB) -> RGB:
+    height, width = rgb.shape[:2]
+    scale = _SMALL / min(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(rgb)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+
+
+def _foreground(rgb: RGB) -> tuple[float, float]:
+    """Share of the commonest colour, and of what differs from it over more than a stroke."""
+    levels = (rgb.astype(np.int32) + 4) >> 3
+    codes = (levels[..., 0] * 33 + levels[..., 1]) * 33 + levels[..., 2]
+    counts = np.bincount(codes.ravel())
+    colour = rgb.reshape(-1, 3)[int((codes.ravel() == counts.argmax()).argmax())]
+    other = (np.abs(rgb.astype(np.int32) - colour) > 24).any(axis=2)
+    core: NDArray[np.bool_] = other
+    for _ in range(3):
+        inner, beside = core[1:-1, 1:-1], core[1:-1, :-2] & core[1:-1, 2:]
+        core = inner & beside & core[:-2, 1:-1] & core[2:, 1:-1]
+    return float(counts.max() / codes.size), float(core.mean()) if core.size else 0.0
+
+
+def _correlations(grey: NDArray[np.float32], step: int) -> tuple[float, float]:
+    """Of values `step` pixels apart: across and down."""
+    centred = grey - grey.mean()
+    power = float((centred**2).mean()) + 1e-6
+    across = float((centred[:, step:] * centred[:, :-step]).mean()) / power
+    down = float((centred[step:] * centred[:-step]).mean()) / power
+    return across, down

@@ -1,0 +1,95 @@
+"""What holds no photographic content is told, by kind; photographs pass."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from distildire.gate import nothing_to_judge
+from distildire.images import RGB, decode
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def plain(*colour: int) -> RGB:
+    return np.full((300, 400, 3), colour, np.uint8)
+
+
+def gradient() -> RGB:
+    ramp = np.linspace(20, 230, 400)[None, :, None] * np.ones((300, 1, 3))
+    return (ramp + np.random.default_rng(0).normal(0, 0.7, ramp.shape)).astype(np.uint8)
+
+
+def noise(deviation: float) -> RGB:
+    values = np.random.default_rng(1).normal(128, deviation, (300, 400, 3))
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def text() -> RGB:
+    page = Image.new("RGB", (800, 600), "white")
+    font = ImageFont.load_default(size=18)
+    for line in range(24):
+        ImageDraw.Draw(page).text(
+            (40, 20 + 24 * line), "It was the best of times " * 3, "black", font
+        )
+    return np.array(page)
+
+
+def drawing() -> RGB:
+    page = Image.new("RGB", (600, 600), "white")
+    for radius in range(40, 280, 30):
+        box = (300 - radius, 300 - radius, 300 + radius, 300 + radius)
+        ImageDraw.Draw(page).ellipse(box, outline="black", width=3)
+    return np.array(page)
+
+
+def photograph() -> Image.Image:
+    return Image.open(EXAMPLES / "photo_astronaut.png").convert("RGB")
+
+
+def thumbnail(kernel: Image.Resampling) -> RGB:
+    return np.array(photograph().resize((24, 20)).resize((480, 400), kernel))
+
+
+def crushed() -> RGB:
+    buffer = io.BytesIO()
+    photograph().resize((1280, 854)).save(buffer, "JPEG", quality=1)
+    return np.array(Image.open(buffer))
+
+
+@pytest.mark.parametrize(
+    ("rgb", "words"),
+    [
+        (plain(255, 255, 255), "uniform"),
+        (plain(0, 0, 255), "uniform"),
+        (gradient(), "gradient"),
+        (noise(12), "noise"),
+        (noise(60), "noise"),
+        (text(), "text"),
+        (drawing(), "drawing"),
+        (thumbnail(Image.Resampling.BICUBIC), "thumbnail"),
+        (thumbnail(Image.Resampling.NEAREST), "thumbnail"),
+        (crushed(), "compression"),
+    ],
+)
+def test_what_holds_nothing_is_told(rgb: RGB, words: str) -> None:
+    reason = nothing_to_judge(rgb)
+    assert reason is not None
+    assert words in reason
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*g")), ids=lambda p: p.name)
+def test_photographs_and_generated_pictures_pass(path: Path) -> None:
+    assert nothing_to_judge(decode(path)) is None
+    small = Image.open(path).convert("RGB")
+    small.thumbnail((160, 160))
+    assert nothing_to_judge(np.array(small)) is None
+
+
+def test_the_smallest_pictures_are_measured() -> None:
+    assert nothing_to_judge(np.zeros((32, 32, 3), np.uint8)) is not None
+    assert nothing_to_judge(np.zeros((32, 4000, 3), np.uint8)) is not None
