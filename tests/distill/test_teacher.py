@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distildire.distill.backbones import Backbone
-from distildire.distill.teacher import CLIP, build_teacher, find_clip
+from distildire.distill.teacher import CLIP, build_teacher, find_weights
 
 
 def test_any_backbone_by_name() -> None:
@@ -36,7 +36,9 @@ def test_clip_patches_lie_where_they_are_in_the_picture() -> None:
     mean = np.array([0.48145466, 0.4578275, 0.40821073])
     std = np.array([0.26862954, 0.26130258, 0.27577711])
     pixels = ((rgb / 255 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
-    session = onnxruntime.InferenceSession(str(find_clip()), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(find_weights(CLIP)), providers=["CPUExecutionProvider"]
+    )
     tokens = session.run(None, {"pixel_values": pixels})[1][0]
     # The int8 graph scales by each batch's own range, which rounding moves: alike, not equal.
     patch = tokens[1 + 3 * 14 + 5]

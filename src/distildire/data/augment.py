@@ -47,6 +47,13 @@ class AugmentConfig:
     tone: float = 0.3
     """Probability of a change of brightness and contrast, up to 20%."""
     flip: float = 0.5
+    orient: float = 0.0
+    """Probability of one of the eight orientations at random, in the place of `flip`."""
+    resample: float = 0.0
+    """Probability of scaling down and up again, as a copy of a copy."""
+    resample_scale: tuple[float, float] = (0.4, 0.95)
+    sharpen: float = 0.0
+    """Probability of an unsharp mask."""
     grey: float = 0.03
     """Probability of dropping the colour."""
     shuffle: float = 0.0
@@ -61,6 +68,11 @@ class AugmentConfig:
     """Scale pictures that are smaller than a view up to it, instead of continuing them by
     reflection, which gives small pictures away."""
 
+
+CLEAN = AugmentConfig(
+    jpeg=0.5, quality=(75, 97), second_jpeg=0.0, webp=0.0, blur=0.0, noise=0.0, tone=0.15, grey=0.0
+)
+"""What a picture meets that is shared once: at most a good JPEG."""
 
 # JPEG is applied to a slightly larger piece, so that its 8 x 8 grid meets the crop anywhere.
 _MARGIN = 8
@@ -78,12 +90,31 @@ def augment(
         return [halve(b) for b in big]
     pieces = _geometry(images, crop + _MARGIN, config, rng)
     pieces[0] = _degrade(pieces[0], config, rng)
-    top, left = rng.integers(0, _MARGIN + 1, 2)
-    crops = [np.ascontiguousarray(p[top : top + crop, left : left + crop]) for p in pieces]
+    crops = _inside(pieces, crop, rng)
     if rng.random() < config.shuffle:
         order = rng.permutation((crop // config.tile) ** 2)
         crops = [shuffle_tiles(c, config.tile, order) for c in crops]
     return crops
+
+
+def augment_twice(
+    rgb: RGB, crop: int, config: AugmentConfig, clean: AugmentConfig, rng: np.random.Generator
+) -> list[RGB]:
+    """Two views [crop, crop, 3] of one piece of [H, W, 3]: degraded as `clean`, and as `config`.
+
+    The geometry is that of `config`; the two may be up to eight pixels apart.
+    """
+    factor = 2 if rng.random() < config.half else 1
+    side = factor * crop
+    (piece,) = _geometry([rgb], side + _MARGIN, config, rng)
+    views = [_inside([_degrade(piece, c, rng)], side, rng)[0] for c in (clean, config)]
+    return [halve(view) for view in views] if factor == 2 else views
+
+
+def _inside(pieces: Sequence[RGB], side: int, rng: np.random.Generator) -> list[RGB]:
+    """Cut off the margin, all alike, at a random place."""
+    top, left = rng.integers(0, _MARGIN + 1, 2)
+    return [np.ascontiguousarray(p[top : top + side, left : left + side]) for p in pieces]
 
 
 def shuffle_tiles(rgb: RGB, tile: int, order: NDArray[np.int64]) -> RGB:
@@ -119,6 +150,9 @@ def _geometry(
     top = int(rng.integers(0, max(1, height - source + 1)))
     left = int(rng.integers(0, max(1, width - source + 1)))
     flip = rng.random() < config.flip
+    turns = 0
+    if rng.random() < config.orient:
+        flip, turns = bool(rng.integers(2)), int(rng.integers(4))
     pieces = []
     for image in images:
         piece = image[top : top + source, left : left + source]
@@ -126,7 +160,7 @@ def _geometry(
             new = (round(piece.shape[1] * scale), round(piece.shape[0] * scale))
             piece = np.asarray(Image.fromarray(piece).resize(new, kernel))
         piece = reflect_to(piece, side)[:side, :side]
-        pieces.append(piece[:, ::-1] if flip else piece)
+        pieces.append(np.rot90(piece[:, ::-1] if flip else piece, turns))
     return pieces
 
 
@@ -140,6 +174,11 @@ def _degrade(rgb: RGB, config: AugmentConfig, rng: np.random.Generator) -> RGB:
     if rng.random() < config.blur:
         blur = ImageFilter.GaussianBlur(rng.uniform(*config.sigma))
         rgb = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).filter(blur))
+    if rng.random() < config.resample:
+        rgb = _resampled(rgb, config, rng)
+    if rng.random() < config.sharpen:
+        mask = ImageFilter.UnsharpMask(2, int(rng.integers(50, 150)), 2)
+        rgb = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).filter(mask))
     if rng.random() < config.noise:
         noise = rng.standard_normal(rgb.shape, np.float32) * rng.uniform(*config.noise_sigma)
         rgb = np.clip(np.rint(rgb + noise), 0, 255).astype(np.uint8)
@@ -152,6 +191,16 @@ def _degrade(rgb: RGB, config: AugmentConfig, rng: np.random.Generator) -> RGB:
             rgb = np.roll(rgb, (-top, -left), (0, 1))
             rgb = np.roll(_jpeg(rgb, config, rng), (top, left), (0, 1))
     return rgb
+
+
+def _resampled(rgb: RGB, config: AugmentConfig, rng: np.random.Generator) -> RGB:
+    """Scaled down and up again, each by a random kernel."""
+    height, width = rgb.shape[:2]
+    scale = rng.uniform(*config.resample_scale)
+    down, up = (_KERNELS[i] for i in rng.integers(len(_KERNELS), size=2))
+    small = (max(8, round(width * scale)), max(8, round(height * scale)))
+    picture = Image.fromarray(np.ascontiguousarray(rgb)).resize(small, down)
+    return np.asarray(picture.resize((width, height), up))
 
 
 def _quality(config: AugmentConfig, rng: np.random.Generator) -> int:

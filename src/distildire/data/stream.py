@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distildire.data.augment import AugmentConfig, augment
+from distildire.data.augment import AugmentConfig, augment, augment_twice
 from distildire.data.manifest import FAKE
 from distildire.images import RGB, ImageError, decode
 
@@ -70,8 +70,9 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
 
     Items are (crop uint8 [3, S, S], label float 0 or 1) and, with `dire`, the DIRE map of
     the same crop: the picture is first brought to the pixels that the map was computed from,
-    then both are cropped and flipped alike; degradation touches the picture alone. An
-    unreadable picture is replaced by the next draw.
+    then both are cropped and flipped alike; degradation touches the picture alone. With
+    `clean`, items are (two views of one piece [2, 3, S, S], the first degraded by `clean`;
+    label). An unreadable picture is replaced by the next draw.
     """
 
     def __init__(
@@ -85,11 +86,14 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
         start: int = 0,
         seed: int = 0,
         dire: DireMaps | None = None,
+        clean: AugmentConfig | None = None,
     ) -> None:
+        if dire is not None and clean is not None:
+            raise ValueError("optim.consistency takes no DIRE maps: set it to 0")
         self.paths = table["path"].to_list()
         self.fake = (table["label"] == FAKE).to_numpy()
         self.cumulative = np.cumsum(weights / weights.sum())
-        self.crop, self.config, self.dire = crop, config, dire
+        self.crop, self.config, self.dire, self.clean = crop, config, dire, clean
         self.start, self.length, self.seed = start, length, seed
 
     def __len__(self) -> int:
@@ -105,8 +109,11 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
                 continue
             if self.dire is not None:
                 images = _aligned(images[0], self.dire, self.paths[row])
-            crops = augment(images, self.crop, self.config, rng)
             label = torch.tensor(float(self.fake[row]))
+            if self.clean is not None:
+                views = augment_twice(images[0], self.crop, self.config, self.clean, rng)
+                return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2), label
+            crops = augment(images, self.crop, self.config, rng)
             first, *rest = (torch.from_numpy(c).permute(2, 0, 1) for c in crops)
             return (first, label, *rest)
         raise ImageError("20 pictures in a row could not be read: check the manifest")

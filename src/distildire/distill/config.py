@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from distildire.data.augment import AugmentConfig
+from distildire.data.augment import CLEAN, AugmentConfig
 from distildire.distill.loss import Imitation
 from distildire.distill.student import Fusion, Inputs
 from distildire.images import Preprocessing
@@ -21,6 +21,8 @@ class DataConfig:
     """Rows of this split are used; an empty string: all rows."""
     val_sources: tuple[str, ...] = ()
     """Sources held out for validation. Those of one repository stay together."""
+    val_split: str = ""
+    """Or: rows of this split are the validation rows."""
     max_share: float = 0.04
     """Largest share of a class that one source may have in the sampling."""
     power: float = 0.5
@@ -37,6 +39,9 @@ class StudentConfig:
 
     backbone: str = "resnet50"
     stage: int = 4
+    """Stage, or block of a transformer, after which the backbone is cut."""
+    taps: tuple[int, ...] = ()
+    """Blocks of a transformer whose tokens the head sees, with `wide` (none: the last two)."""
     inputs: Inputs = "both"
     fusion: Fusion = "concat"
     wide: bool = False
@@ -55,7 +60,11 @@ class TeacherConfig:
     """The frozen network whose feature map the student imitates."""
 
     backbone: str = "resnet50"
-    """timm name; an empty string: no distillation."""
+    """timm name; an empty string: no distillation (but by `checkpoint`)."""
+    checkpoint: str = ""
+    """best.pt of another run: a detector as teacher, for its map and, with `logits`, its logits."""
+    logits: float = 0.0
+    """Weight of the KL divergence from that teacher's logits (Hinton et al. 2015)."""
     stage: int = 4
     input: Literal["image", "dire"] = "image"
     """The paper's summary says the image, the authors' code the DIRE map."""
@@ -76,6 +85,13 @@ class OptimConfig:
     batch: int = 32
     lr: float = 3e-4
     """Peak learning rate of AdamW: linear warm-up, then a cosine to zero."""
+    body_lr: float = -1.0
+    """The same for the backbone (-1: as the rest; 0: it stays as it is)."""
+    layer_decay: float = 1.0
+    """Factor on the backbone's rate from each transformer block to the one before."""
+    consistency: float = 0.0
+    """Weight of the squared difference between the logits of a clean and of a degraded view of
+    one piece (0: one view, degraded)."""
     probe_crops: int = 0
     """Crops on which the linear head is fitted before the first step (0: it starts at zero).
     With `steps: 0` nothing else learns."""
@@ -119,6 +135,8 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    clean: AugmentConfig = field(default_factory=lambda: CLEAN)
+    """What the clean view of `optim.consistency` meets; its geometry is that of `augment`."""
     noise: str = "nano"
     """Noise source: nano, adm, or a folder (see `load_noise_source`)."""
     student: StudentConfig = field(default_factory=StudentConfig)

@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 from distildire.bundle import Bundle, sha256_of
 from distildire.config import build
-from distildire.distill.clip import BLOCK, ClipBackbone
 from distildire.distill.config import TrainConfig
 from distildire.distill.student import Student, activation_map
+from distildire.distill.vit import VitBackbone
 
-Weights = Literal["float32", "float16", "int4"]
-"""How a bundle stores its weights. float16: computed in float32 all the same. int4: the
-matrices of transformer blocks in four bits, the rest in float16."""
+BLOCK = 128
+"""Weights of a row that share a scale where they are stored in four or eight bits."""
 
-TOLERANCE: dict[Weights, float] = {"float32": 1e-3, "float16": 0.05, "int4": 0.75}
+Weights = Literal["float32", "float16", "int8", "int4"]
+"""How a bundle stores its weights. float16: computed in float32 all the same. int8, int4: the
+matrices of transformer blocks in eight or four bits, the rest in float16."""
+
+TOLERANCE: dict[Weights, float] = {"float32": 1e-3, "float16": 0.05, "int8": 0.3, "int4": 0.75}
 """Largest difference between the graph's logits and the student's, of the logit where that is
 over 1. Sums in eight bits move all logits of int4 alike, which calibration takes away."""
 
@@ -32,22 +35,22 @@ PACKAGES = ("torch", "timm", "numpy", "Pillow", "onnx", "onnxruntime")
 class DetectorGraph(nn.Module):
     """RGB to logit as one module: eps0, student and class activation map."""
 
-    OUTPUTS = ("logit", "cam", "eps0")
-
-    def __init__(self, source: nn.Module, student: nn.Module) -> None:
+    def __init__(self, source: nn.Module | None, student: nn.Module) -> None:
         super().__init__()
         self.source, self.student = source, student
         self.dire = getattr(student, "inputs", "") == "dire"
+        self.outputs = ("logit", "cam", "eps0") if source is not None else ("logit", "cam")
 
     @staticmethod
     def to_unit(rgb: Tensor) -> Tensor:
         """uint8 [N, S, S, 3] -> float32 [N, 3, S, S] in [-1, 1]."""
         return rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
         """uint8 [N, S, S, 3] -> logit [N], cam [N, h, w], eps0 [N, 3, S, S].
 
         A student of DIRE gets the map, at forty passes, and `eps0` is that map in [-1, 1].
+        A student of images alone has no source, and the graph no `eps0`.
 
         `cam` is the linear unit applied at each place of the map. Its mean is the logit
         (the pool and the unit are both linear), so that it shows exactly where the logit
@@ -55,8 +58,11 @@ class DetectorGraph(nn.Module):
         """
         x0 = self.to_unit(rgb)
         source: Any = self.source
-        eps0 = source.dire(x0) * 2.0 - 1.0 if self.dire else source.eps0(x0)
         student: Any = self.student
+        if source is None:
+            cam = activation_map(student.head, student.forward_maps(x0, x0))
+            return cam.mean(dim=(1, 2)), cam
+        eps0 = source.dire(x0) * 2.0 - 1.0 if self.dire else source.eps0(x0)
         cam = activation_map(student.head, student.forward_maps(x0, eps0))
         return cam.mean(dim=(1, 2)), cam, eps0
 
@@ -113,9 +119,10 @@ def export(
             "a student of DIRE needs a whole diffusion model: export with --format torch"
         )
     cut = dataclasses.replace(config.preprocessing, **(preprocessing or {}))
-    if isinstance(student.backbone, ClipBackbone):
+    if isinstance(student.backbone, VitBackbone):
         student.backbone.fix_side(cut.crop)
-    graph = DetectorGraph(load_noise_source(config.noise), student).eval()
+    source = None if student.inputs == "image" else load_noise_source(config.noise)
+    graph = DetectorGraph(source, student).eval()
     out.mkdir(parents=True, exist_ok=True)
     example = torch.randint(0, 256, (2, cut.crop, cut.crop, 3), dtype=torch.uint8)
     path = out / "model.onnx"
@@ -143,7 +150,7 @@ def export(
     return bundle
 
 
-def _write_onnx(graph: nn.Module, example: Tensor, path: Path, weights: Weights) -> None:
+def _write_onnx(graph: DetectorGraph, example: Tensor, path: Path, weights: Weights) -> None:
     import onnx
 
     torch.onnx.export(
@@ -151,29 +158,26 @@ def _write_onnx(graph: nn.Module, example: Tensor, path: Path, weights: Weights)
         (example,),
         str(path),
         input_names=["rgb"],
-        output_names=list(DetectorGraph.OUTPUTS),
-        dynamic_axes={name: {0: "N"} for name in ("rgb", *DetectorGraph.OUTPUTS)},
+        output_names=list(graph.outputs),
+        dynamic_axes={name: {0: "N"} for name in ("rgb", *graph.outputs)},
         opset_version=17,
         dynamo=False,
     )
     model = onnx.load(str(path))
-    if weights == "int4":
-        model = _four_bits(model)
+    if weights in {"int8", "int4"}:
+        model = _few_bits(model, 8 if weights == "int8" else 4)
     if weights != "float32":
         _halve_weights(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
 
-def _four_bits(model: Any) -> Any:
-    """Matrices in four bits, with a scale and a zero for each `BLOCK` inputs; sums in int8.
-
-    `ClipBackbone` has its weights on the same grid, so that storing them changes nothing.
-    """
+def _few_bits(model: Any, bits: int) -> Any:
+    """Matrices in few bits, with a scale and a zero for each `BLOCK` inputs; sums in int8."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     quantizer = MatMulNBitsQuantizer(
-        model, bits=4, block_size=BLOCK, is_symmetric=False, accuracy_level=4
+        model, bits=bits, block_size=BLOCK, is_symmetric=False, accuracy_level=4
     )
     quantizer.process()
     return quantizer.model.model
@@ -206,7 +210,7 @@ def _check(graph: DetectorGraph, example: Tensor, path: Path, *, tolerance: floa
     (logits,) = session.run(["logit"], {"rgb": batch.numpy()})
     source: Any = graph.source
     x0 = graph.to_unit(batch)
-    own = graph.student(x0, source.eps0(x0)).numpy()
+    own = graph.student(x0, x0 if source is None else source.eps0(x0)).numpy()
     worst = float((np.abs(logits - own) / np.maximum(1.0, np.abs(own))).max())
     if worst > tolerance:
         raise ValueError(f"{path}: the exported logits are off by {worst:.4f}")

@@ -45,6 +45,19 @@ def distillation_loss(
     return {"loss": bce + weight * mse, "bce": bce, "mse": mse}
 
 
+def consistency_loss(logits: Tensor) -> Tensor:
+    """Mean squared difference of the logits [2B] of clean views and of their degraded twins."""
+    clean, degraded = logits.chunk(2)
+    return F.mse_loss(clean, degraded)
+
+
+def logit_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of the two classes, from logits [B] each (Hinton et al. 2015)."""
+    p = torch.sigmoid(teacher)
+    entropy = -(p * F.logsigmoid(teacher) + (1 - p) * F.logsigmoid(-teacher)).mean()
+    return F.binary_cross_entropy_with_logits(student, p) - entropy
+
+
 def softened_kl(student_map: Tensor, teacher_map: Tensor, temperature: float = 4.0) -> Tensor:
     """T^2 KL(teacher || student) of softened class scores (Hinton et al. 2015), a scalar.
 

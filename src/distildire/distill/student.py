@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distildire.distill.backbones import Backbone
-from distildire.distill.clip import CLIP, ClipBackbone
+from distildire.distill.vit import SHAPES, VitBackbone
 
 Inputs = Literal["both", "image", "noise", "dire"]
 """What the student sees: cat(x0, eps0) as in the paper, one of the two, or DIRE alone.
@@ -35,8 +36,8 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
     `hidden` puts a layer of that many rectified units before it.
 
     With `wide` the unit sees more than the last map: the wide maps inside the inverted
-    residuals (of CLIP: its last two blocks and their class tokens), and how strong eps0 is in
-    each frequency of 4 x 4 blocks.
+    residuals (of a vision transformer: the class token and the patches of each of `taps`), and
+    how strong eps0 is in each frequency of 4 x 4 blocks.
 
     `save_pretrained` and `from_pretrained` write and read plain safetensors with a
     config.json, on disk or on the Hugging Face hub.
@@ -47,6 +48,7 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         backbone: str = "resnet50",
         *,
         stage: int = 4,
+        taps: Sequence[int] = (),
         inputs: Inputs = "both",
         fusion: Fusion = "concat",
         wide: bool = False,
@@ -64,9 +66,9 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         self._hub_mixin_config = {**saved, "pretrained": False}
         self.inputs = inputs
         joined = inputs == "both" and fusion == "concat"
-        self.backbone: Backbone | ClipBackbone
-        if backbone == CLIP:
-            self.backbone = ClipBackbone(stage, pretrained=pretrained)
+        self.backbone: Backbone | VitBackbone
+        if backbone in SHAPES:
+            self.backbone = VitBackbone(backbone, stage, taps=taps, pretrained=pretrained)
         else:
             self.backbone = Backbone(
                 backbone, stage=stage, in_chans=6 if joined else 3, pretrained=pretrained

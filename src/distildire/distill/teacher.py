@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distildire.distill.backbones import Backbone
-from distildire.distill.clip import CHANNELS, CLIP, MEAN, STD, find_clip
+from distildire.distill.vit import CLIP, MEAN, SHAPES, STD, find_weights
+
+Teacher: TypeAlias = "Backbone | ClipTeacher | DetectorTeacher"
 
 
-def build_teacher(name: str, *, stage: int = 4, pretrained: bool = True) -> Backbone | ClipTeacher:
-    """A teacher by name: `CLIP`, or any timm network.
+def build_teacher(
+    name: str, *, stage: int = 4, pretrained: bool = True, checkpoint: str = ""
+) -> Teacher:
+    """A teacher by name: `CLIP`, or any timm network; or the detector of a `checkpoint`.
 
     Raises:
         ValueError: unknown name, or weights that can't be found.
     """
+    if checkpoint:
+        return DetectorTeacher(Path(checkpoint))
     if name == CLIP:
-        return ClipTeacher(find_clip())
+        return ClipTeacher(find_weights(CLIP))
     return Backbone(name, stage=stage, pretrained=pretrained)
+
+
+class DetectorTeacher(nn.Module):
+    """A trained detector of images: its last map [B, C, h, w], and its logits [B]."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__()
+        from distildire.distill.export import load_checkpoint
+
+        self.student, _, _ = load_checkpoint(checkpoint)
+        if self.student.inputs != "image":
+            raise ValueError(
+                f"{checkpoint}: its inputs are {self.student.inputs}: give one of images"
+            )
+        self.channels = self.student.channels
+
+    def teach(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [B, 3, H, W] in [-1, 1] -> the map that the student imitates, and the logits."""
+        maps = self.student.forward_maps(x, x)
+        return maps[-1], self.student.classify(maps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] -> the map."""
+        return self.teach(x)[0]
 
 
 class ClipTeacher(nn.Module):
@@ -32,7 +62,7 @@ class ClipTeacher(nn.Module):
     one, as it is for the other teachers.
     """
 
-    channels = CHANNELS
+    channels = SHAPES[CLIP].channels
     side = 14
 
     def __init__(self, path: Path) -> None:

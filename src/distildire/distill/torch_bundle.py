@@ -63,17 +63,17 @@ class TorchSession:
 
         One crop after the other: a pass of ADM takes 1.6 GB beside its weights.
         """
-        wanted = list(names or self.network.OUTPUTS)
+        wanted = list(names or self.network.outputs)
         parts: list[tuple[NDArray[np.float32], ...]] = []
         with torch.inference_mode():
             for crop in torch.from_numpy(np.ascontiguousarray(feeds["rgb"])):
                 parts.append(tuple(value.numpy() for value in self.network(crop[None])))
-        columns = dict(zip(self.network.OUTPUTS, zip(*parts, strict=True), strict=True))
+        columns = dict(zip(self.network.outputs, zip(*parts, strict=True), strict=True))
         return [np.concatenate(columns[name]) for name in wanted]
 
     def get_outputs(self) -> list[Output]:
         """Names of what `run` can give."""
-        return [Output(name) for name in self.network.OUTPUTS]
+        return [Output(name) for name in self.network.outputs]
 
 
 def read_student(bundle: Bundle) -> nn.Module:

