@@ -68,6 +68,7 @@ def test_alpha_is_laid_over_white() -> None:
     assert decode(saved(Image.fromarray(rgba), "PNG"))[0, 0].tolist() == [204, 204, 204]
     palette = Image.new("P", (40, 40), 0)
     palette.putpalette([10, 20, 30] + [0] * 765)
+    palette.putpixel((39, 39), 1)
     assert decode(saved(palette, "PNG", transparency=0))[0, 0].tolist() == [255, 255, 255]
     assert decode(saved(palette, "PNG"))[0, 0].tolist() == [10, 20, 30]
 
@@ -90,8 +91,13 @@ def test_arrays_and_pil_images() -> None:
     assert np.array_equal(decode(rgb), rgb)
     assert np.array_equal(decode(Image.fromarray(rgb)), rgb)
     assert decode(rgb[..., 0]).shape == (60, 80, 3)
-    with pytest.raises(TypeError, match="float64"):
-        decode(rgb / 255.0)
+    for same in (rgb / 255.0, rgb.astype(np.uint16) * 257, rgb.transpose(2, 0, 1)):
+        assert np.array_equal(decode(same), rgb)
+    for numbers in (rgb.astype(float), rgb / 255.0 - 0.5):
+        with pytest.raises(TypeError, match="divide by 255"):
+            decode(numbers)
+    with pytest.raises(TypeError, match="int64"):
+        decode(rgb.astype(np.int64))
     with pytest.raises(ValueError, match="shape"):
         decode(np.zeros((5, 60, 80), np.uint8))
     with pytest.raises(TypeError, match="int"):

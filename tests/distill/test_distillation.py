@@ -31,8 +31,15 @@ def config(tmp_path: Path) -> TrainConfig:
         noisy = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))
         (noisy if fake else smooth).save(tmp_path / f"{i}.png")
         split = "train" if i < 16 else "val"
-        rows.append({"path": f"{i}.png", "label": "fake" if fake else "real", "split": split,
-                     "repository": f"{split}{i % 4 // 2}", "source": f"{split}{i % 4}"})
+        rows.append(
+            {
+                "path": f"{i}.png",
+                "label": "fake" if fake else "real",
+                "split": split,
+                "repository": f"{split}{i % 4 // 2}",
+                "source": f"{split}{i % 4}",
+            }
+        )
     pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
     tree = {
         "data": {"manifests": [str(tmp_path / "manifest.csv")], "val_split": "val"},

@@ -1,0 +1,174 @@
+"""Containers by their first bytes: raw files, kinds that aren't read, PNG's ancillary chunks."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JXL_SIGNATURE = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
+HEIC_BRANDS = frozenset(
+    [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"]
+)
+"""Of ISO/IEC 23008-12: single pictures, sequences, and scalable or multi-view ones."""
+
+_DNG_VERSION, _SUBFILE = 0xC612, 0x00FE
+
+
+def raw_kind(data: bytes) -> str | None:
+    """The name of a camera's raw format, of which only an embedded preview could be decoded."""
+    head = data[:16]
+    for name, signature, offset in (
+        ("Fujifilm RAF", b"FUJIFILMCCD-RAW", 0),
+        ("Canon CRW", b"HEAPCCDR", 6),
+        ("Sigma X3F", b"FOVb", 0),
+        ("Minolta MRW", b"\0MRM", 0),
+        ("Canon CR2", b"CR\x02", 8),
+        ("Canon CR3", b"ftypcrx ", 4),
+        ("Olympus ORF", b"IIRO", 0),
+        ("Olympus ORF", b"IIRS", 0),
+        ("Olympus ORF", b"MMOR", 0),
+        ("Panasonic RW2", b"IIU\0", 0),
+    ):
+        if data[offset : offset + len(signature)] == signature:
+            return name
+    if head[:4] not in {b"II*\0", b"MM\0*"}:
+        return None
+    tags = _first_directory(data)
+    if _DNG_VERSION in tags:
+        return "DNG"
+    # Nikon, Sony, Pentax and DNG: a small first picture, the raw data in other directories.
+    if tags.get(_SUBFILE, 0) & 1:
+        return "DNG, NEF, ARW or PEF"
+    return None
+
+
+def _first_directory(data: bytes) -> dict[int, int]:
+    """Tags of a TIFF's first directory with their value fields; empty where it is damaged."""
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        entries = [struct.unpack_from(order + "HHI4s", data, start + 2 + 12 * i)
+                   for i in range(min(count, 512))]  # fmt: skip
+    except struct.error:
+        return {}
+    return {
+        tag: struct.unpack(order + ("H2x" if kind == 3 else "I"), value)[0]
+        for tag, kind, _, value in entries
+    }
+
+
+def known_kind(data: bytes) -> str | None:
+    """What a file is whose pixels aren't read here, with the mend where there is one."""
+    if data[:2] == b"\xff\x0a" or data[:12] == JXL_SIGNATURE:
+        return "JPEG XL needs a package: pip install pillow-jxl-plugin"
+    if data[4:8] == b"ftyp":
+        if data[8:12] in HEIC_BRANDS:
+            return "HEIC needs a package: pip install pillow-heif"
+        return "an MP4 or QuickTime file: a video by its content"
+    for kind, signature in (
+        ("a PDF document: export its pages as pictures", b"%PDF"),
+        ("a PostScript document", b"%!PS"),
+        ("a Photoshop document: export it as PNG or TIFF", b"8BPS"),
+        ("a Krita, OpenRaster or ZIP archive", b"PK\x03\x04"),
+        ("a GIMP document: export it as PNG", b"gimp xcf"),
+        ("an OpenEXR picture: export it as PNG or TIFF", b"v/1\x01"),
+        ("a Radiance HDR picture: export it as PNG or TIFF", b"#?RADIANCE"),
+        ("a Matroska or WebM file: a video by its content", b"\x1a\x45\xdf\xa3"),
+        ("a gzip archive", b"\x1f\x8b"),
+        ("a DirectDraw surface", b"DDS "),
+        ("a pointer to a file in Git LFS", b"version https://git-lfs"),
+    ):
+        if data.startswith(signature):
+            return kind
+    text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<svg", b"<?xml")) and b"<svg" in data[:4096].lower():
+        return "SVG, a drawing of lines: there are no pixels to judge"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page, as servers send it in the place of a missing picture"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "an AVI file: a video by its content"
+    return None
+
+
+def tga_header(data: bytes) -> bool:
+    """Whether the first 18 bytes are a whole Targa header, which has no signature."""
+    if len(data) < 18:
+        return False
+    mapped, kind, depth, descriptor = data[1], data[2], data[16], data[17]
+    width, height = struct.unpack_from("<HH", data, 12)
+    plain = (mapped, kind, depth) in {
+        (0, 2, 24), (0, 2, 32), (0, 3, 8), (0, 10, 24), (0, 10, 32), (0, 11, 8), (1, 1, 8),
+        (1, 9, 8),
+    }  # fmt: skip
+    if not plain or not width or not height or descriptor & 0xC0:
+        return False
+    if data[-18:] == b"TRUEVISION-XFILE.\0":
+        return True
+    # An uncompressed one must have its bytes; a compressed one at least a packet per 128 pixels.
+    least = width * height * depth // 8 if kind < 9 else width * height // 128
+    return bool(len(data) >= 18 + data[0] + least)
+
+
+_CRITICAL = frozenset([b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"])
+"""PNG's chunks that make the pixels."""
+_MAX_PROFILE = 2**20
+"""Bytes of a colour profile once inflated; larger ones are passed over."""
+
+
+def without_ancillary(data: bytes, passed_over: list[str] | None = None) -> bytes:
+    """A PNG with the chunks that make its pixels, its colour profile and its EXIF, if whole.
+
+    Text, times and private chunks can't be in the way then, whatever they hold. What was left
+    out because it is damaged or oversized is added to `passed_over`, a sentence each.
+
+    Raises:
+        ValueError: a chunk of pixels has a wrong checksum.
+    """
+    kept = [data[:8]]
+    at, length = 8, len(data)
+    view = memoryview(data)
+    while at + 12 <= length:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + size
+        if end > length:
+            kept.append(data[at:])  # a truncated chunk: the decoder says so
+            break
+        whole = zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end])
+        reason = None
+        if kind in _CRITICAL and not whole:
+            raise ValueError(f"the PNG chunk {kind.decode('latin-1')} has a wrong checksum")
+        if kind not in _CRITICAL:
+            reason = _damage(kind, bytes(view[at + 8 : end - 4]), whole)
+        if kind in _CRITICAL or (reason is None and kind in {b"iCCP", b"eXIf", b"sRGB"}):
+            kept.append(data[at:end])
+        if reason is not None and passed_over is not None:
+            passed_over.append(reason)
+        at = end
+        if kind == b"IEND":
+            break
+    return b"".join(kept)
+
+
+def _damage(kind: bytes, content: bytes, whole: bool) -> str | None:
+    """What is wrong with an ancillary chunk, as a sentence; None where nothing is."""
+    name = kind.decode("latin-1")
+    if not whole:
+        return f"the PNG chunk {name} has a wrong checksum and was passed over"
+    if kind == b"eXIf" and content[:4] not in {b"II*\0", b"MM\0*"}:
+        return "the PNG chunk eXIf holds no EXIF and was passed over"
+    if kind == b"iCCP":
+        _, _, rest = content.partition(b"\0")
+        if rest[:1] != b"\0":
+            return "the colour profile is packed by an unknown method and was passed over"
+        inflate = zlib.decompressobj()
+        try:
+            inflate.decompress(rest[1:], _MAX_PROFILE)
+        except zlib.error:
+            return "the colour profile is damaged and was passed over"
+        if inflate.unconsumed_tail:
+            return "the colour profile is over 1 MiB and was passed over"
+        if not inflate.eof:
+            return "the colour profile is cut short and was passed over"
+    return None

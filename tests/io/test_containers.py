@@ -1,0 +1,203 @@
+"""What lies around the pixels never decides about them; what isn't read is named."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from distildire.images import RGB, ImageError, decode, decode_bytes, read_bytes
+from distildire.io.containers import known_kind, without_ancillary
+
+
+def picture() -> RGB:
+    small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    return np.array(Image.fromarray(small).resize((80, 60), Image.Resampling.BICUBIC))
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, content: bytes, *, crc: int | None = None) -> bytes:
+    checksum = zlib.crc32(kind + content) if crc is None else crc
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def with_chunk(extra: bytes) -> bytes:
+    png = saved(Image.fromarray(picture()))
+    return png[:33] + extra + png[33:]  # after IHDR
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (chunk(b"tEXt", b"Comment\0x", crc=1), "wrong checksum"),
+        (chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 5_000_000)), None),
+        (chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"x" * 5_000_000)), None),
+        (chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"x" * 5_000_000)), "over 1 MiB"),
+        (chunk(b"iCCP", b"icc\0\7" + zlib.compress(b"x")), "unknown method"),
+        (chunk(b"iCCP", b"icc\0\0" + b"no stream"), "damaged"),
+        (chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"no profile")), None),
+        (chunk(b"eXIf", b"notatiff"), "no EXIF"),
+        (chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n 9\nzz")), None),
+    ],
+)
+def test_ancillary_chunks_of_png_are_passed_over(extra: bytes, named: str | None) -> None:
+    data = with_chunk(extra)
+    assert np.array_equal(decode(data), picture())
+    notes: list[str] = []
+    without_ancillary(data, notes)
+    assert len(notes) == (named is not None)
+    assert all(named in note for note in notes if named)
+
+
+def test_critical_damage_of_png_is_told() -> None:
+    png = saved(Image.fromarray(picture()))
+    at = png.index(b"IDAT") + 20
+    with pytest.raises(ImageError, match=r"damaged|known format"):
+        decode(png[:at] + bytes([png[at] ^ 255]) + png[at + 1 :])
+    with pytest.raises(ImageError, match="damaged or truncated"):
+        decode(png[: len(png) // 2])
+
+
+def test_broken_exif_of_jpeg_is_passed_over_and_a_whole_one_turns() -> None:
+    image = Image.fromarray(picture())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(saved(image, "JPEG", exif=exif)).shape == (80, 60, 3)
+    broken = b"Exif\0\0MM\0*\0\0\0\x08" + b"\xff" * 40
+    assert decode(saved(image, "JPEG", exif=broken)).shape == (60, 80, 3)
+
+
+def test_a_profile_is_applied_and_a_broken_one_passed_over() -> None:
+    image = Image.fromarray(picture())
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(decode(saved(image, icc_profile=srgb)), picture())
+    assert np.array_equal(decode(saved(image, icc_profile=b"nonsense")), picture())
+    # A profile whose red and blue are exchanged: applied, they change places.
+    swapped = bytearray(srgb)
+    red, blue = swapped.index(b"rXYZ"), swapped.index(b"bXYZ")
+    swapped[red : red + 4], swapped[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    swapped = swapped.replace("sRGB".encode("utf-16-be"), "BGR!".encode("utf-16-be"))
+    pure = np.zeros((40, 40, 3), np.uint8)
+    pure[..., 0] = 255
+    seen = decode(saved(Image.fromarray(pure), icc_profile=bytes(swapped)))[0, 0]
+    assert seen[2] > 200
+    assert seen[0] < 60
+
+
+def deep(values: np.ndarray, **tags: int) -> bytes:
+    """A little-endian TIFF of one strip, written by hand."""
+    height, width = values.shape[:2]
+    bits = values.dtype.itemsize * 8
+    entries = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 0, 277: 1, 278: height,
+               279: values.nbytes, 339: 3 if values.dtype.kind == "f" else 1}  # fmt: skip
+    entries |= {int(tag): value for tag, value in tags.items()}
+    start = 8 + 2 + 12 * len(entries) + 4
+    entries[273] = start
+    body = b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in sorted(entries.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + b"\0" * 4 + values.tobytes()
+
+
+def test_deep_samples_keep_their_values() -> None:
+    grey = np.array(Image.fromarray(picture()).convert("L"))
+    sixteen = grey.astype(np.uint16) * 257
+    unit = (grey / 255).astype(np.float32)
+    bright = unit.copy()
+    bright[:1, :4] = (8.0, np.inf, np.nan, 1.0)
+    for values, tags in (
+        (sixteen, {}),
+        (65535 - sixteen, {"262": 0}),
+        (np.rint(grey * (4095 / 255)).astype(np.uint16), {}),
+        (grey.astype(np.uint32) * 16843009, {}),
+        (unit, {}),
+        (bright, {}),
+    ):
+        seen = decode(deep(values, **tags))[..., 0].astype(int)
+        assert np.abs(seen - grey)[1:].max() <= 1, (values.dtype, tags)
+    with pytest.raises(ImageError, match="range can't be told"):
+        decode(deep(unit * 7.3))
+
+
+def test_planes_of_sixteen_bits_are_read_apart() -> None:
+    planes = picture().astype(np.uint16).transpose(2, 0, 1) * 257
+    data = bytearray(deep(planes.reshape(180, 80), **{"257": 60, "277": 3, "284": 2, "262": 2}))
+    assert np.array_equal(decode(bytes(data)), picture())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (deep(np.zeros((40, 40), np.uint16), **{"254": 1}), "raw file"),
+        (b"FUJIFILMCCD-RAW 0201", "Fujifilm"),
+        (b"II*\0\x10\0\0\0CR\x02\0" + b"\0" * 90, "CR2"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0", "CR3"),
+        (b"%PDF-1.7", "PDF"),
+        (b"<?xml version='1.0'?><svg></svg>", "SVG"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"\0\0\0\x20ftypisom", "video"),
+    ],
+)
+def test_other_kinds_are_named(data: bytes, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        decode_bytes(data)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heis", b"heim", b"mif1"])
+def test_heic_is_told_as_heic(brand: bytes) -> None:
+    assert "HEIC" in str(known_kind(b"\0\0\0\x18ftyp" + brand))
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "PPM", "TGA", "ICO", "BMP", "WEBP", "MPO"])
+def test_more_formats(kind: str) -> None:
+    lossy = {"JPEG2000": {}, "WEBP": {"lossless": True}, "ICO": {"sizes": [(80, 60)]}}
+    seen = decode(saved(Image.fromarray(picture()), kind, **lossy.get(kind, {})))
+    assert np.abs(seen.astype(int) - picture()).mean() < (6 if kind == "MPO" else 0.5)
+
+
+def test_alpha_of_nothing_is_no_alpha() -> None:
+    rgba = np.dstack([picture(), np.zeros((60, 80), np.uint8)])
+    assert np.array_equal(decode(saved(Image.fromarray(rgba))), picture())
+
+
+def test_the_first_frame_that_shows_something_is_taken() -> None:
+    blank, shown = Image.new("RGB", (80, 60), "white"), Image.fromarray(picture())
+    data = saved(blank, "GIF", save_all=True, append_images=[blank, shown])
+    assert decode(data).std() > 10
+    assert decode(saved(blank, "GIF", save_all=True, append_images=[blank])).std() == 0
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="pipe"):
+        read_bytes(tmp_path / "pipe.jpg")
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(600 * 2**20)
+    with pytest.raises(ImageError, match="over the limit"):
+        read_bytes(tmp_path / "huge.jpg")
+    with pytest.raises(ImageError, match="nothing is fetched"):
+        read_bytes(Path("https://example.org/a.jpg"))
+    with pytest.raises(ImageError, match="null"):
+        read_bytes(tmp_path / "a\0b.jpg")
+
+
+def test_objects_that_are_pictures() -> None:
+    data = saved(Image.fromarray(picture()))
+    for source in (bytearray(data), memoryview(data), io.BytesIO(data)):
+        assert np.array_equal(decode(source), picture())
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(picture()).permute(2, 0, 1) / 255
+    assert np.array_equal(decode(tensor), picture())
+    with pytest.raises(ImageError, match="truncated"):
+        decode(Image.open(io.BytesIO(saved(Image.fromarray(picture()), "JPEG")[:-300])))
