@@ -17,6 +17,7 @@ lint: .venv-dev/dev
 	.venv-dev/bin/ruff check .
 	.venv-dev/bin/ruff format --check .
 	.venv-dev/bin/mypy
+	.venv-dev/bin/lint-imports
 
 .venv-dev/dev: pyproject.toml
 	$(PYTHON) -m venv .venv-dev

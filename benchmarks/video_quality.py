@@ -32,8 +32,8 @@ from sklearn.metrics import roc_auc_score
 
 from distildire import Detector
 from distildire.data.manifest import FAKE, read_manifest
-from distildire.images import RGB, decode
-from distildire.video import judge_video
+from distildire.io.pictures import RGB, decode
+from distildire.video.judge import judge_video
 
 FPS, SECONDS = 12, 2.0
 MARGIN = 0.12

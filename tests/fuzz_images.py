@@ -29,8 +29,9 @@ LARGEST_SEED = 200_000
 def guided(seconds: float, folder: Path | None) -> None:
     """Fuzz with atheris; ends the process."""
     with atheris.instrument_imports(include=["PIL", "distildire"]):
+        from test_pictures_fuzz import check
+
         from damage import seeds
-        from test_images_fuzz import check
 
     corpus = Path(tempfile.mkdtemp(prefix="fuzz-images-"))
     for i, data in enumerate(seeds(folder)):
@@ -47,9 +48,9 @@ def guided(seconds: float, folder: Path | None) -> None:
 def at_random(seconds: float, folder: Path | None) -> None:
     """Fuzz with hypothesis, without guidance."""
     from hypothesis import HealthCheck, given, settings
+    from test_pictures_fuzz import check
 
     from damage import damaged
-    from test_images_fuzz import check
 
     options: dict[str, Any] = {"max_examples": 2000, "deadline": None, "database": None}
     health = list(HealthCheck)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from distildire.bundle import Bundle, sha256_of
 from distildire.calibration import Calibration
-from distildire.images import Preprocessing
+from distildire.io.preprocessing import Preprocessing
 
 CELL = 32
 """Pixels on the side of one cell of the activation map."""

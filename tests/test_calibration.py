@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from distildire.calibration import Calibration, calibrate
+from distildire.calibration import Calibration
+from distildire.evaluate.fit_calibration import calibrate
 
 
 def two_normals(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

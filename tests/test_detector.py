@@ -10,7 +10,7 @@ from PIL import Image
 import standin
 from distildire import Detector
 from distildire.bundle import BundleError, load_bundle
-from distildire.sessions import open_session
+from distildire.runtime.sessions import open_session
 
 
 def test_logit_is_the_mean_over_crops(detector: Detector, busy: np.ndarray) -> None:

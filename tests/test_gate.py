@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from distildire.gate import nothing_to_judge
-from distildire.images import RGB, decode
+from distildire.io.pictures import RGB, decode
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from distildire import Detector
-from distildire.images import ImageError
+from distildire.io.pictures import ImageError
 from distildire.pipeline import DetectorClassifier, Pipeline
 
 RGB = NDArray[np.uint8]

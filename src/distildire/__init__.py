@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 __all__ = ["Detector", "Verdict", "__version__"]
 
 if TYPE_CHECKING:
-    from distildire.detector import Detector, Verdict
+    from distildire.detector import Detector
+    from distildire.verdict import Verdict
 
 
 def __getattr__(name: str) -> Any:

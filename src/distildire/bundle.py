@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distildire.calibration import Calibration
-from distildire.images import Preprocessing
+from distildire.io.preprocessing import Preprocessing
 
 FORMAT = 1
 """Version of the bundle format; a reader refuses a newer one."""

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from distildire.bundle import BundleError, load_bundle
 from distildire.calibration import Calibration, Label
-from distildire.images import (
+from distildire.io.pictures import (
     MAX_PIXELS,
     RGB,
     ImageError,
@@ -26,7 +26,8 @@ from distildire.images import (
     decode_bytes,
     read_bytes,
 )
-from distildire.sessions import Sessions, usable_cores
+from distildire.runtime.sessions import Sessions, usable_cores
+from distildire.verdict import Verdict, not_scored
 
 Progress = Callable[[int], None]
 """Called with the number of pictures done."""
@@ -35,34 +36,6 @@ DEFAULT_FPR = 0.01
 
 MAX_WORKERS = 8
 """Pictures decoded and scored side by side at most, each by one core: the largest take 300 MB."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is known of one picture; the score fields are None where `error` is not."""
-
-    path: str
-    """As given; empty for bytes, pictures and arrays."""
-    sha256: str | None
-    """Of the file's bytes; of the pixels for pictures and arrays."""
-    probability: float | None
-    """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
-    logit: float | None
-    """Uncalibrated; positive leans to fake."""
-    verdict: Label | None
-    model: str
-    width: int | None
-    height: int | None
-    error: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields in the order of the JSON lines."""
-        return asdict(self)
-
-
-def not_scored(path: str, model: str, error: str, sha256: str | None = None) -> Verdict:
-    """The verdict of a file that can't be scored; `error` is one sentence for its owner."""
-    return Verdict(path, sha256, None, None, None, model, None, None, error)
 
 
 @dataclass(frozen=True)
@@ -183,15 +156,6 @@ class Detector:
     def score_crops(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
         """Crops uint8 [N, S, S, 3] -> logits [N]; `alone` as in `run_graph`."""
         return self.run_graph("logit", crops, alone=alone)
-
-    def cam(self, rgb: RGB) -> tuple[NDArray[np.float32], float]:
-        """Where the score comes from: (heat [H, W] in logits over the whole picture, logit)."""
-        from distildire.heatmap import picture_heat
-
-        heat = picture_heat(
-            lambda crops: self.run_graph("cam", crops), rgb, self.bundle.preprocessing
-        )
-        return heat, self.logit(rgb)
 
     def eps0(self, rgb: RGB) -> NDArray[np.float32]:
         """First-step noise of the first crop: [crop, crop, 3]."""

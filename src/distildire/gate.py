@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distildire.images import RGB
+from distildire.io.pictures import RGB
 
 _CENTRE = 512
 """Side of the piece, at native pixels, in which detail and compression are looked at."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.detector import Detector
-from distildire.images import ImageError, Source
+from distildire.io.pictures import ImageError, Source
 
 Scores: TypeAlias = list[dict[str, Any]]
 """`[{"label": "fake", "score": 0.97}, {"label": "real", "score": 0.03}]`, highest first."""

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 from distildire.data.audit import LeakError, auc_error_by_chance, audit, refuse_leak
-from distildire.data.equalized import common_side, equalize_table, equalized_bytes
+from distildire.data.audit_report import save_audit
 from distildire.data.file_facts import dhash, read_facts, trace
-from distildire.data.leak_test import folds_of_groups
+from distildire.data.giveaways import folds_of_groups
 from distildire.data.manifest import read_manifest
-from distildire.images import decode, equalize
+from distildire.io.pictures import decode
+from distildire.io.preprocessing import equalize
 
 COUNT = 18
 
@@ -72,8 +73,11 @@ def test_each_leak_is_found_and_named_and_gone_once_equalised(kind: str, tmp_pat
         refuse_leak(found)
     refuse_leak(found, accept=True)
     refuse_leak(found, equalized=True)
-    equal = equalize_table(table, tmp_path / "equal", crop=common_side(table))
-    after = audit(equal)
+    for i, path in enumerate(table["path"]):
+        crop = equalize(decode(path))[:120, :120]
+        table.loc[i, "path"] = str(tmp_path / f"equal{i}.jpg")
+        Image.fromarray(crop).save(table.loc[i, "path"], quality=90)
+    after = audit(table)
     assert after.leak_auc is not None
     assert after.leak_auc <= 0.60
     assert not after.leaks
@@ -116,7 +120,7 @@ def test_different_pictures_are_no_duplicates(tmp_path: Path) -> None:
 def test_files_are_written_and_open_offline(tmp_path: Path) -> None:
     table = build(tmp_path, **LEAKS["format"])
     table.loc[len(table)] = {**table.loc[0], "path": str(tmp_path / "gone.jpg")}
-    audit(table).save(tmp_path / "out")
+    save_audit(audit(table), tmp_path / "out")
     tree = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert {"leak_auc", "leaks", "verdict", "by_source"} <= set(tree)
     assert all(set(leak) == {"kind", "detail"} for leak in tree["leaks"])
@@ -210,22 +214,3 @@ def test_chance_error_against_simulation() -> None:
     fake = np.arange(70) < 30
     simulated = np.std([roc_auc_score(fake, rng.random(70)) for _ in range(2000)])
     assert auc_error_by_chance(40, 30) == pytest.approx(simulated, rel=0.08)
-
-
-def test_equalised_file_has_the_pixels_of_equalize(tmp_path: Path) -> None:
-    rgb = np.asarray(picture(np.random.default_rng(2), 700, 600))
-    np.testing.assert_array_equal(decode(equalized_bytes(rgb)), equalize(rgb))
-
-
-def test_equalised_folder_is_cached_and_refuses_other_settings(tmp_path: Path) -> None:
-    table = build(tmp_path)
-    table.loc[len(table)] = {**table.loc[0], "path": str(tmp_path / "gone.jpg")}
-    first = equalize_table(table, tmp_path / "equal")
-    stamps = {p: Path(p).stat().st_mtime_ns for p in first["path"]}
-    second = equalize_table(table, tmp_path / "equal")
-    assert {p: Path(p).stat().st_mtime_ns for p in second["path"]} == stamps
-    assert len(first) == len(table) - 1
-    again = read_manifest(tmp_path / "equal" / "manifest.csv")
-    assert again["path"].to_list() == first["path"].to_list()
-    with pytest.raises(ValueError, match="another folder"):
-        equalize_table(table, tmp_path / "equal", quality=80)

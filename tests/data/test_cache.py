@@ -26,7 +26,7 @@ from distildire.data.cache import (
     fill_cache,
     open_dire,
 )
-from distildire.images import decode
+from distildire.io.pictures import decode
 from distildire.noise import NoiseSource
 from distildire.noise.schedule import linear_alpha_bar
 

@@ -9,7 +9,7 @@ from PIL import Image
 from distildire.data.augment import AugmentConfig
 from distildire.data.cache import ResizeCrop, fill_cache, open_dire
 from distildire.data.stream import TrainingStream, sampling_weights
-from distildire.images import ImageError
+from distildire.io.pictures import ImageError
 from noise.standin_noise import StandInNoise
 
 

@@ -17,10 +17,11 @@ from distildire import Detector
 from distildire.bundle import BundleError, TorchPart, load_bundle
 from distildire.calibration import Calibration
 from distildire.distill import load_student
+from distildire.distill.convert import convert
 from distildire.distill.student import Student
 from distildire.distill.torch_bundle import write_torch_bundle
-from distildire.fetch import convert
-from distildire.images import Preprocessing
+from distildire.explain.heatmap import heat_of
+from distildire.io.preprocessing import Preprocessing
 from distildire.noise import load_noise_source
 from noise.small_adm import reference
 
@@ -71,9 +72,9 @@ def test_a_converted_student_is_the_authors_network(
     np.testing.assert_allclose(
         detector.eps0(rgb).transpose(2, 0, 1), eps0[0].numpy(), rtol=1e-4, atol=1e-4
     )
-    heat, logit = detector.cam(rgb)
+    heat = heat_of(detector, rgb)
     assert heat.shape == size
-    assert logit == pytest.approx(expected, rel=1e-4)
+    assert detector.logit(rgb) == pytest.approx(expected, rel=1e-4)
 
 
 def test_no_verdict_without_calibration_then_one_with(converted: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import torch
 import yaml
 from PIL import Image
 
-from distildire.config import load_config
 from distildire.distill.config import TrainConfig
 from distildire.distill.train import train
+from distildire.io.config import load_config
 
 STEPS = 12
 

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from distildire.bench.flops import count_onnx, count_onnx_weights
-from distildire.config import build
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import Weights, export
 from distildire.distill.student import Student, activation_map
@@ -30,6 +29,7 @@ from distildire.distill.vit import (
     dino_weights,
     find_weights,
 )
+from distildire.io.config import build
 
 TREE = {
     "name": "clip",

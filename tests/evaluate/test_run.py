@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,12 @@ from PIL import Image
 
 from distildire.data.audit import LeakError
 from distildire.data.manifest import ManifestError
-from distildire.evaluate.cross_generator import leave_one_generator_out, write_matrix
 from distildire.evaluate.metrics import METRICS
 from distildire.evaluate.robustness import robustness, subsample
 from distildire.evaluate.run import evaluate
-from distildire.images import RGB
-from distildire.reencode import STABILITY
+from distildire.explain.reencode import STABILITY
+from distildire.io.pictures import RGB
+from distildire.io.preprocessing import Preprocessing
 
 
 class Brightness:
@@ -28,8 +29,11 @@ class Brightness:
     def logit(self, rgb: RGB) -> float:
         return float(rgb.mean()) / 16 - 8
 
-    def cam(self, rgb: RGB) -> tuple[np.ndarray, float]:
-        return rgb.mean(axis=2).astype(np.float32), self.logit(rgb)
+    bundle = SimpleNamespace(preprocessing=Preprocessing(crop=64, crops=1))
+
+    def run_graph(self, output: str, crops: np.ndarray) -> np.ndarray:
+        assert output == "cam"
+        return crops.mean(axis=3).astype(np.float32)
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, str]:
         return 1 / (1 + np.exp(-logit)), "fake" if logit > 0 else "real"
@@ -204,35 +208,6 @@ def test_intervals_by_source(tmp_path: Path) -> None:
     figures = evaluate(scores, manifest, tmp_path / "out", intervals="source", repeats=50).metrics
     assert figures["overall"]["auc_ci"] is not None
     assert "source" in figures["intervals"]
-
-
-def test_matrix_of_several_models(tmp_path: Path) -> None:
-    runs = {}
-    for seed, name in enumerate(("gan", "ldm")):
-        folder = tmp_path / name
-        folder.mkdir()
-        scores, manifest = simulated(folder, 200, seed)
-        runs[name] = evaluate(scores, manifest, folder / "out", repeats=9).scores
-    tree = write_matrix(runs, tmp_path / "matrix")
-    assert tree["trained_on"] == tree["tested_on"] == ["gan", "ldm"]
-    assert np.array(tree["values"]).shape == (2, 2)
-    assert (tmp_path / "matrix" / "matrix.html").is_file()
-
-
-def test_leaving_a_generator_out_keeps_sources_whole() -> None:
-    table = pd.DataFrame(
-        {
-            "label": ["fake"] * 6 + ["real"] * 6,
-            "generator": ["a", "a", "b", "b", "b", "b"] + [""] * 6,
-            "source": ["s1", "s1", "s2", "s2", "s3", "s3", "r1", "r1", "r2", "r2", "r3", "r3"],
-        }
-    )
-    train, held = leave_one_generator_out(table, "a")
-    assert (train ^ held).all()
-    assert set(table["source"][held & (table["label"] == "fake")]) == {"s1"}
-    assert (held & (table["label"] == "real")).sum() == 2
-    with pytest.raises(ValueError, match="no fake has the generator"):
-        leave_one_generator_out(table, "c")
 
 
 def test_subsample_is_even_over_sources() -> None:

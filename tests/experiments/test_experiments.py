@@ -11,12 +11,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from distildire.config import ConfigError, to_dict
 from distildire.evaluate.plots import pareto_front
 from distildire.experiments.config import EXPERIMENTS, ExperimentConfig, Families, load_experiment
 from distildire.experiments.families import with_family_arms
 from distildire.experiments.run import run_experiment
 from distildire.experiments.seeds import over_seeds, paired
+from distildire.io.config import ConfigError, to_dict
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "experiments"
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from distildire.images import RGB, ImageError, decode, decode_bytes, read_bytes
 from distildire.io.containers import known_kind, without_ancillary
+from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_bytes
 
 
 def picture() -> RGB:

@@ -13,11 +13,10 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file
 from small_adm import reference, seeded_pictures, seeded_weights
 
-from distildire.fetch import convert
+from distildire.distill.convert import convert
 from distildire.noise import load_noise_source
 from distildire.noise.adm import PRESETS, AdmConfig, build_unet, infer_config
 from distildire.noise.conversion import AdmCheckpoint, _openai_shape, _places, convert_adm
-from distildire.noise.source import precision_deviation
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +77,6 @@ def test_folder_gives_the_same_numbers(weights: dict[str, torch.Tensor], tmp_pat
     assert about["parameters"] == sum(t.numel() for t in weights.values())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "small.pt"]
     convert_adm(path, tmp_path / "out")  # replaces an earlier conversion
-
-
-def test_half_precision_is_measured(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    path = save(weights, tmp_path / "small.pt")
-    full, half = load_noise_source(path), load_noise_source(path, dtype="bf16")
-    x0 = seeded_pictures(1, 16, seed=1)
-    assert half.eps0(x0).dtype == torch.float32
-    deviation = precision_deviation(full, half, [x0])
-    assert 1e-4 < deviation["relative"] < 0.1
-    assert deviation["max"] >= deviation["mean"] > 0
-    assert full.weights_hash != half.weights_hash
-    with pytest.raises(ValueError, match="fp32, bf16, fp16"):
-        load_noise_source(path, dtype="int8")
 
 
 class _Code:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from distildire import Detector
-from distildire.results import FIELDS
+from distildire.cli.results import FIELDS
 from distildire.scale.items import Item, SourceError, list_items
 from distildire.scale.parts import SCHEMA, Done, PartsError, write_part
 from distildire.scale.score import score

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from distildire.images import decode_bytes
-from distildire.sessions import onnx_session
+from distildire.io.pictures import decode_bytes
+from distildire.runtime.sessions import onnx_session
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -210,7 +210,7 @@ def adm() -> tuple[NoiseSource, str]:
     from distildire.noise.load import load_noise_source
     from distildire.noise.schedule import linear_alpha_bar
     from distildire.noise.source import NoiseSource
-    from distildire.weights import WeightsError
+    from distildire.noise.weights import WeightsError
 
     alone = "batch 1 only: one pass keeps every core busy for seconds; random classifier weights"
     try:

@@ -23,7 +23,8 @@ from distildire.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from distildire.detector import Detector, Verdict
+    from distildire.detector import Detector
+    from distildire.verdict import Verdict
 
 
 @app.command()
@@ -53,9 +54,9 @@ def detect(
     The probability assumes equal shares of real and fake pictures. Exit code 0: every file
     was scored; 1: at least one could not be; 2: wrong usage.
     """
+    from distildire.cli.results import resume_jsonl, write_csv, write_jsonl, write_table
     from distildire.detector import Detector
-    from distildire.files import find_files
-    from distildire.results import resume_jsonl, write_csv, write_jsonl, write_table
+    from distildire.io.finding import find_files
 
     if resume and (out is None or format is not Format.jsonl or sort):
         fail("--resume goes with --format jsonl --out FILE, and not with --sort")
@@ -111,7 +112,7 @@ def judge(
     detector: Detector, files: Iterable[str], fpr: float, stability: bool, heatmap: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of the results in the order of the files, pictures and videos alike."""
-    from distildire.files import is_video
+    from distildire.io.finding import is_video
 
     for video, group in itertools.groupby(files, is_video):
         if video:
@@ -126,14 +127,14 @@ def judge(
 
 def _judge_video(detector: Detector, path: str, fpr: float) -> dict[str, Any]:
     try:
-        from distildire.video import judge_video
+        from distildire.video.judge import judge_video
 
         return judge_video(detector, path, fpr=fpr).to_dict()
     except ModuleNotFoundError as error:
         message = missing_extra(error)
     except ValueError as error:
         message = str(error)
-    from distildire.detector import not_scored
+    from distildire.verdict import not_scored
 
     return not_scored(path, detector.name, message).to_dict()
 
@@ -142,21 +143,21 @@ def _look_closer(
     detector: Detector, verdict: Verdict, fpr: float, stability: bool, heatmap: Path | None
 ) -> dict[str, Any]:
     """Stability and heat map of one picture that was scored."""
-    from distildire.images import decode
+    from distildire.io.pictures import decode
 
     rgb = decode(verdict.path)
     extra: dict[str, Any] = {}
     if stability:
-        from distildire.stability import stability as check
+        from distildire.explain.stability import stability as check
 
         found = check(detector, rgb, fpr=fpr)
         extra = {"verdict": found.verdict, "stability": found.to_dict()}
     if heatmap is not None:
-        from distildire.heatmap import save_heatmap
+        from distildire.explain.heatmap import heat_of, save_heatmap
 
         target = heatmap / f"{Path(verdict.path).stem}-{(verdict.sha256 or '')[:8]}.png"
         note = detector.bundle.heatmap_note
-        save_heatmap(target, rgb, detector.cam(rgb)[0], note)
+        save_heatmap(target, rgb, heat_of(detector, rgb), note)
         extra |= {"heatmap": str(target), "heatmap_note": note}
     return extra
 

@@ -22,12 +22,13 @@ def audit(
 ) -> None:
     """Do the files give the class away? Formats, sizes, quality, metadata, duplicates."""
     from distildire.data.audit import audit as run
+    from distildire.data.audit_report import save_audit
     from distildire.data.manifest import read_manifest
     from distildire.evaluate.run import rows_of_split
 
     table = rows_of_split(read_manifest(manifest), split or None)
     found = run(table, progress=progress_bar("audit"))
-    found.save(out)
+    save_audit(found, out)
     say(out / "audit.html", found.verdict)
 
 
@@ -111,10 +112,10 @@ def calibrate(
     With `--by COLUMN`, each kind of pictures with at least 100 real ones also has thresholds
     of its own, which `distildire detect --kind NAME` uses.
     """
-    from distildire.calibration import calibrate as fit
     from distildire.data.manifest import FAKE, read_manifest
     from distildire.detector import Detector
     from distildire.evaluate.checks import heatmap_check as measure_heatmap
+    from distildire.evaluate.fit_calibration import calibrate as fit
     from distildire.evaluate.run import rows_of_split
     from distildire.evaluate.scores import logits_of
 

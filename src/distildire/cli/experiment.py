@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+import distildire
 from distildire.cli.app import app, fail, say, show_row, stage_bar
 
 
@@ -66,11 +68,25 @@ def experiment(
 
 
 def _small_world(config: Path, out: Path, overrides: list[str]) -> None:
-    from distildire.config import load_config
-    from distildire.experiments.small_world.config import WorldConfig
-    from distildire.experiments.small_world.run import small_world
+    folder = _project("small_world")
+    if folder is None:
+        fail("small-world runs from a checkout of the repository: it is not in the package")
+    sys.path.insert(0, str(folder.parent))
+    options_of: Any = importlib.import_module("small_world.config")
+    world: Any = importlib.import_module("small_world.run")
+    from distildire.io.config import load_config
 
-    options = load_config(WorldConfig, config, overrides)
-    result = small_world(options, out, lambda stage, done, total, _: stage_bar(stage, done, total))
+    options = load_config(options_of.WorldConfig, config, overrides)
+    result = world.small_world(
+        options, out, lambda stage, done, total, _: stage_bar(stage, done, total)
+    )
     lines = [f"{a['claim']} ({a['family']}): {a['verdict']}" for a in result["answers"]]
     say(out / "small-world.md", *lines)
+
+
+def _project(name: str) -> Path | None:
+    """A folder of `projects/` in the checkout that this package, or the user, stands in."""
+    for root in (Path(distildire.__file__).parents[2], Path.cwd()):
+        if (root / "projects" / name).is_dir():
+            return root / "projects" / name
+    return None

@@ -56,7 +56,7 @@ def models_fetch(
 
     Needs the network once; without it, one line says what to download and where to put it.
     """
-    from distildire.fetch import fetch
+    from distildire.io.download import fetch
 
     typer.echo(fetch(name, progress=progress_bar(name)))
 
@@ -74,7 +74,7 @@ def models_convert(
     `detect --model FOLDER` runs the bundle of a student once its noise source is there
     (`models fetch adm-imagenet256`) and it is calibrated.
     """
-    from distildire.fetch import convert
+    from distildire.distill.convert import convert
 
     target = out or file.with_suffix("")
     typer.echo(f"{convert(file, target, noise=noise)}: {target}")

@@ -31,8 +31,8 @@ def record(
     not be scored, and there is no record; 2: wrong usage.
     """
     from distildire.detector import Detector
-    from distildire.images import ImageError
-    from distildire.record import make_record
+    from distildire.explain.record import make_record
+    from distildire.io.pictures import ImageError
 
     targets = _targets(picture, out)
     detector = Detector(model, fpr=fpr, kind=kind)

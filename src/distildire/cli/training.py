@@ -98,12 +98,12 @@ def train(
 
     On several GPUs: `accelerate launch -m distildire train --config FILE`.
     """
-    from distildire.config import load_config, task_of
     from distildire.distill.config import TrainConfig
     from distildire.distill.train import train as run
+    from distildire.io.config import load_config, task_of
 
     if task_of(config) == "noise":
-        from distildire.noise.fit import NoiseConfig, fit_from_manifest
+        from distildire.distill.fit_noise import NoiseConfig, fit_from_manifest
 
         fit = load_config(NoiseConfig, config, set_ or [])
         target = out or Path("runs") / fit.name
@@ -179,7 +179,7 @@ def export(
     """
     if format is ExportFormat.openvino:
         from distildire.bundle import load_bundle
-        from distildire.conversion import to_openvino
+        from distildire.runtime.openvino import to_openvino
 
         typer.echo(to_openvino(load_bundle(checkpoint), out))
         return

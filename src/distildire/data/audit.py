@@ -7,7 +7,6 @@ asks a classifier to tell the classes by that alone.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,9 +19,9 @@ import numpy as np
 
 from distildire.data.duplicates import Duplicate, find_duplicates
 from distildire.data.file_facts import FileFacts, read_facts
-from distildire.data.leak_test import KINDS, group_names, kind_auc, overall_auc
+from distildire.data.giveaways import KINDS, group_names, kind_auc, overall_auc
 from distildire.data.manifest import FAKE
-from distildire.images import ImageError, read_bytes
+from distildire.io.pictures import ImageError, read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,15 +86,6 @@ class Audit:
         tree = {k: v for k, v in vars(self).items() if k not in skip}
         tree["leaks"] = [vars(leak) for leak in self.leaks]
         return tree
-
-    def save(self, folder: Path) -> None:
-        """Write audit.json and audit.html into `folder`."""
-        from distildire.data.audit_report import audit_page
-
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        (folder / "audit.json").write_text(text + "\n")
-        (folder / "audit.html").write_text(audit_page(self))
 
 
 def audit(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from distildire.page import Page
-
-if TYPE_CHECKING:
-    from distildire.data.audit import Audit
+from distildire.data.audit import Audit
+from distildire.io.page import Page
+from distildire.io.writing import whole_file, write_json
 
 _COLOURS = {"real": "#0969da", "fake": "#cf222e"}
 
@@ -107,3 +107,11 @@ def _plots(page: Page, facts: Any) -> None:
                 ax.hist(part, bins, weights=weights, color=_COLOURS[name], alpha=0.5)
     page.heading("The classes side by side")
     page.figure(figure, "Shares inside each class; the last bin holds what lies beyond.")
+
+
+def save_audit(audit: Audit, folder: Path) -> None:
+    """Write audit.json and audit.html into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "audit.json", audit.to_dict())
+    with whole_file(folder / "audit.html") as file:
+        file.write(audit_page(audit).encode())

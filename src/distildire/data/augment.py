@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from distildire.images import RGB, halve, jpeg, reflect_to
+from distildire.io.pictures import RGB
+from distildire.io.preprocessing import halve, jpeg, reflect_to
 
 _KERNELS = (
     Image.Resampling.BILINEAR,

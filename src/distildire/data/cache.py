@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.images import RGB, ImageError, decode_bytes, resize
-from distildire.whole_files import whole_file, write_json
+from distildire.io.pictures import RGB, ImageError, decode_bytes
+from distildire.io.preprocessing import resize
+from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     from distildire.noise.source import NoiseSource

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
-from distildire.images import MAX_PIXELS
+from distildire.io.pictures import MAX_PIXELS
 
 HASH_SIDE = 8
 THUMBNAIL_SIDE = 16

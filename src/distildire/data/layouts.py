@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from distildire.data.manifest import FAKE, REAL, ManifestError
-from distildire.images import PICTURE_SUFFIXES
+from distildire.data.lists import LISTS, LayoutError, read_list, read_lists
+from distildire.data.manifest import FAKE, REAL
+from distildire.io.pictures import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,10 +57,6 @@ class Layout:
     """(folders below the root, the root's own name) -> what they say."""
     looks_up: bool = False
     """Folders above the root may complete the picture: unmistakable layouts alone."""
-
-
-class LayoutError(ManifestError):
-    """A dataset in none of the layouts; the message lists those known and what was seen."""
 
 
 _SPLITS = {
@@ -199,10 +196,6 @@ LAYOUTS = (
     ),
 )
 
-LISTS = (
-    "ForensicHub: a .json list of {path, label: 0 or 1}",
-    "GRIP: a .csv with the columns filename and typ (real, or the generator's name)",
-)
 
 PARENTS = 3
 """Folders above the one given that are read too: for a part of a dataset (imagenet/adm)."""
@@ -223,8 +216,6 @@ def read_layout(dataset: str | Path) -> pd.DataFrame:
         LayoutError: no pictures, or none of the layouts; it lists those known and what was
             seen.
     """
-    from distildire.data.lists import read_list, read_lists
-
     path = Path(dataset)
     if path.is_file():
         return read_list(path)

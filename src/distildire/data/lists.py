@@ -7,13 +7,22 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distildire.data.layouts import LISTS, LayoutError
-from distildire.data.manifest import FAKE, REAL, translate_labels
+from distildire.data.manifest import FAKE, REAL, ManifestError, translate_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+
+
+class LayoutError(ManifestError):
+    """A dataset in none of the layouts; the message lists those known and what was seen."""
+
+
+LISTS = (
+    "ForensicHub: a .json list of {path, label: 0 or 1}",
+    "GRIP: a .csv with the columns filename and typ (real, or the generator's name)",
+)
 
 COLUMNS = ["path", "label", "split", "generator", "source"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from distildire.data.layouts import read_layout, read_pairs
 from distildire.data.manifest import ManifestError, read_manifest
-from distildire.whole_files import whole_file
+from distildire.io.writing import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
-from distildire.images import RGB, ImageError, decode, open_picture
+from distildire.io.pictures import RGB, ImageError, decode, open_picture
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from distildire.data.augment import AugmentConfig, augment, augment_twice
 from distildire.data.manifest import FAKE
-from distildire.images import RGB, ImageError, decode
+from distildire.io.pictures import RGB, ImageError, decode
 
 if TYPE_CHECKING:
     import pandas as pd

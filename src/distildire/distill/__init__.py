@@ -26,7 +26,7 @@ def load_student(path: str | Path) -> nn.Module:
     """
     # torch takes a second to import: `import distildire.distill` stays cheap.
     from distildire.distill.official import read_official
-    from distildire.weights import WeightsError, read_checkpoint
+    from distildire.noise.weights import WeightsError, read_checkpoint
 
     path = Path(path)
     if path.is_dir():

@@ -8,7 +8,7 @@ from typing import Literal
 from distildire.data.augment import CLEAN, AugmentConfig
 from distildire.distill.loss import Imitation
 from distildire.distill.student import Fusion, Inputs
-from distildire.images import Preprocessing
+from distildire.io.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

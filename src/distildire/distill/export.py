@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from distildire.bundle import Bundle, sha256_of
-from distildire.config import build
 from distildire.distill.config import TrainConfig
 from distildire.distill.student import Student, activation_map
 from distildire.distill.vit import VitBackbone
+from distildire.io.config import build
 
 BLOCK = 128
 """Weights of a row that share a scale where they are stored in four or eight bits."""
@@ -128,7 +128,7 @@ def export(
     path = out / "model.onnx"
     _write_onnx(graph, example, path, weights)
     _check(graph, example, path, tolerance=TOLERANCE[weights])
-    from distildire.config import to_dict
+    from distildire.io.config import to_dict
 
     bundle = Bundle(
         name=name or config.name,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distildire.weights import WeightsError, count_keys, read_checkpoint
+from distildire.noise.weights import WeightsError, count_keys, read_checkpoint
 
 BACKBONE, HEAD = "student_backbone.", "student_head.2."
 

@@ -19,9 +19,9 @@ from distildire.bundle import Bundle, BundleError, TorchPart, load_bundle, sha25
 from distildire.distill.export import DetectorGraph, load_checkpoint
 from distildire.distill.official import OfficialStudent, read_official
 from distildire.distill.student import Student
-from distildire.images import Preprocessing
+from distildire.io.preprocessing import Preprocessing
 from distildire.noise import load_noise_source
-from distildire.weights import WeightsError, file_hash, whole_folder
+from distildire.noise.weights import WeightsError, file_hash, whole_folder
 
 PAPER = Preprocessing(crop=256, crops=1, short_side=256, enlarge=True)
 """Resize 256, centre crop 256, as the authors' code."""
@@ -146,7 +146,7 @@ def convert_student(file: str | Path, out: str | Path, *, noise: str = "adm") ->
 
 def export_torch(checkpoint: Path, out: Path, *, name: str | None = None) -> Bundle:
     """Turn best.pt of a training run into a torch bundle, also of a student that sees DIRE."""
-    from distildire.config import to_dict
+    from distildire.io.config import to_dict
 
     student, config, facts = load_checkpoint(checkpoint)
     spec = config.student

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from distildire.config import to_dict
 from distildire.data.manifest import ManifestError, fingerprint, read_manifest
 from distildire.data.stream import TrainingStream, sampling_weights
 from distildire.distill.config import OptimConfig, TeacherConfig, TrainConfig
@@ -32,8 +31,9 @@ from distildire.distill.symptoms import symptoms
 from distildire.distill.teacher import DetectorTeacher, build_teacher
 from distildire.distill.validation import score_table, validation_summary
 from distildire.distill.vit import VitBackbone
+from distildire.io.config import to_dict
+from distildire.io.writing import whole_file
 from distildire.noise import load_noise_source
-from distildire.whole_files import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distildire.data.manifest import FAKE
-from distildire.evaluate.metrics import auc
-from distildire.images import ImageError, Preprocessing, decode, equalize
+from distildire.io.pictures import ImageError, decode
+from distildire.io.preprocessing import Preprocessing, equalize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +82,12 @@ def score_table(
     return np.array(logits)
 
 
+def _auc(fake: NDArray[np.bool_], logits: NDArray[np.float64]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(fake, logits))
+
+
 def validation_summary(table: pd.DataFrame, logits: NDArray[np.float64]) -> dict[str, float]:
     """What is watched in training.
 
@@ -94,7 +100,7 @@ def validation_summary(table: pd.DataFrame, logits: NDArray[np.float64]) -> dict
     fake = (table["label"] == FAKE).to_numpy()
     group = table["repository"] if "repository" in table else table["source"]
     pairs = [
-        auc(fake[rows], logits[rows])
+        _auc(fake[rows], logits[rows])
         for rows in table.groupby(group.to_numpy()).indices.values()
         if len(np.unique(fake[rows])) == 2
     ]
@@ -103,9 +109,9 @@ def validation_summary(table: pd.DataFrame, logits: NDArray[np.float64]) -> dict
         if len(rows) >= 10:
             other = np.flatnonzero(fake != fake[rows[0]])
             pick = np.concatenate([rows, other])
-            by_source.append(auc(fake[pick], logits[pick]))
+            by_source.append(_auc(fake[pick], logits[pick]))
     by_source.sort()
-    overall = auc(fake, logits)
+    overall = _auc(fake, logits)
     worst = float(np.mean(by_source[: max(1, len(by_source) // 4)])) if by_source else overall
     inside = float(np.mean(pairs)) if pairs else overall
     return {

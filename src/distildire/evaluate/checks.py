@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import FAKE
@@ -12,8 +13,9 @@ from distildire.evaluate.patch_insertion import patch_insertion
 from distildire.evaluate.robustness import robustness, subsample
 from distildire.evaluate.stability_gain import stability_gain
 from distildire.evaluate.summary import cell
-from distildire.images import RGB, ImageError, decode
-from distildire.reencode import STABILITY
+from distildire.explain.heatmap import heat_of
+from distildire.explain.reencode import STABILITY
+from distildire.io.pictures import RGB, ImageError, decode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +70,7 @@ def heatmap_check(
     for path, label in zip(rows["path"], rows["label"], strict=True):
         with suppress(ImageError):
             pictures[label == FAKE].append(decode(path))
-    found = patch_insertion(detector, pictures[False], pictures[True], seed=seed)
+    found = patch_insertion(partial(heat_of, detector), pictures[False], pictures[True], seed=seed)
     return dict(found.to_dict())
 
 

@@ -7,14 +7,14 @@ that only sees seams finds that one as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 
-from distildire.heatmap import Heat
-from distildire.images import RGB, equalize, jpeg
+from distildire.explain.heatmap import Heat
+from distildire.io.pictures import RGB
+from distildire.io.preprocessing import equalize, jpeg
 
 Box = tuple[int, int, int, int]
 """(top, left, height, width)."""
@@ -26,12 +26,8 @@ GOOD_RATE = 0.5
 """A heat map that misses more often than it hits is called poor as well."""
 
 
-class HeatSource(Protocol):
-    """What is asked of a detector; `Detector` is one."""
-
-    def cam(self, rgb: RGB) -> tuple[Heat, float]:
-        """(heat [H, W], logit) of a decoded picture."""
-        ...
+HeatOf = Callable[[RGB], Heat]
+"""Of a decoded picture RGB [H, W, 3]: heat [H, W] in logits."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def inside_heat(heat: Heat, box: Box) -> float:
 
 
 def patch_insertion(
-    detector: HeatSource,
+    heat_of: HeatOf,
     photos: Sequence[RGB],
     generated: Sequence[RGB],
     *,
@@ -112,7 +108,7 @@ def patch_insertion(
     composite gets one more JPEG pass, so that no compression boundary gives the patch away.
 
     Args:
-        detector: gives the heat.
+        heat_of: gives the heat of a picture.
         photos: at least two camera pictures.
         generated: generated pictures.
         share: side of the patch as a share of the photograph's (or, if smaller, the
@@ -141,7 +137,7 @@ def patch_insertion(
         for name, donor in (("fake", fake), ("control", other)):
             y, x = (int(rng.integers(0, n - side + 1)) for n in donor.shape[:2])
             patch = donor[y : y + side, x : x + side]
-            heat, _ = detector.cam(jpeg(insert_patch(base, patch, top, left), 90))
+            heat = heat_of(jpeg(insert_patch(base, patch, top, left), 90))
             hits[name].append(points_inside(heat, (top, left, side, side)))
             heats[name].append(inside_heat(heat, (top, left, side, side)))
     return PatchInsertion(

@@ -12,7 +12,7 @@ from distildire.evaluate.checks import stability_rows
 from distildire.evaluate.parts import part_rows, verdict_rows
 from distildire.evaluate.scores import is_fake
 from distildire.evaluate.summary import rows_of
-from distildire.page import Page, markdown_table
+from distildire.io.page import Page, markdown_table
 
 if TYPE_CHECKING:
     import pandas as pd

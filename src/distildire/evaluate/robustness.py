@@ -13,8 +13,9 @@ from distildire.data.manifest import FAKE
 from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples
 from distildire.evaluate.metrics import accuracies, auc
 from distildire.evaluate.scores import Scorer
-from distildire.images import ImageError, decode, equalize
-from distildire.reencode import ROBUSTNESS, Reencode
+from distildire.explain.reencode import ROBUSTNESS, Reencode
+from distildire.io.pictures import ImageError, decode
+from distildire.io.preprocessing import equalize
 
 if TYPE_CHECKING:
     import pandas as pd

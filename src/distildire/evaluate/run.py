@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from distildire.data.audit import Audit, audit, refuse_leak
+from distildire.data.audit_report import save_audit
 from distildire.data.manifest import fingerprint, read_manifest
 from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
 from distildire.evaluate.parts import Verdict, parts_of
 from distildire.evaluate.report import report_markdown, report_page
 from distildire.evaluate.robustness import robustness
 from distildire.evaluate.scores import Scorer, read_scores, score_manifest
-from distildire.evaluate.summary import By, Figures, summarize
+from distildire.evaluate.summary import By, summarize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +92,7 @@ def evaluate(
     if given is None or (equalize is False and _any_file(table)):
         found = audit(table, seed=seed, progress=_stage(progress, "audit"))
         out.mkdir(parents=True, exist_ok=True)
-        found.save(out)
+        save_audit(found, out)
         refuse_leak(found, accept=accept_leak, equalized=equalize is not False)
     about = {"model": str(model), "manifest": manifest.name, "data fingerprint": fingerprint(table)}
     detector: Scorer | None = None
@@ -191,11 +190,3 @@ def _write(
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     if grid is not None:
         (out / "robustness.json").write_text(json.dumps(grid, indent=1, allow_nan=False) + "\n")
-
-
-def compare(runs: dict[str, pd.DataFrame], **options: Any) -> dict[str, Figures]:
-    """Figures of several scores tables by name: models and other tools in one table."""
-    return {
-        name: summarize(scores[np.isfinite(scores["logit"].to_numpy(float))], **options)
-        for name, scores in runs.items()
-    }

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.manifest import FAKE, ManifestError, read_columns
-from distildire.images import RGB, ImageError, decode, decode_bytes, equalize, read_bytes
+from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_bytes
+from distildire.io.preprocessing import equalize
 
 if TYPE_CHECKING:
     import pandas as pd

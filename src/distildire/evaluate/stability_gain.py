@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distildire.stability import Judge, judge_scores
+from distildire.explain.stability import Judge, judge_scores
 
 
 @dataclass(frozen=True)

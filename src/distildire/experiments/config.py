@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distildire.config import ConfigError, build, load_config, with_overrides
 from distildire.distill.config import TrainConfig
+from distildire.io.config import ConfigError, build, load_config, with_overrides
 
 EXPERIMENTS = {
     "no-distill": "Does imitating a teacher help?",

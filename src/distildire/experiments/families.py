@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.config import ConfigError, build
-from distildire.data.leak_test import group_names
+from distildire.data.giveaways import group_names
 from distildire.data.manifest import read_manifest
 from distildire.distill.config import TrainConfig
 from distildire.evaluate.generators import begins_with
 from distildire.evaluate.scores import is_fake
 from distildire.experiments.config import ExperimentConfig, Families
+from distildire.io.config import ConfigError, build
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import numpy as np
 from distildire.evaluate import plots
 from distildire.experiments.runs import FIGURES
 from distildire.experiments.seeds import OverSeeds
-from distildire.page import markdown_table
+from distildire.io.page import markdown_table
 
 NOTE = (
     "Mean ± standard deviation over seeds, and the 95% interval of the mean (Student's t). It "

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from distildire.config import to_dict
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import export, load_checkpoint
 from distildire.distill.train import to_unit, train
 from distildire.distill.validation import score_table, validation_summary
 from distildire.evaluate.metrics import average_precision
 from distildire.evaluate.scores import is_fake
+from distildire.io.config import to_dict
 
 if TYPE_CHECKING:
     import pandas as pd

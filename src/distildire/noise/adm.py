@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distildire.weights import WeightsError
+from distildire.noise.weights import WeightsError
 
 HEAD_CHANNELS = 64
 """Channels of an attention head in all of OpenAI's published ADM models."""

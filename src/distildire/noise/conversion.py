@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distildire.noise.adm import AdmConfig, build_unet, infer_config, with_image_size
-from distildire.weights import (
+from distildire.noise.weights import (
     WeightsError,
     count_keys,
     file_hash,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distildire.fetch import cache_home
+from distildire.io.download import cache_home
 from distildire.noise.schedule import linear_alpha_bar
 from distildire.noise.source import DTYPES, NoiseSource
-from distildire.weights import WeightsError
+from distildire.noise.weights import WeightsError
 
 log = logging.getLogger(__name__)
 

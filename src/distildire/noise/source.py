@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +12,7 @@ from distildire.noise.schedule import (
     quantise_dire,
     sample,
 )
-from distildire.weights import weights_hash
+from distildire.noise.weights import weights_hash
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -151,35 +149,3 @@ class NoiseSource(nn.Module):
         if not (float(low) >= -1.001 and float(high) <= 1.001):
             raise ValueError(f"x0 lies in [{low:.3g}, {high:.3g}]: give values in [-1, 1]")
         return x0
-
-
-def precision_deviation(
-    reference: NoiseSource, other: NoiseSource, batches: Sequence[Tensor]
-) -> dict[str, float]:
-    """How far the eps0 of `other` (half precision, compiled) is from that of `reference`.
-
-    Args:
-        reference: the float32 source.
-        other: the same weights in another precision.
-        batches: x0 [B, 3, H, W] in [-1, 1] each; all on the sources' device.
-
-    Returns:
-        `max`, the largest absolute difference; `mean`, the mean one; `relative`, the
-        root-mean-square difference over the root-mean-square of the reference's eps0.
-    """
-    largest, total, squares, energy, count = 0.0, 0.0, 0.0, 0.0, 0
-    for x0 in batches:
-        eps0 = reference.eps0(x0).double()
-        difference = other.eps0(x0).double() - eps0
-        largest = max(largest, float(difference.abs().max()))
-        total += float(difference.abs().sum())
-        squares += float(difference.square().sum())
-        energy += float(eps0.square().sum())
-        count += difference.numel()
-    if not count:
-        raise ValueError("no batches to measure the deviation on")
-    return {
-        "max": largest,
-        "mean": total / count,
-        "relative": (squares / max(energy, 1e-30)) ** 0.5,
-    }

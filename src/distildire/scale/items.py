@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from distildire.files import OnError, find_files, is_video
+from distildire.io.finding import OnError, find_files, is_video
 
 
 class SourceError(ValueError):

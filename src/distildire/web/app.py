@@ -15,13 +15,13 @@ from fastapi.staticfiles import StaticFiles
 from distildire import __version__
 from distildire.detector import Detector
 from distildire.web import problems
-from distildire.web.lanes import SlowLane
 from distildire.web.metrics import SECONDS, Registry, resident_bytes
 from distildire.web.routes import build_router
 from distildire.web.schemas import ProblemDetails
 from distildire.web.scoring import ScoringQueue
 from distildire.web.service import Service
 from distildire.web.settings import Settings
+from distildire.web.slow_lane import SlowLane
 
 STATIC = Path(__file__).parent / "static"
 

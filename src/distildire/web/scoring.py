@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from distildire.detector import MAX_WORKERS, Detector, Loaded, Verdict, not_scored
+from distildire.detector import MAX_WORKERS, Detector, Loaded
+from distildire.verdict import Verdict, not_scored
 from distildire.web.uploads import Upload
 
 

@@ -11,15 +11,16 @@ from typing import Any
 from fastapi import Request
 
 from distildire import __version__
-from distildire.detector import Detector, Verdict
-from distildire.explanation import noise_of
-from distildire.images import ImageError, decode_bytes
-from distildire.record import Record, make_record
-from distildire.web.lanes import SlowLane
+from distildire.detector import Detector
+from distildire.explain.explanation import noise_of
+from distildire.explain.record import Record, make_record
+from distildire.io.pictures import ImageError, decode_bytes
+from distildire.verdict import Verdict
 from distildire.web.metrics import Registry
 from distildire.web.problems import Problem
 from distildire.web.scoring import Busy, ScoringQueue
 from distildire.web.settings import Settings
+from distildire.web.slow_lane import SlowLane
 from distildire.web.uploads import Upload, announced_length, read_uploads
 from distildire.web.videos import can_read_videos, is_video, judge_upload
 

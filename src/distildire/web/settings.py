@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from distildire.images import MIN_SIDE
+from distildire.io.pictures import MIN_SIDE
 
 KEY_VARIABLE = "DISTILDIRE_API_KEY"
 """Environment variable of the bearer key; the key is never taken from the command line,

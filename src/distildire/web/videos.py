@@ -8,7 +8,8 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from distildire.detector import Detector, not_scored
+from distildire.detector import Detector
+from distildire.verdict import not_scored
 from distildire.web.uploads import Upload
 
 _PICTURE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis"})
@@ -35,7 +36,7 @@ def judge_upload(detector: Detector, upload: Upload, fpr: float) -> dict[str, An
         error = "a video: this service was installed without the extra distildire[video]"
         sha256 = hashlib.sha256(upload.data).hexdigest()
         return not_scored(upload.name, detector.name, error, sha256).to_dict()
-    from distildire.video import judge_video
+    from distildire.video.judge import judge_video
 
     verdict = judge_video(detector, io.BytesIO(upload.data), fpr=fpr, name=upload.name)
     return verdict.to_dict()

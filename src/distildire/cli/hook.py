@@ -1,0 +1,34 @@
+"""Refuse commits that add generated pictures: `python -m distildire.cli.hook PICTURE...`.
+
+Exits with 1 where a picture is judged generated; one that can't be scored is named, and passes.
+
+A small error budget is wise here: at 0.001 one camera picture in a thousand is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from distildire.detector import Detector
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge the pictures named on the command line; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", nargs="*")
+    parser.add_argument("--fpr", type=float, default=0.001, help="error budget")
+    parser.add_argument("--model", default="nano")
+    options = parser.parse_args(arguments)
+    refused = 0
+    for verdict in Detector(options.model).stream(options.pictures, options.fpr):
+        if verdict.error is not None:
+            print(f"{verdict.path}: not scored: {verdict.error}")
+        elif verdict.verdict == "fake":
+            print(f"{verdict.path}: likely generated ({verdict.probability:.1%})")
+            refused += 1
+    return min(refused, 1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

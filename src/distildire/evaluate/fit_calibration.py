@@ -1,0 +1,79 @@
+"""A calibration fitted to the scores of pictures that were set aside."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distildire.calibration import MIN_IMAGES, MIN_OF_KIND, POINTS, Calibration, Kind
+
+
+def calibrate(
+    logits: ArrayLike,
+    fake: ArrayLike,
+    weights_sha256: str,
+    *,
+    data: str = "",
+    kinds: ArrayLike | None = None,
+    points: int = POINTS,
+) -> Calibration:
+    """Fit temperature and bias (Platt 1999, classes weighted alike) and keep the quantiles.
+
+    Args:
+        logits: [N], from pictures that were neither trained on nor chosen on.
+        fake: [N] booleans.
+        weights_sha256: the graph that gave the logits.
+        data: what the pictures were, in words.
+        kinds: [N] names, empty where a picture is of none.
+        points: quantiles kept for each class.
+
+    Raises:
+        ValueError: fewer than `MIN_IMAGES` of a class, or scores that are not finite.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    logits, fake = np.asarray(logits, float), np.asarray(fake, bool)
+    if not np.isfinite(logits).all():
+        raise ValueError(f"{int((~np.isfinite(logits)).sum())} scores are not finite numbers")
+    n_real, n_fake = int((~fake).sum()), int(fake.sum())
+    if min(n_real, n_fake) < MIN_IMAGES:
+        raise ValueError(
+            f"{n_real} real and {n_fake} fake pictures: at least {MIN_IMAGES} of each are "
+            "needed to calibrate"
+        )
+    fit = LogisticRegression(C=1e6, class_weight="balanced").fit(logits[:, None], fake)
+    slope = float(fit.coef_[0, 0])
+    if slope <= 0:
+        raise ValueError("the scores rise with the real class: are the labels swapped?")
+    return Calibration(
+        weights_sha256=weights_sha256,
+        temperature=1.0 / slope,
+        bias=float(fit.intercept_[0]),
+        n_real=n_real,
+        n_fake=n_fake,
+        real_quantiles=_quantiles(logits[~fake], points),
+        fake_quantiles=_quantiles(logits[fake], points),
+        data=data,
+        kinds={} if kinds is None else _kinds(logits, fake, np.asarray(kinds, str), points),
+    )
+
+
+def _kinds(
+    logits: NDArray[np.float64], fake: NDArray[np.bool_], kinds: NDArray[np.str_], points: int
+) -> dict[str, Kind]:
+    """By name; a budget speaks of real pictures, so that a kind without any is none."""
+    found = {}
+    for name in sorted(set(kinds[~fake].tolist()) - {""}):
+        real, fakes = logits[(kinds == name) & ~fake], logits[(kinds == name) & fake]
+        both = len(real), len(fakes)
+        found[name] = Kind(
+            n_real=len(real),
+            n_fake=len(fakes),
+            real_quantiles=_quantiles(real, points) if len(real) >= MIN_OF_KIND else (),
+            fake_quantiles=_quantiles(fakes, points) if min(both) >= MIN_OF_KIND else (),
+        )
+    return found
+
+
+def _quantiles(logits: NDArray[np.float64], points: int) -> tuple[float, ...]:
+    return tuple(np.round(np.quantile(logits, np.linspace(0.0, 1.0, points)), 4).tolist())

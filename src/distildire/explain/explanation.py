@@ -1,0 +1,102 @@
+"""Why a score: where in the picture it comes from, what it rests on, whether it lasts.
+
+One place where the page, the API and the record get these, each as plain JSON values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from distildire.detector import Detector
+from distildire.explain.heatmap import crop_corners, noise_view, over_tiles
+from distildire.explain.heatmap import heat_of as picture_heat_of
+from distildire.explain.stability import stability
+from distildire.io.data_uri import png
+from distildire.io.pictures import RGB
+from distildire.io.preprocessing import reflect_to
+
+_OVERLAY = 384
+"""Longest side of the heat overlay in pixels; a viewer stretches it over the picture."""
+
+_GRID = 16
+"""Places on the longer side of the grid of heat values."""
+
+_WARM, _COOL = (214, 69, 40), (38, 110, 168)
+"""Evidence for and against generation: apart for red-green colour blindness too."""
+
+
+def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
+    """Where the score comes from; None where the model has no activation map.
+
+    `values` are the logits of a grid of places, top to bottom; `overlay` is a picture with
+    alpha to lay over the original, warm where a place speaks for generated, cool against,
+    in full colour at a logit of `limit`; `note` says how far it can be trusted.
+    """
+    if "cam" not in detector.graph_outputs:
+        return None
+    heat = picture_heat_of(detector, rgb)
+    # A picture about which the detector says nothing anywhere stays pale.
+    limit = max(1.0, float(np.quantile(np.abs(heat), 0.99)))
+    return {
+        "values": np.round(_shrunk(heat, _GRID), 3).tolist(),
+        "limit": round(limit, 3),
+        "overlay": png(overlay(_shrunk(heat, _OVERLAY), limit)),
+        "note": detector.bundle.heatmap_note,
+    }
+
+
+def overlay(heat: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
+    """Logits [h, w] -> RGBA uint8 [h, w, 4]; opaque at `limit`, clear at 0."""
+    strength = np.clip(heat / limit, -1.0, 1.0)
+    rgba = np.empty((*heat.shape, 4), np.uint8)
+    rgba[..., :3] = np.where(strength[..., None] > 0, _WARM, _COOL)
+    rgba[..., 3] = np.rint(255 * np.abs(strength))
+    return rgba
+
+
+def noise_of(detector: Detector, rgb: RGB) -> str | None:
+    """The first-step noise eps0 as a picture (grey is zero), as a data URI.
+
+    None where the graph does not give `eps0`. The picture is taken as scoring sees it, its
+    shorter side at most the preprocessing's, and tile by tile of the crop's size.
+    """
+    if "eps0" not in detector.graph_outputs:
+        return None
+    side = detector.bundle.preprocessing.crop
+    rgb = detector.bundle.preprocessing.scaled(rgb)
+    height, width = rgb.shape[:2]
+    padded = reflect_to(rgb, side)
+    noise = np.empty(padded.shape, np.float32)
+    corners = crop_corners(padded.shape[0], padded.shape[1], side, side)
+    eps0 = over_tiles(lambda tiles: detector.run_graph("eps0", tiles), padded, corners, side)
+    for (top, left), tile in zip(corners, eps0, strict=True):
+        noise[top : top + side, left : left + side] = tile.transpose(1, 2, 0)
+    return png(noise_view(noise[:height, :width]))
+
+
+def stability_of(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any]:
+    """Whether the verdict survives re-encoding and resizing.
+
+    `scores` has the calibrated probability of every altered copy by its name, "as it is"
+    first; `verdict` is "unsure" where they disagree.
+    """
+    checked = stability(detector, rgb, fpr=fpr)
+    return {
+        "stable": checked.stable,
+        "verdict": checked.verdict,
+        "scores": {name: round(p, 6) for name, p in checked.probabilities.items()},
+        "verdicts": dict(checked.verdicts),
+    }
+
+
+def _shrunk(values: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
+    """Means over boxes, at most `longest` on the longer side."""
+    height, width = values.shape
+    scale = min(1.0, longest / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = Image.fromarray(np.ascontiguousarray(values, np.float32))
+    return np.asarray(image.resize(size, Image.Resampling.BOX))

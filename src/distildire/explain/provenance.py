@@ -1,0 +1,167 @@
+"""What a file says of its own origin: format, EXIF, C2PA; and a hash that survives copying.
+
+None of it enters the score: metadata is easily removed and easily forged.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from distildire.io.pictures import RGB, open_picture
+from distildire.io.preprocessing import limit_short_side
+
+_EXIF_FIELDS = (
+    ("Make", ExifTags.Base.Make),
+    ("Model", ExifTags.Base.Model),
+    ("Software", ExifTags.Base.Software),
+    ("DateTime", ExifTags.Base.DateTime),
+    ("Artist", ExifTags.Base.Artist),
+    ("ImageDescription", ExifTags.Base.ImageDescription),
+    ("Orientation", ExifTags.Base.Orientation),
+)
+_EXIF_SHOT_FIELDS = (
+    ("DateTimeOriginal", ExifTags.Base.DateTimeOriginal),
+    ("LensModel", ExifTags.Base.LensModel),
+    ("ExposureTime", ExifTags.Base.ExposureTime),
+    ("FNumber", ExifTags.Base.FNumber),
+    ("ISOSpeedRatings", ExifTags.Base.ISOSpeedRatings),
+    ("FocalLength", ExifTags.Base.FocalLength),
+)
+
+_TEXT_LIMIT = 200
+"""Characters kept of one metadata field; generators store whole prompts there."""
+
+GENERATED_SOURCES = ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia")
+"""IPTC digital source types that declare a picture generated, wholly or in part."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """How a picture was stored."""
+
+    format: str
+    """Pillow's name, for instance JPEG."""
+    mode: str
+    width: int
+    """Pixels as stored, before EXIF orientation."""
+    height: int
+    exif: dict[str, str]
+    """The fields that name a device, a program or a time; empty where there are none."""
+    gps: bool
+    """Whether a position is stored; the position itself is not copied."""
+    text: dict[str, str]
+    """PNG text chunks and comments, where generators leave prompts; cut to 200 characters."""
+
+
+def file_facts(data: bytes) -> FileFacts:
+    """Read the header of a picture file that `images.decode` accepts; never its pixels."""
+    with open_picture(data, metadata=True) as image:
+        exif, gps = _exif(image)
+        text = {
+            _clean(key): _clean(value)
+            for key, value in sorted(image.info.items(), key=lambda item: str(item[0]))
+            if isinstance(value, str | bytes) and key in _text_keys(image)
+        }
+        return FileFacts(
+            image.format or "unknown", image.mode, image.width, image.height, exif, gps, text
+        )
+
+
+def perceptual_hash(rgb: RGB) -> str:
+    """64-bit DCT hash as 16 hex digits: near copies differ in few bits.
+
+    The usual recipe ("pHash", Zauner 2010): 32 x 32 grey, two-dimensional DCT-II, the
+    8 x 8 lowest frequencies, one bit each for above the median without the constant.
+    """
+    # Two steps, so that a huge picture is not resampled in one long kernel.
+    grey = Image.fromarray(limit_short_side(rgb, 512)).convert("L")
+    pixels = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
+    k, n = np.arange(8)[:, None], np.arange(32)[None, :]
+    basis = np.cos(np.pi * (2 * n + 1) * k / 64)
+    low = (basis @ pixels @ basis.T).ravel()
+    bits = low > np.median(low[1:])
+    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
+
+
+def c2pa_summary(data: bytes) -> dict[str, Any]:
+    """What a C2PA manifest in the file claims, checked by c2pa-python where it is installed.
+
+    Returns `status`: "unchecked" (the package is missing), "none", "unreadable", or the
+    library's "Valid", "Trusted" or "Invalid"; with a manifest also `claim_generator`,
+    `issuer`, `digital_source_types` and `declares_generated`. Manifests that lie
+    elsewhere are not fetched.
+    """
+    try:
+        import c2pa
+    except ImportError:
+        return {"status": "unchecked"}
+    offline = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+    try:
+        with c2pa.Context(c2pa.Settings.from_dict(offline)) as context:
+            reader = c2pa.Reader.try_create(io.BytesIO(data), context=context)
+            if reader is None:
+                return {"status": "none"}
+            with reader:
+                store = json.loads(reader.json())
+    except c2pa.C2paError as error:
+        return {"status": "none" if "NotSupported" in str(error) else "unreadable"}
+    except ValueError:
+        return {"status": "unreadable"}
+    return _summarise(store)
+
+
+def _summarise(store: dict[str, Any]) -> dict[str, Any]:
+    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
+    actions = [
+        action
+        for assertion in manifest.get("assertions", [])
+        if str(assertion.get("label", "")).startswith("c2pa.actions")
+        for action in assertion.get("data", {}).get("actions", [])
+    ]
+    sources = sorted(
+        {
+            _clean(action["digitalSourceType"].rstrip("/").rsplit("/", 1)[-1])
+            for action in actions
+            if isinstance(action.get("digitalSourceType"), str)
+        }
+    )
+    generators = [
+        " ".join(filter(None, (info.get("name"), info.get("version"))))
+        for info in manifest.get("claim_generator_info", [])
+    ]
+    return {
+        "status": str(store.get("validation_state", "unreadable")),
+        "claim_generator": _clean(manifest.get("claim_generator") or ", ".join(generators)),
+        "issuer": _clean((manifest.get("signature_info") or {}).get("issuer") or ""),
+        "digital_source_types": sources,
+        "declares_generated": any(source in GENERATED_SOURCES for source in sources),
+    }
+
+
+def _exif(image: Image.Image) -> tuple[dict[str, str], bool]:
+    try:
+        exif = image.getexif()
+        shot = exif.get_ifd(ExifTags.IFD.Exif)
+        gps = bool(exif.get_ifd(ExifTags.IFD.GPSInfo))
+    # Pillow raises many types on damaged EXIF; a record without it is still a record.
+    except Exception:
+        return {}, False
+    found = {name: exif.get(tag) for name, tag in _EXIF_FIELDS}
+    found |= {name: shot.get(tag) for name, tag in _EXIF_SHOT_FIELDS}
+    return {name: _clean(value) for name, value in found.items() if value not in (None, "")}, gps
+
+
+def _text_keys(image: Image.Image) -> set[str]:
+    return set(getattr(image, "text", {})) | {"comment", "parameters", "Software", "prompt"}
+
+
+def _clean(value: object) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    printable = "".join(c if c.isprintable() else " " for c in text).strip()
+    return printable if len(printable) <= _TEXT_LIMIT else printable[: _TEXT_LIMIT - 1] + "…"

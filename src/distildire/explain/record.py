@@ -1,0 +1,183 @@
+"""A forensic record: all that is known of one verdict, to file beside the picture.
+
+The same picture, model and versions give the same bytes, so that a second examiner can
+check a record by making it again; a time stands in it only where the caller gives one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, cast
+
+from distildire import __version__
+from distildire.detector import Detector
+from distildire.explain.explanation import heat_of, stability_of
+from distildire.explain.provenance import c2pa_summary, file_facts, perceptual_hash
+from distildire.explain.words import LIMITS, paragraph
+from distildire.io.data_uri import thumbnail
+from distildire.io.pictures import MAX_PIXELS, RGB, decode_bytes, read_bytes
+
+FORMAT = 1
+"""Version of the record's schema."""
+
+_PACKAGES = ("numpy", "Pillow", "onnxruntime", "c2pa-python")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One verdict with its circumstances, as a tree fit for JSON."""
+
+    tree: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """UTF-8 JSON after the schema that `schema()` gives."""
+        return json.dumps(self.tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_html(self) -> str:
+        """One page that needs nothing else, neither network nor script."""
+        from distildire.explain.record_page import render
+
+        return render(self.tree)
+
+    def save(self, path: str | Path) -> Path:
+        """Write HTML where the name ends so, else JSON; returns the path."""
+        path = Path(path)
+        html = path.suffix.lower() in {".html", ".htm"}
+        path.write_text(self.to_html() if html else self.to_json(), encoding="utf-8")
+        return path
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a record."""
+    file = resources.files("distildire") / "schemas" / "record-1.json"
+    return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
+
+
+def make_record(
+    detector: Detector,
+    source: str | Path | bytes,
+    *,
+    name: str | None = None,
+    fpr: float | None = None,
+    stability: bool = True,
+    heatmap: bool = True,
+    made_at: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Record:
+    """Examine one picture file.
+
+    Args:
+        detector: the model.
+        source: a path, or the bytes of the file.
+        name: to appear as the file's name; the last part of a path by default.
+        fpr: error budget of the verdict, 0..0.5; the detector's by default.
+        stability: score the picture again under re-encoding and resizing.
+        heatmap: add where the score comes from.
+        made_at: a time to state, as ISO 8601; none by default.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        ImageError: the picture can't be scored; there is no record without a score.
+        ValueError: `fpr` out of range.
+    """
+    data = source if isinstance(source, bytes) else read_bytes(Path(source))
+    if name is None:
+        name = "" if isinstance(source, bytes) else Path(source).name
+    budget = detector.fpr if fpr is None else fpr
+    rgb = decode_bytes(data, max_pixels=max_pixels)
+    result = _result(detector, rgb, budget)
+    checked = stability_of(detector, rgb, budget) if stability else None
+    c2pa = c2pa_summary(data)
+    tree = {
+        "format": FORMAT,
+        "made_at": made_at,
+        "input": _input(data, rgb, name),
+        "provenance": {"c2pa": c2pa},
+        "result": result,
+        "stability": checked,
+        "heatmap": heat_of(detector, rgb) if heatmap else None,
+        "model": _model(detector),
+        "software": _software(),
+        "summary": paragraph(result, checked, c2pa, detector.bundle.calibration),
+        "limits": list(LIMITS),
+    }
+    return Record(tree)
+
+
+def _input(data: bytes, rgb: RGB, name: str) -> dict[str, Any]:
+    facts = file_facts(data)
+    return {
+        "name": name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "perceptual_hash": perceptual_hash(rgb),
+        "bytes": len(data),
+        "format": facts.format,
+        "mode": facts.mode,
+        "width": rgb.shape[1],
+        "height": rgb.shape[0],
+        "exif": facts.exif,
+        "gps": facts.gps,
+        "text": facts.text,
+        "thumbnail": thumbnail(rgb),
+    }
+
+
+def _result(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any]:
+    logit = detector.logit(rgb)
+    probability, verdict = detector.verdict_of(logit, fpr)
+    calibration = detector.bundle.calibration
+    assert calibration is not None
+    bounds = calibration.thresholds(fpr)
+    return {
+        "verdict": verdict,
+        "probability": round(probability, 6),
+        "logit": round(logit, 6),
+        "fpr": fpr,
+        "real_below": {
+            "logit": round(bounds[0], 6),
+            "probability": round(float(calibration.probability(bounds[0])), 6),
+        },
+        "fake_above": {
+            "logit": round(bounds[1], 6),
+            "probability": round(float(calibration.probability(bounds[1])), 6),
+        },
+    }
+
+
+def _model(detector: Detector) -> dict[str, Any]:
+    bundle = detector.bundle
+    calibration = bundle.calibration
+    assert calibration is not None
+    return {
+        "name": bundle.name,
+        "sha256": bundle.sha256,
+        "preprocessing": dataclasses.asdict(bundle.preprocessing),
+        "calibration": {
+            "temperature": calibration.temperature,
+            "bias": calibration.bias,
+            "n_real": calibration.n_real,
+            "n_fake": calibration.n_fake,
+            "data": calibration.data,
+        },
+    }
+
+
+def _software() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {
+        "distildire": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions

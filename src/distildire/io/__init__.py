@@ -1,0 +1,1 @@
+"""Pictures and files: decoding, the one preprocessing, finding, whole writes. Base install."""

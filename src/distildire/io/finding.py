@@ -1,0 +1,65 @@
+"""Which files a list of paths stands for, in a stable order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from distildire.io.pictures import PICTURE_SUFFIXES
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+    ]
+)
+
+OnError = Callable[[str], None]
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether the name ends like a video's."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_files(paths: Iterable[str | Path], on_error: OnError | None = None) -> Iterator[str]:
+    """Files as given, and below every folder those whose names end like a picture's or video's.
+
+    Folders are walked recursively in the order of their names; links are followed, each
+    real folder once. A folder that can't be listed is reported to `on_error`.
+    """
+    for path in paths:
+        if Path(path).is_dir():
+            yield from _walk(str(path), on_error)
+        else:
+            yield str(path)
+
+
+def _walk(top: str, on_error: OnError | None) -> Iterator[str]:
+    def failed(error: OSError) -> None:
+        if on_error is not None:
+            on_error(f"{error.filename}: {error.strerror}")
+
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(top, followlinks=True, onerror=failed):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        for name in sorted(names):
+            suffix = Path(name).suffix.lower()
+            if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+                yield str(Path(folder) / name)

@@ -1,0 +1,293 @@
+"""Bytes to pixels: RGB uint8 [H, W, 3], whatever the file."""
+
+from __future__ import annotations
+
+import io
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from distildire.io.colour import to_srgb
+from distildire.io.containers import (
+    HEIC_BRANDS,
+    JXL_SIGNATURE,
+    PNG_SIGNATURE,
+    known_kind,
+    raw_kind,
+    tga_header,
+    without_ancillary,
+)
+from distildire.io.samples import eight_bits, upright
+
+RGB: TypeAlias = NDArray[np.uint8]
+"""uint8 [H, W, 3], sRGB."""
+
+Source: TypeAlias = Any
+"""A path, the bytes of a file (bytes, bytearray, memoryview), an open file, a PIL image, an array
+or a torch tensor: uint8 or uint16, or float in [0, 1]; [H, W], [H, W, C] or [C, H, W]."""
+
+MAX_PIXELS = 100_000_000
+"""Pictures over this many pixels are refused before they are decoded (300 MB as RGB)."""
+
+MIN_SIDE = 32
+"""Pictures with a side under this many pixels hold too little to judge."""
+
+MAX_BYTES = 512 * 2**20
+"""Files over this many bytes are not read."""
+
+PICTURE_SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif"),
+        *(".tif", ".tiff", ".bmp", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".ico", ".jxl"),
+    ]
+)
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "MPO", "HEIF", "JPEG2000", "PPM",
+           "ICO", "JXL")  # fmt: skip
+"""Pillow's names of the formats that are tried by their signature."""
+
+# Pillow warns from 89 megapixels and raises from 179; MAX_PIXELS is checked here, so that
+# the warning would only repeat it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# On damaged metadata Pillow warns on stderr, once for every tag.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class ImageError(ValueError):
+    """A picture that can't be scored; the message is one sentence for its owner."""
+
+
+@cache
+def _register_heif() -> bool:
+    """Add HEIC to Pillow if pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+@cache
+def _register_jxl() -> bool:
+    """Add JPEG XL to Pillow if pillow-jxl-plugin is installed."""
+    try:
+        import pillow_jxl  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> RGB:
+    """Decode a picture to RGB uint8 [H, W, 3].
+
+    The first frame of an animation that shows something is taken; EXIF orientation and the
+    colour profile are applied; alpha is laid over white, unless it is 0 everywhere; palette,
+    grey, CMYK, 16-bit and 32-bit pictures are brought to 8-bit RGB. Damaged metadata is passed
+    over.
+
+    Raises:
+        ImageError: not a picture, empty, truncated, over `max_pixels`, a side under
+            `min_side`, or of a kind that isn't read; the message says which.
+        TypeError: `source` is none of the accepted kinds.
+    """
+    if isinstance(source, str | Path):
+        source = read_bytes(Path(source))
+    elif isinstance(source, bytearray | memoryview):
+        source = bytes(source)
+    elif isinstance(source, io.IOBase) or callable(getattr(source, "read", None)):
+        source = source.read()
+    if isinstance(source, bytes):
+        return decode_bytes(source, max_pixels=max_pixels, min_side=min_side)
+    if isinstance(source, Image.Image):
+        _check_size(*source.size, max_pixels, min_side)
+        with _in_words(max_pixels):
+            return _to_rgb(source)
+    rgb = from_array(source)
+    _check_size(rgb.shape[1], rgb.shape[0], max_pixels, min_side)
+    return rgb
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; raises ImageError with the reason where it can't be read.
+
+    Only regular files of at most `MAX_BYTES`: a pipe or a device may never end.
+    """
+    if str(path).startswith(("http:/", "https:/", "s3:/", "gs:/", "ftp:/")):
+        raise ImageError("cannot be read: an address; nothing is fetched, give a file")
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("cannot be read: it is a folder")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("cannot be read: a pipe, socket or device, not a file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(
+                f"too large: {status.st_size / 2**20:,.0f} MiB is over the limit of "
+                f"{MAX_BYTES / 2**20:.0f} MiB"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        kind = "a dangling link" if path.is_symlink() else "no such file"
+        raise ImageError(f"cannot be read: {kind}") from None
+    except MemoryError:
+        raise ImageError("too large to read into the memory at hand") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> RGB:
+    """Decode the bytes of a picture file; see `decode`."""
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    if (raw := raw_kind(data)) is not None:
+        raise ImageError(
+            f"a raw file ({raw}), of which only a preview could be read: develop it to JPEG, "
+            "PNG or TIFF first"
+        )
+    try:
+        with _in_words(max_pixels), open_picture(data) as image:
+            _check_size(*image.size, max_pixels, min_side)
+            return _to_rgb(image)
+    except UnidentifiedImageError:
+        raise ImageError(_unidentified(data)) from None
+
+
+@contextmanager
+def _in_words(max_pixels: int) -> Iterator[None]:
+    """Whatever a decoder raises, as one sentence for the owner of the picture."""
+    try:
+        yield
+    except (ImageError, UnidentifiedImageError):
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"too many pixels: over the limit of {max_pixels / 1e6:.0f} megapixels"
+        ) from None
+    except MemoryError:
+        raise ImageError("too large to decode in the memory at hand") from None
+    # Pillow's decoders raise many types on damaged data (OSError, SyntaxError, struct.error,
+    # IndexError, ...): for the owner of the picture they all mean the same.
+    except Exception as error:
+        detail = str(error).strip() or type(error).__name__
+        raise ImageError(f"damaged or truncated picture: {detail}") from None
+
+
+def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
+    """Open the bytes of a picture file, its pixels not decoded yet.
+
+    Only the formats named in `FORMATS` are tried: Pillow knows many more, some of which run
+    other programs (EPS) or have decoders that few people have looked at. Of a PNG, only what
+    makes its pixels is looked at, unless its `metadata` are asked for.
+
+    Raises:
+        UnidentifiedImageError: none of these formats.
+    """
+    if data[:8] == PNG_SIGNATURE and not metadata:
+        data = without_ancillary(data)
+    elif data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+        _register_heif()
+    elif data[:2] == b"\xff\x0a" or data[:12] == JXL_SIGNATURE:
+        _register_jxl()
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    if tga_header(data):
+        formats = ["TGA"]
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+def _unidentified(data: bytes) -> str:
+    kind = known_kind(data)
+    if kind is not None:
+        return f"not a picture that is read here: {kind}"
+    return (
+        "not a picture in a known format (JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PNM, "
+        "TGA, ICO; HEIC with the package pillow-heif, JPEG XL with pillow-jxl-plugin)"
+    )
+
+
+def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            f"too many pixels: {width} x {height} is over the limit of "
+            f"{max_pixels / 1e6:.0f} megapixels"
+        )
+    if min(width, height) < min_side:
+        raise ImageError(
+            f"too small to judge: {width} x {height} pixels, at least {min_side} on each side "
+            "are needed"
+        )
+
+
+def from_array(array: Any) -> RGB:
+    """An array or tensor whose meaning is certain as RGB uint8 [H, W, 3].
+
+    Raises:
+        TypeError: another kind of object, or numbers that may mean several things.
+        ValueError: a shape that is no picture's.
+    """
+    if callable(getattr(array, "detach", None)):  # a torch tensor
+        array = array.detach().cpu().numpy()
+    if not isinstance(array, np.ndarray):
+        raise TypeError(
+            f"cannot decode a {type(array).__name__}: give a path, the bytes of a file, an open "
+            "file, a PIL image or an array (uint8 [H, W, 3])"
+        )
+    channels = {1, 3, 4}
+    if array.ndim == 3 and array.shape[2] not in channels and array.shape[0] in channels:
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {3, 4}):
+        raise ValueError(f"array shape is {array.shape}: give [H, W, 3], [H, W, 4] or [H, W]")
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    elif array.dtype.kind == "f":
+        if not (array.size and array.min() >= 0 and array.max() <= 1):
+            raise TypeError("float array outside [0, 1]: give uint8 in 0..255, or divide by 255")
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise TypeError(f"array dtype is {array.dtype}: give uint8 in 0..255")
+    if array.ndim == 3 and array.shape[2] == 4:
+        return _to_rgb(Image.fromarray(array))
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(array)
+
+
+_MAX_FRAMES = 100
+"""Frames of an animation that are looked through for one that shows something."""
+
+
+def _to_rgb(image: Image.Image) -> RGB:
+    rgb = _frame_to_rgb(image)
+    if not getattr(image, "is_animated", False):
+        return rgb
+    first = rgb
+    for frame in range(1, min(_MAX_FRAMES, getattr(image, "n_frames", 1))):
+        if rgb.std(axis=(0, 1)).max() >= 1.0:
+            return rgb
+        image.seek(frame)
+        rgb = _frame_to_rgb(image)
+    return rgb if rgb.std(axis=(0, 1)).max() >= 1.0 else first
+
+
+def _frame_to_rgb(image: Image.Image) -> RGB:
+    image = to_srgb(upright(eight_bits(image)))
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        if rgba.getchannel("A").getextrema() == (0, 0):
+            # Files of programs that left the fourth channel empty: no alpha is meant.
+            return np.array(rgba)[:, :, :3].copy()
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return np.array(image.convert("RGB"))

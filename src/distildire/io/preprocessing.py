@@ -1,0 +1,143 @@
+"""The one preprocessing: what every network sees, in training and in use, and the equalisation.
+
+Numpy and Pillow alone, so that what a model was trained on and what it is given later cannot
+drift apart.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from distildire.io.pictures import MIN_SIDE, RGB
+
+
+def resize(rgb: RGB, width: int, height: int) -> RGB:
+    """Resample to width x height with an antialiased Lanczos kernel."""
+    image = Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def limit_short_side(rgb: RGB, short_side: int) -> RGB:
+    """Scale down so that the shorter side is at most `short_side`; never scale up."""
+    height, width = rgb.shape[:2]
+    if min(height, width) <= short_side:
+        return rgb
+    scale = short_side / min(height, width)
+    return resize(rgb, max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def jpeg(rgb: RGB, quality: int, subsampling: int = 2) -> RGB:
+    """One JPEG pass: quality 1..95; subsampling 0 for 4:4:4, 2 for 4:2:0."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    with Image.open(buffer) as image:
+        return np.array(image)
+
+
+def equalize(rgb: RGB, short_side: int = 512, quality: int = 90) -> RGB:
+    """Give both classes one history: short side at most `short_side`, then one JPEG pass.
+
+    What is left after it can't tell the classes by file format, size or compression.
+    """
+    return jpeg(limit_short_side(rgb, short_side), quality)
+
+
+# Centre first, then the diagonals: any prefix is a fair spread. The outermost tenth is
+# left out, where borders, watermarks and generators' colour bars sit.
+_CROP_CENTRES = ((0.5, 0.5), (0.2, 0.2), (0.8, 0.8), (0.8, 0.2), (0.2, 0.8))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded picture to what the network sees: square crops at native resolution.
+
+    Resizing a picture erases the traces that detection lives on, so that crops are cut
+    without resampling; only pictures whose shorter side is over `short_side` are scaled
+    down to it first, as the training pictures were.
+    """
+
+    crop: int = 160
+    """Side of a crop, in pixels."""
+    crops: int = 2
+    """Crops scored for each picture, 0 to 5; the logits of all are averaged."""
+    short_side: int = 512
+    """Largest shorter side, in pixels, that is kept at native resolution."""
+    halves: int = 0
+    """Crops of the picture at half its size that are scored, 0 to 5: four times the area for
+    the price of one, where layout and light show."""
+    enlarge: bool = False
+    """Scale smaller pictures up to `short_side` too: with one crop of that side, the paper's
+    "resize and centre crop"."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crops <= len(_CROP_CENTRES):
+            raise ValueError(f"crops is {self.crops}: give 0 to {len(_CROP_CENTRES)}")
+        if not 0 <= self.halves <= len(_CROP_CENTRES):
+            raise ValueError(f"halves is {self.halves}: give 0 to {len(_CROP_CENTRES)}")
+        if not self.views:
+            raise ValueError("crops and halves are 0: nothing would be scored")
+        if self.crop < MIN_SIDE:
+            raise ValueError(f"crop is {self.crop}: give at least {MIN_SIDE}")
+
+    def __call__(self, rgb: RGB) -> NDArray[np.uint8]:
+        """Cut RGB [H, W, 3] into uint8 [crops + halves, crop, crop, 3].
+
+        Pictures smaller than a crop are continued by reflection.
+        """
+        rgb = self.scaled(rgb)
+        cut = self._cut(rgb, self.crops) if self.crops else []
+        if self.halves:
+            cut += self._cut(halve(rgb), self.halves)
+        return np.stack(cut)
+
+    @property
+    def views(self) -> int:
+        """Crops that are scored for each picture, at either scale."""
+        return self.crops + self.halves
+
+    def scaled(self, rgb: RGB) -> RGB:
+        """The picture [H, W, 3] at the scale that native crops are cut from.
+
+        Seen at half its size alone, it must have twice a crop's side: continued by
+        reflection, small photographs look generated.
+        """
+        least = self.short_side if self.enlarge else 0 if self.crops else 2 * self.crop
+        return enlarge_short_side(limit_short_side(rgb, self.short_side), least)
+
+    def _cut(self, rgb: RGB, crops: int) -> list[RGB]:
+        rgb = reflect_to(rgb, self.crop)
+        height, width = rgb.shape[:2]
+        cut = []
+        for y, x in _CROP_CENTRES[:crops]:
+            top, left = round(y * (height - self.crop)), round(x * (width - self.crop))
+            cut.append(rgb[top : top + self.crop, left : left + self.crop])
+        return cut
+
+
+def enlarge_short_side(rgb: RGB, least: int) -> RGB:
+    """Scale [H, W, 3] up until the shorter side has `least` pixels; larger ones stay."""
+    height, width = rgb.shape[:2]
+    scale = least / min(height, width)
+    if scale <= 1:
+        return rgb
+    return resize(rgb, max(least, round(width * scale)), max(least, round(height * scale)))
+
+
+def halve(rgb: RGB) -> RGB:
+    """Half the size, each pixel the mean of a 2 x 2 block; an odd last row or column is cut."""
+    height, width = (max(2, side // 2 * 2) for side in rgb.shape[:2])
+    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb[:height, :width])).reduce(2))
+
+
+def reflect_to(rgb: RGB, side: int) -> RGB:
+    """Continue by reflection until both sides are at least `side` pixels."""
+    height, width = rgb.shape[:2]
+    down, right = max(0, side - height), max(0, side - width)
+    if not down and not right:
+        return rgb
+    return np.pad(rgb, ((0, down), (0, right), (0, 0)), mode="symmetric")

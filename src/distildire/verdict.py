@@ -1,0 +1,36 @@
+"""What is said of one picture: the fields of every row, in every format, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distildire.calibration import Label
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one picture; the score fields are None where `error` is not."""
+
+    path: str
+    """As given; empty for bytes, pictures and arrays."""
+    sha256: str | None
+    """Of the file's bytes; of the pixels for pictures and arrays."""
+    probability: float | None
+    """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
+    logit: float | None
+    """Uncalibrated; positive leans to fake."""
+    verdict: Label | None
+    model: str
+    width: int | None
+    height: int | None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields in the order of the JSON lines."""
+        return asdict(self)
+
+
+def not_scored(path: str, model: str, error: str, sha256: str | None = None) -> Verdict:
+    """The verdict of a file that can't be scored; `error` is one sentence for its owner."""
+    return Verdict(path, sha256, None, None, None, model, None, None, error)

@@ -1,0 +1,214 @@
+"""One verdict for a video, with a timeline of its frames (extra `video`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distildire.calibration import Label
+from distildire.detector import Detector, Progress
+from distildire.video.frames import Frames, VideoError, sample_frames
+
+FRAMES = 48
+"""Frames scored at most, by default."""
+
+BATCH = 4
+"""Frames scored in one run of the graph."""
+
+RUN = 3
+"""Neighbouring frames that must agree before a moment counts as suspicious."""
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """One scored frame."""
+
+    time: float
+    """Seconds from the start."""
+    probability: float
+    """Calibrated, of fake, 0..1."""
+    logit: float
+    scene: int
+    """Number of the scene that it lies in, from 0."""
+
+
+@dataclass(frozen=True)
+class VideoVerdict:
+    """What is known of one video; the score fields are None where `error` is not.
+
+    `logit` is the score of the most suspicious moment (see `pool`), `typical_logit` that of
+    the median frame.
+    """
+
+    path: str
+    sha256: str | None
+    probability: float | None
+    """Calibrated probability of fake of the most suspicious moment, 0..1."""
+    logit: float | None
+    verdict: Label | None
+    model: str
+    width: int | None
+    height: int | None
+    error: str | None = None
+    duration: float | None = None
+    """Seconds."""
+    scenes: int | None = None
+    typical_logit: float | None = None
+    suspicious: tuple[float, float] | None = None
+    """Start and end, in seconds, of the moment that decided."""
+    note: str | None = None
+    """What was left out: damaged packets, a length that was not searched to its end."""
+    timeline: tuple[FrameScore, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of a picture's JSON line, then those of a video."""
+        tree = asdict(self)
+        tree["timeline"] = list(tree["timeline"])
+        tree["suspicious"] = list(self.suspicious) if self.suspicious else None
+        return tree
+
+
+def judge_video(
+    detector: Detector,
+    source: str | Path | BinaryIO,
+    *,
+    fpr: float | None = None,
+    frames: int = FRAMES,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> VideoVerdict:
+    """Judge a video file, or an open binary file that can seek.
+
+    "fake" means that some moment of it is; the error budget holds for the whole video, and
+    is therefore split among its scenes. What can't be scored has `error` set.
+
+    Args:
+        detector: the model.
+        source: path, or file opened for reading bytes.
+        fpr: error budget, 0..0.5; the detector's by default.
+        frames: scored at most.
+        name: to appear as `path`; the path by default.
+        progress: called with the number of frames done.
+
+    Raises:
+        ValueError: `fpr` or `frames` out of range.
+    """
+    budget = detector.fpr if fpr is None else fpr
+    detector.verdict_of(0.0, budget)
+    if frames < 1:
+        raise ValueError(f"frames is {frames}: give at least 1")
+    shown = name if name is not None else str(source) if isinstance(source, str | Path) else ""
+    sha256 = None
+    try:
+        sha256 = _sha256(source)
+        opened = str(source) if isinstance(source, str | Path) else source
+        sampled = sample_frames(opened, detector.bundle.preprocessing, frames)
+    except (VideoError, OSError) as error:
+        words = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+        return VideoVerdict(shown, sha256, None, None, None, detector.name, None, None, words)
+    logits = _score(detector, sampled, progress)
+    return _verdict(detector, sampled, logits, budget, shown, sha256)
+
+
+def pool(logits: Sequence[float]) -> tuple[float, int, int]:
+    """(score, first, last) of the most suspicious run of frames.
+
+    The highest median of three neighbours: one bad frame raises nothing, two out of three
+    do, however long the rest is. Of fewer than three frames the median of all.
+    """
+    values = np.asarray(logits, float)
+    if len(values) < RUN:
+        return float(np.median(values)), 0, len(values) - 1
+    runs = np.median(np.lib.stride_tricks.sliding_window_view(values, RUN), axis=1)
+    first = int(runs.argmax())
+    return float(runs[first]), first, first + RUN - 1
+
+
+def judge_pooled(detector: Detector, logit: float, fpr: float, scenes: int) -> Label:
+    """The verdict of a pooled score over `scenes` independent looks.
+
+    Frames of one scene are near copies; each scene is one more chance of a false alarm, so
+    that each gets its part of the budget (Bonferroni).
+    """
+    if detector.verdict_of(logit, fpr / max(1, scenes))[1] == "fake":
+        return "fake"
+    return "real" if detector.verdict_of(logit, fpr)[1] == "real" else "unsure"
+
+
+def _score(detector: Detector, sampled: Frames, progress: Progress | None) -> NDArray[np.float64]:
+    logits: list[float] = []
+    for start in range(0, len(sampled.chosen), BATCH):
+        batch = sampled.chosen[start : start + BATCH]
+        scores = detector.score_crops(np.concatenate([candidate.crops for candidate in batch]))
+        logits += scores.reshape(len(batch), -1).mean(axis=1, dtype=np.float64).tolist()
+        if progress is not None:
+            progress(len(logits))
+    return np.array(logits)
+
+
+def _verdict(
+    detector: Detector,
+    sampled: Frames,
+    logits: NDArray[np.float64],
+    budget: float,
+    path: str,
+    sha256: str | None,
+) -> VideoVerdict:
+    logit, first, last = pool(logits.tolist())
+    scenes = len(set(sampled.scenes))
+    probability = detector.verdict_of(logit, budget)[0]
+    timeline = tuple(
+        FrameScore(
+            round(candidate.time, 3),
+            round(detector.verdict_of(value, budget)[0], 6),
+            round(value, 6),
+            scene,
+        )
+        for candidate, value, scene in zip(
+            sampled.chosen, logits.tolist(), sampled.scenes, strict=True
+        )
+    )
+    return VideoVerdict(
+        path=path,
+        sha256=sha256,
+        probability=round(probability, 6),
+        logit=round(logit, 6),
+        verdict=judge_pooled(detector, logit, budget, scenes),
+        model=detector.name,
+        width=sampled.width,
+        height=sampled.height,
+        duration=round(sampled.duration, 3) if sampled.duration is not None else None,
+        scenes=scenes,
+        typical_logit=round(float(np.median(logits)), 6),
+        suspicious=(timeline[first].time, timeline[last].time),
+        note=_note(sampled),
+        timeline=timeline,
+    )
+
+
+def _note(sampled: Frames) -> str | None:
+    parts = []
+    if sampled.damaged:
+        parts.append(f"{sampled.damaged} damaged packets were passed over")
+    if not sampled.complete:
+        end = sampled.chosen[-1].time
+        parts.append(f"searched only to {end:.0f} s")
+    return "; ".join(parts) or None
+
+
+def _sha256(source: str | Path | BinaryIO) -> str:
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    source.seek(0)
+    while chunk := source.read(2**20):
+        digest.update(chunk)
+    source.seek(0)
+    return digest.hexdigest()

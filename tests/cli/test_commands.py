@@ -1,0 +1,231 @@
+import csv
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distildire import Detector
+from distildire.bundle import load_bundle
+from made_pictures import huge_png, picture, saved
+from standin import make_bundle
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "distildire", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_bad_files_cost_nothing_else(folder: Path, bundle: Path) -> None:
+    whole = saved(Image.fromarray(picture(200, 200)), "JPEG")
+    (folder / "text.jpg").write_text("hello")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "cut.jpg").write_bytes(whole[:900])
+    (folder / "bomb.png").write_bytes(huge_png(40_000))
+    (folder / "tiny.png").write_bytes(saved(Image.new("RGB", (3, 3)), "PNG"))
+    (folder / "dangling.jpg").symlink_to(folder / "nowhere")
+    (folder / "notes.txt").write_text("not a picture's name: not looked at")
+    done = run("detect", folder, "--model", bundle, "--format", "jsonl")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [Path(r["path"]).name for r in rows] == [
+        "a.png", "bomb.png", "cut.jpg", "dangling.jpg", "empty.jpg", "text.jpg", "tiny.png",
+        "Ärger über Öl.png",
+    ]  # fmt: skip
+    good = {Path(r["path"]).name: r["verdict"] for r in rows if r["error"] is None}
+    assert good == {"a.png": "fake", "Ärger über Öl.png": "real"}
+    for row in rows:
+        assert set(row) == {
+            "path", "sha256", "probability", "logit", "verdict", "model", "width", "height",
+            "error",
+        }  # fmt: skip
+        assert (row["probability"] is None) == (row["error"] is not None)
+
+
+def test_formats_agree_and_sort_puts_fakes_first(folder: Path, bundle: Path) -> None:
+    table = run("detect", folder, "--model", bundle)
+    assert table.returncode == 0
+    assert "equal shares" in table.stdout
+    rows = list(
+        csv.DictReader(
+            io.StringIO(
+                run("detect", folder, "--model", bundle, "--format", "csv", "--sort").stdout
+            )
+        )
+    )
+    assert [row["verdict"] for row in rows] == ["fake", "real"]
+
+
+def test_resume_neither_loses_nor_repeats_a_line(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.jsonl"
+    options = ("--model", bundle, "--format", "jsonl", "--out", out)
+    run("detect", folder, *options)
+    whole = out.read_text()
+    first, second = whole.splitlines(keepends=True)
+    paths = [json.loads(line)["path"] for line in (first, second)]
+    for left in (first, first + second[: len(second) // 2], first + second[:-1], ""):
+        out.write_text(left)
+        assert run("detect", folder, *options, "--resume").returncode == 0
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [r["path"] for r in rows] == paths
+
+
+def test_kill_in_the_middle_then_one_line_a_file(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    many, out = tmp_path / "many", tmp_path / "scores.jsonl"
+    many.mkdir()
+    files = [folder / "a.png", folder / "sub folder/Ärger über Öl.png"]
+    for i in range(1200):
+        (many / f"{i:04d}.png").symlink_to(files[i % 2])
+    arguments = ["detect", str(many), "--model", str(bundle), "--format", "jsonl", "--resume"]
+    command = [sys.executable, "-m", "distildire", *arguments, "--out", str(out)]
+    with subprocess.Popen(command) as process:
+        end = time.monotonic() + 120
+        while time.monotonic() < end and not (out.exists() and out.stat().st_size > 9000):
+            time.sleep(0.005)
+        process.kill()
+    held = out.read_bytes().count(b"\n")
+    assert 0 < held < 1200
+    assert run(*arguments, "--out", out).returncode == 0
+    paths = [json.loads(line)["path"] for line in out.read_text().splitlines()]
+    assert paths == sorted(map(str, many.iterdir()))
+
+
+def test_wrong_usage_is_exit_code_two(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (("detect", folder, "--model", "no-such"), "no such model"),
+        (("detect", folder, "--model", tmp_path), "bundle.json is missing"),
+        (("detect", folder, "--model", bundle, "--fpr", "0.9"), "fpr"),
+        (("detect", folder, "--model", bundle, "--resume"), "--resume"),
+        (("detect",), "Missing argument"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stdout == ""
+
+
+def test_stability_and_heatmap(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    done = run(
+        "detect", folder / "a.png", "--model", bundle, "--format", "jsonl", "--stability",
+        "--heatmap", tmp_path / "heat",
+    )  # fmt: skip
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert row["verdict"] == row["stability"]["verdict"]
+    assert "was not measured" in row["heatmap_note"]
+    with Image.open(row["heatmap"]) as image:
+        assert image.width == 240
+        assert row["heatmap_note"] in image.text["Description"]
+
+
+def test_record_is_written_as_json_and_as_a_page(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    picture = folder / "a.png"
+    twice = []
+    for name in ("first", "second"):
+        out = tmp_path / name
+        done = run("record", picture, "--model", bundle, "--out", out)
+        assert done.returncode == 0
+        written = [out / "a.png.record.json", out / "a.png.record.html"]
+        assert done.stdout.splitlines() == list(map(str, written))
+        twice.append([path.read_bytes() for path in written])
+    assert twice[0] == twice[1]
+    tree = json.loads(twice[0][0])
+    assert tree["input"]["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert tree["result"]["verdict"] == "fake"
+    page = tmp_path / "page.html"
+    assert run("record", picture, "--model", bundle, "--out", page).returncode == 0
+    assert page.read_bytes() == twice[0][1]
+
+
+def test_record_of_a_bad_picture_is_exit_code_one(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    (folder / "text.jpg").write_text("hello")
+    out = tmp_path / "records"
+    for name, message in (("text.jpg", "not a picture"), ("none.jpg", "no such file")):
+        done = run("record", folder / name, "--model", bundle, "--out", out)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stdout == ""
+    assert not out.exists()
+    wrong = run("record", folder / "a.png", "--model", bundle, "--out", folder / "text.jpg")
+    assert wrong.returncode == 2
+    assert "--out" in wrong.stderr
+
+
+def test_the_bundled_model_judges_the_examples() -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    done = run("detect", examples, "--format", "jsonl")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert len(rows) == 8
+    fake = [r["logit"] for r in rows if "generated_" in r["path"]]
+    real = [r["logit"] for r in rows if "photo_" in r["path"]]
+    assert np.mean(fake) > np.mean(real)
+
+
+def test_base_needs_no_torch() -> None:
+    code = (
+        "import sys; from distildire import Detector; import numpy as np;"
+        "Detector().predict([np.zeros((64, 64, 3), np.uint8)]);"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'sklearn')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0
+
+
+def test_calibrate_by_kind_then_detect_with_a_kind(tmp_path: Path) -> None:
+    """Pictures of the kind `phone` are smoother, nearer to fakes: their threshold lies higher."""
+    rng = np.random.default_rng(0)
+    rows = ["path,label,kind"]
+    for name, label, kind, count, contrast in (
+        ("phone", "real", "phone", 110, 6), ("scan", "real", "scan", 20, 14),
+        ("fake", "fake", "", 60, 3),
+    ):  # fmt: skip
+        for i in range(count):
+            spread = contrast * rng.uniform(0.8, 1.2)
+            pixels = 120 + rng.normal(size=(160, 160, 3)) * spread
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{name}{i}.png")
+            rows.append(f"{name}{i}.png,{label},{kind}")
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(rows))
+    model = make_bundle(tmp_path / "model")
+    wrong = run("calibrate", model, manifest, "--by", "camera")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "--by camera" in wrong.stderr
+    done = run("calibrate", model, manifest, "--by", "kind", "--no-equalize",
+               "--heatmap-check", "20")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    heat = json.loads((model / "bundle.json").read_text())["heatmap"]
+    assert heat["n"] > 2
+    assert heat["sentence"] in done.stdout
+    assert load_bundle(model).heatmap_note == heat["sentence"]
+    assert "kind phone: 110 real and 0 fake pictures\n" in done.stdout
+    assert "kind scan: 20 real and 0 fake pictures: too few real pictures" in done.stdout
+    kinds = json.loads((model / "bundle.json").read_text())["calibration"]["kinds"]
+    assert kinds["scan"].get("thresholds") is None
+
+    own = Detector(model, kind="phone", threads=1)
+    threshold = own.bundle.calibration.thresholds(0.2)[1]  # type: ignore[union-attr]
+    assert threshold == pytest.approx(kinds["phone"]["real_quantiles"][160])
+    assert own.verdict_of(threshold + 0.01, 0.2)[1] == "fake"
+    asked = ("detect", tmp_path / "phone0.png", "--model", model, "--fpr", "0.2")
+    lines = [run(*asked, "--format", "jsonl", *extra).stdout for extra in ((), ("--kind", "phone"))]
+    plain, of_kind = map(json.loads, lines)
+    assert list(plain) == list(of_kind)
+    assert plain["probability"] == of_kind["probability"]
+    assert "110 real and 60 fake" in run(*asked, "--kind", "phone").stdout.replace("\n", " ")
+    unknown = run(*asked, "--kind", "tablet")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "known are phone, scan" in unknown.stderr

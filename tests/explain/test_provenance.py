@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from distildire.explain.provenance import _summarise, c2pa_summary, file_facts, perceptual_hash
+from distildire.io.preprocessing import jpeg, resize
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    y, x = np.mgrid[0:300, 0:400]
+    waves = [
+        128 + 60 * np.sin(x / (30 + 9 * k)) * np.cos(y / 41) + 20 * (x > 200) for k in range(3)
+    ]
+    return np.stack(waves, 2).astype(np.uint8)
+
+
+def bits_apart(a: str, b: str) -> int:
+    return (int(a, 16) ^ int(b, 16)).bit_count()
+
+
+def test_perceptual_hash_survives_copying(photo: np.ndarray) -> None:
+    first = perceptual_hash(photo)
+    assert bits_apart(first, perceptual_hash(jpeg(photo, 40))) <= 4
+    assert bits_apart(first, perceptual_hash(resize(photo, 200, 150))) <= 4
+    assert bits_apart(first, perceptual_hash(photo[::-1])) > 12
+
+
+def test_perceptual_hash_against_scipy(photo: np.ndarray) -> None:
+    fft = pytest.importorskip("scipy.fft")
+    grey = Image.fromarray(photo).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    low = fft.dctn(np.asarray(grey, float), type=2)[:8, :8].ravel()
+    expected = "".join("1" if bit else "0" for bit in low > np.median(low[1:]))
+    assert perceptual_hash(photo) == f"{int(expected, 2):016x}"
+
+
+def test_file_facts() -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Maker\x00\n", 6
+    exif.get_ifd(0x8769)[0x829A] = 0.5
+    exif.get_ifd(0x8825)[1] = "N"
+    facts = file_facts(encode(Image.new("RGB", (40, 50)), "JPEG", exif=exif))
+    assert (facts.format, facts.mode, facts.width, facts.height) == ("JPEG", "RGB", 40, 50)
+    assert facts.exif == {"Make": "Maker", "Orientation": "6", "ExposureTime": "0.5"}
+    assert facts.gps
+
+
+def test_prompts_in_text_chunks_are_kept_but_cut() -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("parameters", "a cat " * 100)
+    facts = file_facts(encode(Image.new("L", (40, 40)), "PNG", pnginfo=about))
+    assert facts.text["parameters"].startswith("a cat a cat")
+    assert len(facts.text["parameters"]) == 200
+
+
+def test_files_without_credentials() -> None:
+    pytest.importorskip("c2pa")
+    for kind in ("JPEG", "PNG", "BMP"):
+        assert c2pa_summary(encode(Image.new("RGB", (40, 40)), kind)) == {"status": "none"}
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "c2pa", None)
+    assert c2pa_summary(b"") == {"status": "unchecked"}
+
+
+def test_signed_claim_is_summarised() -> None:
+    source = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    action = {"action": "c2pa.created", "digitalSourceType": source}
+    store = {
+        "active_manifest": "m",
+        "validation_state": "Valid",
+        "manifests": {
+            "m": {
+                "claim_generator_info": [{"name": "Maker", "version": "2"}],
+                "signature_info": {"issuer": "Some CA"},
+                "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],
+            }
+        },
+    }
+    assert _summarise(store) == {
+        "status": "Valid",
+        "claim_generator": "Maker 2",
+        "issuer": "Some CA",
+        "digital_source_types": ["trainedAlgorithmicMedia"],
+        "declares_generated": True,
+    }

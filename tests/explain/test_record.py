@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from distildire import Detector
+from distildire.explain.record import make_record, schema
+from distildire.explain.words import paragraph
+from distildire.io.pictures import ImageError
+
+RGB = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def photo(busy: RGB) -> bytes:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Maker <b>", "Model"
+    buffer = io.BytesIO()
+    Image.fromarray(busy).save(buffer, "JPEG", quality=95, exif=exif, comment=b"a note")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("extras", [True, False])
+@pytest.mark.parametrize("picture", ["flat", "busy"])
+def test_follows_its_schema(
+    detector: Detector, picture: str, extras: bool, request: pytest.FixtureRequest
+) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(request.getfixturevalue(picture)).save(buffer, "PNG")
+    record = make_record(detector, buffer.getvalue(), stability=extras, heatmap=extras)
+    validator = jsonschema.Draft202012Validator(schema())
+    validator.check_schema(schema())
+    validator.validate(json.loads(record.to_json()))
+
+
+def test_agrees_with_the_detector(detector: Detector, photo: bytes) -> None:
+    tree = make_record(detector, photo, name="a.jpg", fpr=0.05).tree
+    verdict = detector.predict([photo], fpr=0.05)[0]
+    assert tree["result"]["probability"] == verdict.probability
+    assert tree["result"]["logit"] == verdict.logit
+    assert tree["result"]["verdict"] == verdict.verdict
+    assert tree["input"]["sha256"] == verdict.sha256
+    assert tree["model"]["sha256"] == detector.bundle.sha256
+
+
+def test_same_bytes_in_another_process(
+    detector: Detector, bundle: Path, photo: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(photo)
+    code = (
+        "import sys; from distildire import Detector\n"
+        "from distildire.explain.record import make_record\n"
+        "r = make_record(Detector(sys.argv[1], threads=2), sys.argv[2])\n"
+        "sys.stdout.buffer.write((r.to_json() + r.to_html()).encode())"
+    )
+    command = [sys.executable, "-c", code, str(bundle), str(path)]
+    other = subprocess.run(command, check=True, capture_output=True).stdout
+    record = make_record(detector, path)
+    assert (record.to_json() + record.to_html()).encode() == other
+
+
+def test_a_time_stands_only_where_given(detector: Detector, photo: bytes) -> None:
+    assert make_record(detector, photo).tree["made_at"] is None
+    record = make_record(detector, photo, made_at="2030-01-02T03:04:05Z")
+    assert "2030-01-02T03:04:05Z" in record.to_json()
+    assert "2030-01-02T03:04:05Z" in record.to_html()
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+
+def test_html_needs_nothing_else_and_escapes(
+    detector: Detector, photo: bytes, tmp_path: Path
+) -> None:
+    record = make_record(detector, photo, name='<script>alert("x")</script>.jpg')
+    text = record.save(tmp_path / "r.html").read_text()
+    page = _Page()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert "Maker &lt;b&gt;" in text
+    assert page.links
+    assert all(link.startswith("data:image/") for link in page.links)
+
+
+def test_no_score_no_record(detector: Detector) -> None:
+    with pytest.raises(ImageError, match="not a picture"):
+        make_record(detector, b"hello")
+
+
+def test_a_signed_claim_is_told_apart_from_the_score() -> None:
+    result = {"verdict": "real", "probability": 0.1, "fpr": 0.01}
+    claim = {"status": "Valid", "declares_generated": True}
+    assert "C2PA" in paragraph(result, None, claim, None)
+    assert "C2PA" not in paragraph(result, None, claim | {"status": "Invalid"}, None)
+    shaky = paragraph(result, {"stable": False}, {"status": "none"}, None)
+    assert "weak" in shaky

@@ -1,0 +1,80 @@
+"""Stability: re-encodings by hand, and a stand-in detector that JPEG confuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distildire.evaluate.stability_gain import stability_gain
+from distildire.explain.reencode import ROBUSTNESS, STABILITY, by_crop, by_noise, by_resize
+from distildire.explain.stability import judge_scores, stability
+from distildire.io.pictures import RGB
+
+
+class Sharpness:
+    """Calls pictures with strong fine grain fake, with a band of doubt."""
+
+    def __init__(self, middle: float) -> None:
+        self.middle = middle
+
+    def logit(self, rgb: RGB) -> float:
+        return float(np.abs(np.diff(rgb.astype(float), axis=1)).mean()) - self.middle
+
+    def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, str]:
+        verdict = "fake" if logit > 1 else "real" if logit < -1 else "unsure"
+        return 1 / (1 + np.exp(-logit)), verdict
+
+
+@pytest.fixture
+def grainy() -> RGB:
+    return np.random.default_rng(0).integers(64, 192, (96, 96, 3), dtype=np.uint8)
+
+
+def test_a_verdict_that_jpeg_turns_is_unsure(grainy: RGB) -> None:
+    result = stability(Sharpness(35.0), grainy)
+    assert result.verdicts["as it is"] == "fake"
+    assert not result.stable
+    assert result.verdict == "unsure"
+    assert list(result.logits) == ["as it is", *STABILITY]
+    assert set(result.flips) <= set(STABILITY)
+    assert result.to_dict()["flips"] == result.flips
+    tolerant = stability(Sharpness(35.0), grainy, allowed_flips=len(STABILITY))
+    assert tolerant.verdict == "fake"
+
+
+def test_a_clear_verdict_stays(grainy: RGB) -> None:
+    result = stability(Sharpness(2.0), grainy)
+    assert result.stable
+    assert result.verdict == "fake"
+    assert result.flips == []
+    assert result.probability == result.probabilities["as it is"]
+
+
+@pytest.mark.parametrize("name", ROBUSTNESS)
+@pytest.mark.parametrize("size", [(33, 40), (96, 96)])
+def test_every_reencoding_gives_a_picture_and_the_same_one_again(
+    name: str, size: tuple[int, int]
+) -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    first = ROBUSTNESS[name](rgb)
+    assert first.dtype == np.uint8
+    assert first.ndim == 3
+    assert min(first.shape[:2]) >= 32
+    np.testing.assert_array_equal(first, ROBUSTNESS[name](rgb))
+
+
+def test_reencodings_by_hand(grainy: RGB) -> None:
+    assert by_resize(0.5)(grainy).shape == (48, 48, 3)
+    np.testing.assert_array_equal(by_crop(0.5)(grainy), grainy[25:73, 25:73])
+    noise = by_noise(5)(np.full((96, 96, 3), 128, np.uint8)).astype(float) - 128
+    assert noise.std() == pytest.approx(5, rel=0.03)
+
+
+def test_gain_by_hand() -> None:
+    detector = Sharpness(0.0)
+    logits = {"as it is": [3.0, 3.0, -3.0, -3.0, 0.0], "a": [3.0, 0.0, -3.0, 2.0, 5.0]}
+    gain = stability_gain(detector, logits, [True, True, True, False, True])
+    assert (gain.n_right, gain.n_wrong) == (3, 1)
+    assert gain.right_lost == pytest.approx(2 / 3)
+    assert gain.wrong_caught == 0.0
+    assert judge_scores(detector, {"as it is": 3.0, "a": 0.0}).verdict == "unsure"

@@ -1,0 +1,177 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distildire.io.pictures import MIN_SIDE, ImageError, decode
+from distildire.io.preprocessing import Preprocessing, equalize, jpeg, limit_short_side, reflect_to
+from made_pictures import huge_png, picture, saved
+
+
+@pytest.mark.parametrize(
+    ("format", "tolerance"),
+    [("PNG", 0), ("BMP", 0), ("TIFF", 0), ("JPEG", 12), ("WEBP", 16), ("AVIF", 16)],
+)
+def test_formats_keep_pixels_and_channel_order(format: str, tolerance: int) -> None:
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    rgb[..., 0], rgb[:32, :, 2] = 200, 90
+    options = {} if tolerance == 0 else {"quality": 95}
+    decoded = decode(saved(Image.fromarray(rgb), format, **options))
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - rgb).mean() <= tolerance
+
+
+def test_first_frame_of_an_animation() -> None:
+    red, blue = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
+    data = saved(red, "GIF", save_all=True, append_images=[blue])
+    assert decode(data)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_exif_orientation_turns_the_picture() -> None:
+    rgb = np.zeros((40, 80, 3), np.uint8)
+    rgb[:, :40] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    decoded = decode(saved(Image.fromarray(rgb), "PNG", exif=exif))
+    assert decoded.shape == (80, 40, 3)
+    assert decoded[10, 20].tolist() == [255, 255, 255]
+    assert decoded[70, 20].tolist() == [0, 0, 0]
+
+
+def test_alpha_is_laid_over_white() -> None:
+    rgba = np.zeros((40, 40, 4), np.uint8)
+    rgba[..., 3] = 51
+    assert decode(saved(Image.fromarray(rgba), "PNG"))[0, 0].tolist() == [204, 204, 204]
+    palette = Image.new("P", (40, 40), 0)
+    palette.putpalette([10, 20, 30] + [0] * 765)
+    palette.putpixel((39, 39), 1)
+    assert decode(saved(palette, "PNG", transparency=0))[0, 0].tolist() == [255, 255, 255]
+    assert decode(saved(palette, "PNG"))[0, 0].tolist() == [10, 20, 30]
+
+
+def test_grey_sixteen_bit_float_and_cmyk() -> None:
+    grey = np.full((40, 40), 77, np.uint8)
+    assert decode(saved(Image.fromarray(grey), "PNG"))[3, 3].tolist() == [77, 77, 77]
+    deep = np.full((40, 40), 77 * 257, np.uint16)
+    assert decode(saved(Image.fromarray(deep), "PNG"))[3, 3].tolist() == [77, 77, 77]
+    unit = np.full((40, 40), 0.5, np.float32)
+    assert decode(saved(Image.fromarray(unit), "TIFF"))[3, 3].tolist() == [128, 128, 128]
+    cmyk = Image.new("CMYK", (40, 40), (0, 255, 255, 0))
+    red = decode(saved(cmyk, "TIFF"))[3, 3]
+    assert red[0] > 200
+    assert red[1:].max() < 60
+
+
+def test_arrays_and_pil_images() -> None:
+    rgb = picture()
+    assert np.array_equal(decode(rgb), rgb)
+    assert np.array_equal(decode(Image.fromarray(rgb)), rgb)
+    assert decode(rgb[..., 0]).shape == (60, 80, 3)
+    for same in (rgb / 255.0, rgb.astype(np.uint16) * 257, rgb.transpose(2, 0, 1)):
+        assert np.array_equal(decode(same), rgb)
+    for numbers in (rgb.astype(float), rgb / 255.0 - 0.5):
+        with pytest.raises(TypeError, match="divide by 255"):
+            decode(numbers)
+    with pytest.raises(TypeError, match="int64"):
+        decode(rgb.astype(np.int64))
+    with pytest.raises(ValueError, match="shape"):
+        decode(np.zeros((5, 60, 80), np.uint8))
+    with pytest.raises(TypeError, match="int"):
+        decode(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("side", [10_001, 13_000, 40_000])
+def test_bombs_are_refused_before_they_are_decoded(side: int) -> None:
+    with pytest.raises(ImageError, match=r"too many pixels.*100 megapixels"):
+        decode(huge_png(side))
+
+
+def test_bad_files_say_what_is_wrong(tmp_path: Path) -> None:
+    whole = saved(Image.fromarray(picture(200, 200)), "JPEG")
+    cases = {
+        "text.jpg": (b"no picture at all", "not a picture"),
+        "empty.jpg": (b"", "empty"),
+        "cut.jpg": (whole[: len(whole) // 2], "truncated"),
+        "tiny.png": (saved(Image.new("RGB", (3, 1)), "PNG"), "too small"),
+        "thin.png": (saved(Image.new("RGB", (500, MIN_SIDE - 1)), "PNG"), "too small"),
+    }
+    for name, (data, message) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match=message):
+            decode(tmp_path / name)
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(ImageError, match="dangling link"):
+        decode(tmp_path / "dangling.jpg")
+    with pytest.raises(ImageError, match="no such file"):
+        decode(tmp_path / "absent.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        decode(tmp_path)
+
+
+def test_short_side_only_shrinks() -> None:
+    assert limit_short_side(picture(300, 600), 150).shape == (150, 300, 3)
+    small = picture(100, 140)
+    assert limit_short_side(small, 150) is small
+
+
+def test_equalize_is_one_jpeg_pass_after_the_limit() -> None:
+    rgb = picture(700, 900)
+    expected = jpeg(limit_short_side(rgb, 512), 90)
+    assert np.array_equal(equalize(rgb), expected)
+    assert min(equalize(rgb).shape[:2]) == 512
+    assert not np.array_equal(jpeg(rgb, 90), jpeg(rgb, 60))
+
+
+def test_crops_are_native_pixels() -> None:
+    rgb = picture(375, 500)
+    cut = Preprocessing(crop=100, crops=3)(rgb)
+    assert cut.shape == (3, 100, 100, 3)
+    assert np.array_equal(cut[0], rgb[138:238, 200:300])  # round(0.5 * 275) is even: 138
+    assert np.array_equal(cut[1], rgb[55:155, 80:180])
+    assert np.array_equal(cut[2], rgb[220:320, 320:420])
+
+
+def test_small_pictures_are_continued_by_reflection() -> None:
+    rgb = picture(40, 300)
+    cut = Preprocessing(crop=64, crops=1)(rgb)
+    assert cut.shape == (1, 64, 64, 3)
+    assert np.array_equal(cut[0, 40], cut[0, 39])
+    assert np.array_equal(cut[0, 63], cut[0, 16])
+    assert reflect_to(picture(33, 33), 160).shape == (160, 160, 3)
+
+
+@pytest.mark.parametrize("options", [{"crops": 0}, {"crops": -1}, {"crops": 6}, {"crop": 8}])
+def test_impossible_preprocessing(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="crop"):
+        Preprocessing(**options)
+
+
+def test_a_picture_can_be_seen_at_half_its_size_alone() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (200, 260, 3), dtype=np.uint8)
+    both = Preprocessing(crop=64, crops=1, halves=2)(rgb)
+    assert np.array_equal(Preprocessing(crop=64, crops=0, halves=2)(rgb), both[1:])
+
+
+def test_a_small_picture_seen_at_half_its_size_alone_is_enlarged() -> None:
+    ramp = np.broadcast_to(np.arange(100, dtype=np.uint8)[None, :, None], (80, 100, 3))
+    (view,) = Preprocessing(crop=64, crops=0, halves=1)(np.ascontiguousarray(ramp))
+    steps = np.diff(view[32, :, 0].astype(int))
+    assert (steps >= 0).all()  # reflected, it would fall again
+    assert view[32, -1, 0] - view[32, 0, 0] == pytest.approx(80, abs=3)
+
+
+def test_crops_at_half_size_are_means_of_four_pixels() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (201, 300, 3), dtype=np.uint8)
+    native, half = Preprocessing(crop=64, crops=1, halves=1)(rgb)
+    means = rgb[:200].reshape(100, 2, 150, 2, 3).mean(axis=(1, 3))
+    assert (native == rgb[68:132, 118:182]).all()
+    assert np.abs(half - means[18:82, 43:107]).max() <= 0.5
+
+
+def test_both_scales_of_a_small_picture_are_continued() -> None:
+    cut = Preprocessing(crop=64, crops=2, halves=3)
+    assert cut(np.zeros((40, 70, 3), np.uint8)).shape == (5, 64, 64, 3)
+    assert cut.views == 5
+    with pytest.raises(ValueError, match="halves"):
+        Preprocessing(halves=6)

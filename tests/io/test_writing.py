@@ -1,0 +1,30 @@
+"""A file is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from distildire.io.writing import whole_file, write_json
+
+
+def test_a_broken_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with whole_file(path) as file:
+        file.write(b"old")
+        assert not path.exists()
+    with pytest.raises(TypeError), whole_file(path) as file:
+        file.writelines([b"half of the ne", None])  # type: ignore[list-item]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+    assert path.read_bytes() == b"old"
+
+
+def test_threads_may_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: write_json(path, [i] * 5000), range(64)))
+    assert len(set(json.loads(path.read_text()))) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+pytest.importorskip("av")
+
+from clips import write_clip, write_sound
+from distildire import Detector
+from distildire.video.frames import Candidate, _Scan, choose, sample_frames
+from distildire.video.judge import judge_pooled, judge_video, pool
+
+RGB = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def real_frame() -> RGB:
+    """Coarse noise that survives H.264."""
+    coarse = np.random.default_rng(3).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    return coarse.repeat(4, axis=0).repeat(4, axis=1)
+
+
+@pytest.fixture(scope="module")
+def fake_frame() -> RGB:
+    ramp = np.linspace(40, 200, 320)[None, :, None]
+    return np.broadcast_to(ramp, (240, 320, 3)).astype(np.uint8).copy()
+
+
+def clip_of(path: Path, *parts: tuple[RGB, int], **options: object) -> Path:
+    frames = itertools.chain.from_iterable(itertools.repeat(f, n) for f, n in parts)
+    return write_clip(path, frames, **options)  # type: ignore[arg-type]
+
+
+def test_verdict_has_the_fields_of_a_picture(
+    detector: Detector, tmp_path: Path, real_frame: RGB
+) -> None:
+    path = clip_of(tmp_path / "a.mp4", (real_frame, 30))
+    tree = judge_video(detector, path).to_dict()
+    expected = detector.predict([real_frame])[0].to_dict()
+    assert list(tree)[: len(expected)] == list(expected)
+    assert tree["verdict"] == "real"
+    assert tree["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (tree["width"], tree["height"]) == (320, 240)
+    assert tree["duration"] == pytest.approx(3.0, abs=0.15)
+    times = [frame["time"] for frame in tree["timeline"]]
+    assert times == sorted(times)
+    assert times[0] < 0.5
+    assert times[-1] > 2.5
+
+
+def test_short_fake_segment_shows(
+    detector: Detector, tmp_path: Path, real_frame: RGB, fake_frame: RGB
+) -> None:
+    # 8% of the clip, with no keyframe of its own.
+    path = clip_of(
+        tmp_path / "a.mp4", (real_frame, 110), (fake_frame, 16), (real_frame, 74),
+        keyframes=100, scene_cuts=False,
+    )  # fmt: skip
+    verdict = judge_video(detector, path)
+    assert verdict.verdict == "fake"
+    assert verdict.suspicious is not None
+    start, end = verdict.suspicious
+    assert 10.5 <= start <= end <= 13.2
+    assert verdict.typical_logit is not None
+    assert verdict.typical_logit < 0
+    assert verdict.scenes == 3
+
+
+def test_open_files(detector: Detector, tmp_path: Path, fake_frame: RGB) -> None:
+    path = clip_of(tmp_path / "a.webm", (fake_frame, 12), codec="libvpx", keyframes=4)
+    from_path = judge_video(detector, path, name="x")
+    from_bytes = judge_video(detector, io.BytesIO(path.read_bytes()), name="x")
+    assert from_path == from_bytes
+    assert from_path.verdict == "fake"
+
+
+def test_variable_frame_rate(
+    detector: Detector, tmp_path: Path, real_frame: RGB, fake_frame: RGB
+) -> None:
+    times = [*np.arange(0, 1, 0.02), *np.arange(1, 9, 0.5)]
+    path = clip_of(tmp_path / "a.mp4", (real_frame, 50), (fake_frame, 16), times=times, keyframes=5)
+    verdict = judge_video(detector, path)
+    assert verdict.verdict == "fake"
+    assert verdict.timeline[-1].time == pytest.approx(8.5, abs=0.6)
+
+
+def test_rotation(tmp_path: Path) -> None:
+    dark_left = np.full((120, 160, 3), 200, np.uint8)
+    dark_left[:, :40] = 30
+    path = clip_of(tmp_path / "a.mp4", (dark_left, 5))
+    data = bytearray(path.read_bytes())
+    # The display matrix of the track header (ISO 14496-12, 8.3.2): a quarter turn clockwise.
+    one = 1 << 16
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    frames = sample_frames(io.BytesIO(bytes(data)), lambda rgb: rgb[None], 1)
+    assert (frames.width, frames.height) == (120, 160)
+    shown = frames.chosen[0].crops[0]
+    assert shown[:30].mean() < 60
+    assert shown[50:].mean() > 170
+
+
+def test_corrupt_packets(detector: Detector, tmp_path: Path, real_frame: RGB) -> None:
+    path = clip_of(tmp_path / "a.mkv", (real_frame, 60), keyframes=10)
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(0)
+    for start in rng.integers(len(data) // 4, len(data) - 500, 12):
+        data[start : start + 400] = rng.bytes(400)
+    verdict = judge_video(detector, io.BytesIO(bytes(data)))
+    assert verdict.error is None
+    assert verdict.timeline
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b"", "opened"), (b"\x00\x00\x00\x18ftypmp42" + bytes(100), "opened"), (b"x" * 999, "opened")],
+)
+def test_no_video(detector: Detector, data: bytes, words: str) -> None:
+    verdict = judge_video(detector, io.BytesIO(data))
+    assert verdict.error is not None
+    assert words in verdict.error
+    assert verdict.probability is None
+
+
+def test_missing_file(detector: Detector, tmp_path: Path) -> None:
+    assert "No such file" in str(judge_video(detector, tmp_path / "none.mp4").error)
+
+
+def test_sound_only(detector: Detector, tmp_path: Path) -> None:
+    verdict = judge_video(detector, write_sound(tmp_path / "a.m4a"))
+    assert verdict.error is not None
+    assert "only sound" in verdict.error
+
+
+def test_too_small(detector: Detector, tmp_path: Path, real_frame: RGB) -> None:
+    path = clip_of(tmp_path / "a.mp4", (real_frame[:24, :24], 5))
+    assert "too small" in str(judge_video(detector, path).error)
+
+
+def test_long_clip_is_read_by_keyframes(
+    detector: Detector, tmp_path: Path, real_frame: RGB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distildire.video.frames.DENSE_PIXELS", 0.0)
+    path = clip_of(tmp_path / "a.mp4", (real_frame, 200), keyframes=5)
+    verdict = judge_video(detector, path, frames=10)
+    assert len(verdict.timeline) == 10
+    assert verdict.timeline[0].time < 3
+    assert verdict.timeline[-1].time > 17
+
+
+def test_keyframes_far_apart_are_reached_by_seeking(
+    tmp_path: Path, real_frame: RGB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distildire.video.frames.DENSE_PIXELS", 0.0)
+    path = clip_of(tmp_path / "a.mp4", (real_frame[:64, :64], 2000), keyframes=450)
+    packets: list[object] = []
+    read = _Scan._packets
+
+    def counted(scan: _Scan) -> Iterator[object]:
+        for packet in read(scan):
+            packets.append(packet)
+            yield packet
+
+    monkeypatch.setattr(_Scan, "_packets", counted)
+    found = sample_frames(str(path), lambda rgb: rgb[None], 5)
+    assert [round(candidate.time) for candidate in found.chosen] == [0, 45, 90, 135, 180]
+    assert len(packets) < 20
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=60))
+def test_pool_lies_within_and_ignores_one_outlier(logits: list[float]) -> None:
+    score, first, last = pool(logits)
+    assert min(logits) <= score <= max(logits)
+    slow = max(
+        (sorted(logits[i : i + 3])[1] for i in range(len(logits) - 2)),
+        default=float(np.median(logits)),
+    )
+    assert score == pytest.approx(slow)
+    assert 0 <= first <= last < len(logits)
+
+
+def test_budget_is_split_among_scenes(detector: Detector) -> None:
+    calibration = detector.bundle.calibration
+    assert calibration is not None
+    just_fake = calibration.thresholds(0.05)[1] + 1e-3
+    assert judge_pooled(detector, just_fake, 0.05, scenes=1) == "fake"
+    assert judge_pooled(detector, just_fake, 0.05, scenes=10) == "unsure"
+
+
+def test_every_scene_gets_a_frame() -> None:
+    def frame(time: float, level: float) -> Candidate:
+        return Candidate(time, np.zeros((1, 1, 1, 3), np.uint8), np.full((16, 16), level, "f4"))
+
+    levels = [0] * 50 + [100] + [200] * 20
+    kept, scenes = choose([frame(i, level) for i, level in enumerate(levels)], 10)
+    assert len(kept) == 10
+    assert set(scenes) == {0, 1, 2}
+    assert kept[scenes.index(1)].time == 50
+    assert scenes.count(0) > scenes.count(2)
