@@ -14,8 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from distildire.bundle import Bundle, sha256_of
+from distildire.bundle import Bundle
 from distildire.calibration import Calibration
+from distildire.io.hashing import sha256_of
 from distildire.io.preprocessing import Preprocessing
 
 CELL = 32

@@ -14,13 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from noise_analysis.statistics import (
-    FEATURE_NAMES,
-    RADIAL_BINS,
-    Noise,
-    power_spectrum,
-    statistics,
-)
 from numpy.typing import NDArray
 
 from distildire.data.giveaways import folds_of_groups, group_names
@@ -28,6 +21,13 @@ from distildire.data.manifest import FAKE
 from distildire.evaluate.metrics import auc
 from distildire.io.pictures import RGB, ImageError, decode
 from distildire.io.preprocessing import jpeg
+from noise_analysis.statistics import (
+    FEATURE_NAMES,
+    RADIAL_BINS,
+    Noise,
+    power_spectrum,
+    statistics,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ Progress = Callable[[int, int], None]
 """Called with (pictures done, pictures in all)."""
 
 
-class NoiseSource(Protocol):
+class GivesNoise(Protocol):
     """What is asked of a noise source."""
 
     def eps0(self, x0: Tensor) -> Tensor:
@@ -84,6 +84,7 @@ class NoiseAnalysis:
     def save(self, out: Path) -> None:
         """Write noise.json, statistics.csv, spectra.png and radial.png into `out`."""
         import pandas as pd
+
         from noise_analysis.plots import radial_figure, spectra_figure
 
         out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ class NoiseAnalysis:
 
 
 def analyse_noise(
-    source: NoiseSource,
+    source: GivesNoise,
     table: pd.DataFrame,
     *,
     side: int = 192,
@@ -151,7 +152,7 @@ def analyse_noise(
     )
 
 
-def noise_maps(source: NoiseSource, square: RGB) -> dict[str, Noise]:
+def noise_maps(source: GivesNoise, square: RGB) -> dict[str, Noise]:
     """eps0 and residual [3, S, S] of a square under every variant; JPEG comes before both."""
     import torch
 

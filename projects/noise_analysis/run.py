@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distildire.data.manifest import read_manifest
 from distildire.evaluate.run import rows_of_split
-from distildire.io.page import markdown_table
+from distildire.io.html_page import markdown_table
 from distildire.noise import load_noise_source
 from noise_analysis.analysis import analyse_noise
 

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_manifest
 from distildire.data.pictures import load_all
-from distildire.io.pictures import RGB
-from distildire.io.preprocessing import jpeg, resize
+from distildire.io.preprocessing import jpeg, resize_and_crop
 from small_world.config import PicturesConfig
 
 if TYPE_CHECKING:
@@ -76,15 +75,8 @@ def same_history(pictures: Pictures, quality: int) -> Pictures:
 
 def small(paths: pd.Series | NDArray[np.object_], side: int) -> Pictures:
     """Decode, scale the shorter side to `side`, cut the centre."""
-    return np.stack([_square(rgb, side) for rgb in load_all([str(p) for p in paths])[0]])
-
-
-def _square(rgb: RGB, side: int) -> RGB:
-    height, width = rgb.shape[:2]
-    scale = side / min(height, width)
-    rgb = resize(rgb, max(side, round(width * scale)), max(side, round(height * scale)))
-    top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
-    return rgb[top : top + side, left : left + side]
+    square = resize_and_crop(side)
+    return np.concatenate([square(rgb) for rgb in load_all([str(p) for p in paths])[0]])
 
 
 def _rows(config: PicturesConfig, label: str) -> pd.DataFrame:

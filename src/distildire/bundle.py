@@ -7,7 +7,6 @@ noise source it needs.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from distildire.calibration import Calibration
+from distildire.io.hashing import sha256_of
 from distildire.io.preprocessing import Preprocessing
+from distildire.io.writing import write_json
 
 FORMAT = 1
 """Version of the bundle format; a reader refuses a newer one."""
@@ -69,7 +70,7 @@ class Bundle:
         return self.folder / ("student.safetensors" if self.torch else "model.onnx")
 
     def save(self) -> None:
-        """Write bundle.json beside the graph."""
+        """Write bundle.json beside the graph, whole or not at all."""
         about = {
             "format": FORMAT,
             "name": self.name,
@@ -82,7 +83,7 @@ class Bundle:
             about["heatmap"] = self.heatmap
         if self.torch is not None:
             about["torch"] = asdict(self.torch)
-        (self.folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
+        write_json(self.folder / "bundle.json", about, durable=True)
 
     def with_calibration(self, calibration: Calibration) -> Bundle:
         """A copy with `calibration`, which must belong to this bundle's weights."""
@@ -167,9 +168,3 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"({FORMAT}): upgrade distildire"
         )
     return about
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from distildire.bundle import BundleError, load_bundle
 from distildire.calibration import Calibration, Label
+from distildire.io.hashing import sha256_of
 from distildire.io.pictures import (
     MAX_PIXELS,
     RGB,
@@ -219,11 +219,11 @@ class Detector:
                 path = os.fspath(item)
                 item = read_bytes(Path(item))
             if isinstance(item, bytes):
-                sha256 = hashlib.sha256(item).hexdigest()
+                sha256 = sha256_of(item)
                 rgb = decode_bytes(item, max_pixels=max_pixels)
             else:
                 rgb = decode(item, max_pixels=max_pixels)
-                sha256 = hashlib.sha256(rgb.tobytes()).hexdigest()
+                sha256 = sha256_of(rgb.tobytes())
         except (ImageError, TypeError, ValueError) as error:
             return Loaded(path, sha256, error=str(error))
         size = (rgb.shape[1], rgb.shape[0])

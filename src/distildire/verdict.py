@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from distildire.calibration import Label
 
@@ -29,6 +30,20 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """The fields in the order of the JSON lines."""
         return asdict(self)
+
+
+COLUMNS = tuple(column.name for column in fields(Verdict))
+"""The fields of a row, in the order of the JSON lines; every other list of them comes from here."""
+
+
+def plain_types() -> dict[str, type]:
+    """Of each column, what holds its value where there is one: str, float or int."""
+    hints = get_type_hints(Verdict)
+    found = {}
+    for name in COLUMNS:
+        (plain,) = [kind for kind in get_args(hints[name]) or (hints[name],) if kind != NoneType]
+        found[name] = plain if isinstance(plain, type) else str  # a Literal's values are words
+    return found
 
 
 def not_scored(path: str, model: str, error: str, sha256: str | None = None) -> Verdict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import stand_in_methods as stand_in
+import standin_methods as stand_in
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -24,8 +24,8 @@ from distildire.noise.adm import PRESETS, AdmNoise, build_unet
 from distildire.noise.schedule import ddim_step, invert
 
 METHODS = (
-    MethodSpec("dire", "DIRE", "stand_in_methods:dire"),
-    MethodSpec("distildire", "DistilDIRE", "stand_in_methods:distildire", (2,)),
+    MethodSpec("dire", "DIRE", "standin_methods:dire"),
+    MethodSpec("distildire", "DistilDIRE", "standin_methods:distildire", (2,)),
     MethodSpec("nano", "nano", "distildire.bench.methods:nano", (2,)),
 )
 
@@ -62,7 +62,7 @@ def test_nano_in_numbers(tmp_path: Path) -> None:
 
 def test_a_failing_method_says_why(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="no such weights here"):
-        bench(tmp_path, methods=[MethodSpec("x", "x", "stand_in_methods:broken")])
+        bench(tmp_path, methods=[MethodSpec("x", "x", "standin_methods:broken")])
 
 
 class Counted(nn.Module):

@@ -21,12 +21,12 @@ from distildire.data.cache import (
     CacheError,
     NativeSize,
     NoiseCache,
-    ResizeCrop,
     cache_settings,
     fill_cache,
     open_dire,
 )
 from distildire.io.pictures import decode
+from distildire.io.preprocessing import resize_and_crop
 from distildire.noise import NoiseSource
 from distildire.noise.schedule import linear_alpha_bar
 
@@ -118,10 +118,10 @@ def test_second_run_computes_nothing_and_changes_are_noticed(
 
     other = make_source(gain=0.31)
     assert fill_cache(pictures, other, tmp_path / "c").computed == 5
-    assert fill_cache(pictures, other, tmp_path / "c", prepare=ResizeCrop(32)).computed == 5
+    assert fill_cache(pictures, other, tmp_path / "c", prepare=resize_and_crop(32)).computed == 5
     with pytest.raises(CacheError, match="holds 3 settings"):
         NoiseCache(tmp_path / "c")
-    chosen = NoiseCache(tmp_path / "c", cache_settings(other, ResizeCrop(32)))
+    chosen = NoiseCache(tmp_path / "c", cache_settings(other, resize_and_crop(32)))
     eps0 = chosen.eps0(pictures[4])
     assert eps0 is not None
     assert eps0.shape == (1, 3, 32, 32)

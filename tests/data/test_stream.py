@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from distildire.data.augment import AugmentConfig
-from distildire.data.cache import ResizeCrop, fill_cache, open_dire
+from distildire.data.cache import fill_cache, open_dire
 from distildire.data.stream import TrainingStream, sampling_weights
 from distildire.io.pictures import ImageError
+from distildire.io.preprocessing import resize_and_crop
 from noise.standin_noise import StandInNoise
 
 
@@ -160,7 +161,7 @@ def test_cached_maps_lie_on_the_pictures_they_came_from(
 
     mirror = StandInNoise(lambda x0: (x0 + 1.0) / 2.0)
     cache = tmp_path / "cache"
-    fill_cache([path], mirror, cache, dire=True, prepare=ResizeCrop(64))  # type: ignore[arg-type]
+    fill_cache([path], mirror, cache, dire=True, prepare=resize_and_crop(64))  # type: ignore[arg-type]
     rows = pd.DataFrame([{"path": str(path), "label": "real", "source": "s"}])
     stream = TrainingStream(rows, np.ones(1), 48, NOTHING, length=8, dire=open_dire(cache))
     for i in range(8):

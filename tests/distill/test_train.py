@@ -11,11 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from distildire import Detector
-from distildire.data.cache import ResizeCrop, fill_cache
+from distildire.data.cache import fill_cache
 from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
+from distildire.distill.checkpoint import build_student, load_checkpoint
 from distildire.distill.config import TrainConfig
-from distildire.distill.export import DetectorGraph, export, load_checkpoint
+from distildire.distill.export import DetectorGraph, export
 from distildire.distill.loss import (
     Projection,
     UncertaintyWeights,
@@ -26,7 +27,6 @@ from distildire.distill.probe import fit_hidden, logistic_regression
 from distildire.distill.student import Fusion, HiddenHead, Student, activation_map, block_energy
 from distildire.distill.torch_bundle import export_torch
 from distildire.distill.train import (
-    build_student,
     learning_rate,
     moving_average,
     read_split,
@@ -36,6 +36,7 @@ from distildire.distill.train import (
 from distildire.distill.validation import validation_summary
 from distildire.explain.heatmap import heat_of
 from distildire.io.config import ConfigError, build, load_config, to_dict
+from distildire.io.preprocessing import resize_and_crop
 from distildire.noise import load_noise_source
 from noise.standin_noise import StandInNoise
 
@@ -399,7 +400,7 @@ def test_dire_reaches_the_student_and_the_teacher(
     paths = [manifest.parent / name for name in pd.read_csv(manifest)["path"]]
     detail = StandInNoise(lambda x0: (x0 - F.avg_pool2d(x0, 3, 1, 1)).abs() / 2)
     fill_cache(
-        paths, detail, tmp_path / "cache", dire=True, prepare=ResizeCrop(64),  # type: ignore[arg-type]
+        paths, detail, tmp_path / "cache", dire=True, prepare=resize_and_crop(64),  # type: ignore[arg-type]
     )  # fmt: skip
     data = replace(config.data, dire_cache=str(tmp_path / "cache"))
     if who == "student":

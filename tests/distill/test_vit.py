@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from distildire.bench.flops import count_onnx, count_onnx_weights
+from distildire.distill.checkpoint import save
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import Weights, export
 from distildire.distill.student import Student, activation_map
-from distildire.distill.train import save
 from distildire.distill.vit import (
     CLIP,
     DINO,

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from distildire import Detector
-from distildire.cli.results import FIELDS
 from distildire.scale.items import Item, SourceError, list_items
 from distildire.scale.parts import SCHEMA, Done, PartsError, write_part
 from distildire.scale.score import score
+from distildire.verdict import COLUMNS
 
 
 def rows_of(out: Path) -> list[dict[str, object]]:
@@ -44,11 +44,11 @@ def test_a_row_an_image_with_the_detectors_scores(
     assert len(list(out.glob("part-*.parquet"))) == 2
     assert len(rows) == 4
     for row in rows:
-        assert tuple(row) == (*FIELDS, "size", "mtime")
+        assert tuple(row) == (*COLUMNS, "size", "mtime")
         facts = Path(str(row["path"])).stat()
         assert (row["size"], row["mtime"]) == (facts.st_size, facts.st_mtime)
         expected = detector.predict(str(row["path"]))[0].to_dict()
-        assert {name: row[name] for name in FIELDS} == expected
+        assert {name: row[name] for name in COLUMNS} == expected
     twins = {row["sha256"] for row in rows if "a.png" in str(row["path"])}
     assert len(twins) == 1
 

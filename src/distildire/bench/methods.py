@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from distildire.io.pictures import decode_bytes
+from distildire.io.preprocessing import resize_and_crop
 from distildire.runtime.sessions import onnx_session
 
 if TYPE_CHECKING:
@@ -73,9 +74,7 @@ class PaperMethod:
         """x0 [1, 3, side, side] in [-1, 1]."""
         import torch
 
-        from distildire.data.cache import ResizeCrop
-
-        crops = ResizeCrop(self.side)(decode_bytes(data))
+        crops = resize_and_crop(self.side)(decode_bytes(data))
         return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))) / 127.5 - 1.0
 
     def first_passes(self, picture: Tensor, count: int) -> object:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from distildire.io.writing import write_json, write_text
 
 Row = Mapping[str, Any]
 
@@ -40,8 +41,8 @@ def claims(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def save(result: Mapping[str, Any], out: Path) -> None:
     """Write bench.json, bench.md and bench.png."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / "bench.md").write_text(markdown(result))
+    write_json(out / "bench.json", result, indent=2)
+    write_text(out / "bench.md", markdown(result))
     chart(result["rows"]).savefig(out / "bench.png", dpi=120)
 
 

@@ -54,9 +54,10 @@ def detect(
     The probability assumes equal shares of real and fake pictures. Exit code 0: every file
     was scored; 1: at least one could not be; 2: wrong usage.
     """
-    from distildire.cli.results import resume_jsonl, write_csv, write_jsonl, write_table
     from distildire.detector import Detector
     from distildire.io.finding import find_files
+    from distildire.io.results import resume_jsonl, write_csv, write_jsonl, write_table
+    from distildire.verdict import COLUMNS
 
     if resume and (out is None or format is not Format.jsonl or sort):
         fail("--resume goes with --format jsonl --out FILE, and not with --sort")
@@ -90,7 +91,7 @@ def detect(
         if format is Format.jsonl:
             write_jsonl(results, file)
         elif format is Format.csv:
-            write_csv(results, file)
+            write_csv(results, COLUMNS, file)
         else:
             caution = f" {detector.bundle.heatmap_note}" if heatmap else ""
             write_table(results, file, _note(detector, fpr) + caution)

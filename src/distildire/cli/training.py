@@ -189,13 +189,13 @@ def export(
         typer.echo(f"{export_torch(checkpoint, out, name=name).folder}: not calibrated yet")
         return
     if format is ExportFormat.safetensors:
-        from distildire.distill.export import load_checkpoint
+        from distildire.distill.checkpoint import load_checkpoint
 
         load_checkpoint(checkpoint)[0].save_pretrained(out)  # type: ignore[operator]
         typer.echo(out / "model.safetensors")
         return
+    from distildire.distill.checkpoint import load_checkpoint
     from distildire.distill.export import export as run
-    from distildire.distill.export import load_checkpoint
     from distildire.distill.train import describe_data
 
     asked = {"crops": crops, "crop": crop, "halves": halves}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distildire.data.duplicates import Duplicate, find_duplicates
-from distildire.data.file_facts import FileFacts, read_facts
+from distildire.data.file_facts import AuditFacts, read_facts
 from distildire.data.giveaways import KINDS, group_names, kind_auc, overall_auc
 from distildire.data.manifest import FAKE
 from distildire.io.pictures import ImageError, read_bytes
@@ -178,10 +178,10 @@ def auc_error_by_chance(n_real: int, n_fake: int) -> float:
     return float(np.sqrt((n_real + n_fake + 1) / (12 * n_real * n_fake)))
 
 
-def _stream(paths: Iterable[str]) -> Iterator[FileFacts]:
+def _stream(paths: Iterable[str]) -> Iterator[AuditFacts]:
     """Facts in the order of `paths`, read ahead by a few threads, in bounded memory."""
     source = iter(paths)
-    waiting: deque[Future[FileFacts]] = deque()
+    waiting: deque[Future[AuditFacts]] = deque()
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         while True:
             while len(waiting) < _READ_AHEAD and (path := next(source, None)) is not None:
@@ -191,14 +191,14 @@ def _stream(paths: Iterable[str]) -> Iterator[FileFacts]:
             yield waiting.popleft().result()
 
 
-def _facts_of(path: str) -> FileFacts:
+def _facts_of(path: str) -> AuditFacts:
     try:
         return read_facts(read_bytes(Path(path)))
     except ImageError as error:
-        return FileFacts(error=str(error))
+        return AuditFacts(error=str(error))
 
 
-def _row(fact: FileFacts) -> dict[str, Any]:
+def _row(fact: AuditFacts) -> dict[str, Any]:
     row = {k: v for k, v in vars(fact).items() if k not in {"dhash", "thumbnail", "error"}}
     pixels = max(1, fact.width * fact.height)
     row["aspect"] = fact.width / max(1, fact.height)
@@ -206,7 +206,7 @@ def _row(fact: FileFacts) -> dict[str, Any]:
     return row
 
 
-def _unreadable(table: pd.DataFrame, facts: Sequence[FileFacts]) -> dict[str, Any]:
+def _unreadable(table: pd.DataFrame, facts: Sequence[AuditFacts]) -> dict[str, Any]:
     bad = [(p, f.error) for p, f in zip(table["path"], facts, strict=True) if f.error]
     return {"count": len(bad), "examples": [{"path": p, "error": e} for p, e in bad[:EXAMPLES]]}
 

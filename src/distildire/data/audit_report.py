@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distildire.data.audit import Audit
-from distildire.io.page import Page
+from distildire.io.html_page import Page
 from distildire.io.writing import whole_file, write_json
 
 _COLOURS = {"real": "#0969da", "fake": "#cf222e"}

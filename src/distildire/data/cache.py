@@ -13,27 +13,24 @@ import errno
 import hashlib
 import json
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode_bytes
-from distildire.io.preprocessing import resize
+from distildire.io.preprocessing import Preprocessing, resize_and_crop
 from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     from distildire.noise.source import NoiseSource
 
 log = logging.getLogger(__name__)
-
-Prepare: TypeAlias = Callable[[RGB], NDArray[np.uint8]]
-"""RGB [H, W, 3] -> uint8 [crops, h, w, 3]; its `repr` names it, so a frozen dataclass."""
 
 Progress: TypeAlias = Callable[[int, int], None]
 """(pictures done, pictures in all)."""
@@ -44,23 +41,6 @@ STALE_SECONDS = 3600
 
 class CacheError(ValueError):
     """A cache that can't be read or written; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class ResizeCrop:
-    """The paper's preprocessing: short side to `size`, then the central square."""
-
-    size: int = 256
-
-    def __call__(self, rgb: RGB) -> NDArray[np.uint8]:
-        """RGB [H, W, 3] -> uint8 [1, size, size, 3]."""
-        height, width = rgb.shape[:2]
-        if min(height, width) != self.size:
-            scale = self.size / min(height, width)
-            rgb = resize(
-                rgb, max(self.size, round(width * scale)), max(self.size, round(height * scale))
-            )
-        return _centre(rgb, self.size, self.size)[None]
 
 
 @dataclass(frozen=True)
@@ -77,18 +57,18 @@ class NativeSize:
                 f"too small: {rgb.shape[1]} x {rgb.shape[0]} pixels, the network needs at least "
                 f"{self.multiple} a side"
             )
-        return _centre(rgb, height, width)[None]
+        top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
+        return rgb[None, top : top + height, left : left + width]
 
 
-def _centre(rgb: RGB, height: int, width: int) -> RGB:
-    top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
-    return rgb[top : top + height, left : left + width]
+Prepare: TypeAlias = Preprocessing | NativeSize
+"""RGB [H, W, 3] -> uint8 [crops, h, w, 3]."""
 
 
 def default_preparation(source: NoiseSource) -> Prepare:
     """The size the network was trained on where known, else the picture's own."""
     if source.image_size:
-        return ResizeCrop(source.image_size)
+        return resize_and_crop(source.image_size)
     return NativeSize(source.multiple)
 
 
@@ -136,11 +116,11 @@ class NoiseCache:
 
     def eps0(self, path: str | Path) -> NDArray[np.float32] | None:
         """eps0 float32 [crops, 3, H, W] of the picture as it is on disk now; None if absent."""
-        return self._open(_file_hash(Path(path).read_bytes()), "eps0")
+        return self._open(sha256_of(Path(path)), "eps0")
 
     def dire(self, path: str | Path, steps: int = 20) -> NDArray[np.uint8] | None:
         """DIRE uint8 [crops, 3, H, W] (255 stands for a difference of 2); None if absent."""
-        return self._open(_file_hash(Path(path).read_bytes()), f"dire{steps}")
+        return self._open(sha256_of(Path(path)), f"dire{steps}")
 
     def _open(self, sha256: str, kind: str) -> NDArray[Any] | None:
         # Opening as a map checks the header against the file's size: an array that a full
@@ -223,17 +203,19 @@ def preparation_of(settings: dict[str, Any]) -> Prepare:
     """The preprocessing that a cache's settings name, as `cache_settings` wrote it.
 
     Raises:
-        CacheError: a preprocessing of another program.
+        CacheError: a preprocessing of another program, or of an earlier version of this one.
     """
-    text = str(settings.get("preprocessing"))
-    match = re.fullmatch(r"(\w+)\(\w+=(\d+)\)", text)
-    kinds: dict[str, Callable[[int], Prepare]] = {
-        "ResizeCrop": ResizeCrop,
-        "NativeSize": NativeSize,
+    kinds: dict[str, type[Preprocessing | NativeSize]] = {
+        kind.__name__: kind for kind in (Preprocessing, NativeSize)
     }
-    if match is None or match[1] not in kinds:
-        raise CacheError(f"the cache's preprocessing {text} is unknown: training needs its own")
-    return kinds[match[1]](int(match[2]))
+    stored = settings.get("preprocessing")
+    try:
+        ((name, options),) = stored.items()  # type: ignore[union-attr]
+        return kinds[name](**options)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise CacheError(
+            f"the cache's preprocessing {stored} is unknown: run `distildire noise` again"
+        ) from None
 
 
 def cache_settings(source: NoiseSource, prepare: Prepare) -> dict[str, Any]:
@@ -243,7 +225,7 @@ def cache_settings(source: NoiseSource, prepare: Prepare) -> dict[str, Any]:
         "weights_sha256": source.weights_hash,
         "dtype": str(source.dtype).removeprefix("torch."),
         "clip": source.clip,
-        "preprocessing": repr(prepare),
+        "preprocessing": {type(prepare).__name__: asdict(prepare)},
     }
 
 
@@ -303,7 +285,7 @@ def fill_cache(
     for path in files:
         try:
             data = Path(path).read_bytes()
-            sha256 = _file_hash(data)
+            sha256 = sha256_of(data)
             missing = [kind for kind in kinds if not cache.has(sha256, kind)]
             if missing and sha256 not in waiting:
                 waiting[sha256] = (prepare(decode_bytes(data)), missing)
@@ -371,7 +353,3 @@ def _cannot_write(root: Path, needed: int, error: OSError) -> CacheError:
         f"{root}: {reason}; the next array needs {needed:,} bytes. What is cached stays: make "
         "room and run the same command again"
     )
-
-
-def _file_hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

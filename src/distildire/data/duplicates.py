@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.data.file_facts import THUMBNAIL_SIDE, FileFacts
+from distildire.data.file_facts import THUMBNAIL_SIDE, AuditFacts
 
 MAX_DISTANCE = 3
 """Bits in which the difference hashes of two versions of one picture may differ."""
@@ -34,7 +34,7 @@ class Duplicate:
     """Equal bytes; otherwise the same picture by hash and thumbnail."""
 
 
-def find_duplicates(facts: Sequence[FileFacts]) -> list[Duplicate]:
+def find_duplicates(facts: Sequence[AuditFacts]) -> list[Duplicate]:
     """Pairs (first < second) of rows that hold one picture.
 
     A row is paired with the first row of equal bytes. Near duplicates are found among the
@@ -52,7 +52,7 @@ def find_duplicates(facts: Sequence[FileFacts]) -> list[Duplicate]:
     return sorted(pairs + _near(facts, rows), key=lambda pair: (pair.first, pair.second))
 
 
-def _near(facts: Sequence[FileFacts], rows: Sequence[int]) -> list[Duplicate]:
+def _near(facts: Sequence[AuditFacts], rows: Sequence[int]) -> list[Duplicate]:
     cells = THUMBNAIL_SIDE**2
     thumbnails = np.array(
         [np.frombuffer(facts[row].thumbnail, np.uint8) for row in rows], np.float32

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
+from distildire.io.hashing import sha256_of
 from distildire.io.pictures import MAX_PIXELS
 
 HASH_SIDE = 8
@@ -38,7 +38,7 @@ _C2PA = b"jumdc2pa\x00\x11\x00\x10\x80\x00\x00\xaa\x00\x38\x9b\x71"
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class AuditFacts:
     """Facts of one file; the fields after `error` keep their defaults where it is set."""
 
     sha256: str = ""
@@ -77,26 +77,26 @@ class FileFacts:
     """Grey 16 x 16, row by row."""
 
 
-def read_facts(data: bytes, *, traces: bool = True) -> FileFacts:
+def read_facts(data: bytes, *, traces: bool = True) -> AuditFacts:
     """Facts of the bytes of a file; what can't be read has `error` set.
 
     `traces=False` leaves out what needs the decoded pixels at full size.
     """
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = sha256_of(data)
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
-                return FileFacts(sha256, len(data), error="too many pixels")
+                return AuditFacts(sha256, len(data), error="too many pixels")
             header = _header(image, data)
             if not traces and image.format == "JPEG":
                 image.draft("L", (4 * THUMBNAIL_SIDE, 4 * THUMBNAIL_SIDE))
             grey = image.convert("L")
     # Pillow raises many types on damaged files, all of which mean the same here.
     except Exception as error:
-        return FileFacts(sha256, len(data), error=str(error) or type(error).__name__)
+        return AuditFacts(sha256, len(data), error=str(error) or type(error).__name__)
     thumbnail = _shrink(grey, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     found = trace(np.asarray(_centre(grey, TRACE_SIDE))) if traces else (float("nan"),) * 3
-    return FileFacts(
+    return AuditFacts(
         sha256,
         len(data),
         **header,

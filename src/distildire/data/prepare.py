@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distildire.data.layouts import read_layout, read_pairs
 from distildire.data.manifest import ManifestError, read_manifest
-from distildire.io.writing import whole_file
+from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,5 +107,5 @@ def noise(
         "present": report.present,
         "failed": [{"path": path, "error": error} for path, error in report.failed],
     }
-    (Path(out) / "noise.json").write_text(json.dumps(about, indent=2) + "\n")
+    write_json(Path(out) / "noise.json", about, indent=2)
     return report

@@ -41,7 +41,7 @@ def load_student(path: str | Path) -> nn.Module:
         return read_student(bundle)
     content = read_checkpoint(path)
     if {"student", "config"} <= set(content):
-        from distildire.distill.export import load_checkpoint
+        from distildire.distill.checkpoint import load_checkpoint
 
         return load_checkpoint(path)[0]
     return read_official(path)

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distildire.bundle import Bundle, sha256_of
-from distildire.distill.config import TrainConfig
-from distildire.distill.student import Student, activation_map
+from distildire.bundle import Bundle
+from distildire.distill.checkpoint import load_checkpoint
+from distildire.distill.student import activation_map
 from distildire.distill.vit import VitBackbone
-from distildire.io.config import build
+from distildire.io.config import to_dict
+from distildire.io.hashing import sha256_of
 
 BLOCK = 128
 """Weights of a row that share a scale where they are stored in four or eight bits."""
@@ -67,24 +68,6 @@ class DetectorGraph(nn.Module):
         return cam.mean(dim=(1, 2)), cam, eps0
 
 
-def load_checkpoint(path: Path) -> tuple[Student, TrainConfig, dict[str, Any]]:
-    """The student (eval mode), its config and the facts saved with it."""
-    from distildire.distill.train import build_student
-
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
-    if not isinstance(saved, dict) or not {"student", "config"} <= set(saved):
-        raise ValueError(f"{path}: not a student checkpoint of distildire (best.pt of a run)")
-    tree = saved["config"]
-    tree["student"] |= {"pretrained": False, "init": ""}
-    config = build(TrainConfig, tree, str(path))
-    student = build_student(config)
-    student.load_state_dict(saved["student"])
-    return student.eval(), config, dict(saved["facts"])
-
-
 def export(
     checkpoint: Path,
     out: Path,
@@ -128,8 +111,6 @@ def export(
     path = out / "model.onnx"
     _write_onnx(graph, example, path, weights)
     _check(graph, example, path, tolerance=TOLERANCE[weights])
-    from distildire.io.config import to_dict
-
     bundle = Bundle(
         name=name or config.name,
         folder=out,

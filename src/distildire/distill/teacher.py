@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distildire.distill.backbones import Backbone
+from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.vit import CLIP, MEAN, SHAPES, STD, find_weights
 
 Teacher: TypeAlias = "Backbone | ClipTeacher | DetectorTeacher"
@@ -35,8 +36,6 @@ class DetectorTeacher(nn.Module):
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__()
-        from distildire.distill.export import load_checkpoint
-
         self.student, _, _ = load_checkpoint(checkpoint)
         if self.student.inputs != "image":
             raise ValueError(

@@ -15,16 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from distildire.bundle import Bundle, BundleError, TorchPart, load_bundle, sha256_of
-from distildire.distill.export import DetectorGraph, load_checkpoint
+from distildire.bundle import Bundle, BundleError, TorchPart, load_bundle
+from distildire.distill.checkpoint import load_checkpoint
+from distildire.distill.export import DetectorGraph
 from distildire.distill.official import OfficialStudent, read_official
 from distildire.distill.student import Student
-from distildire.io.preprocessing import Preprocessing
+from distildire.io.hashing import sha256_of
+from distildire.io.preprocessing import Preprocessing, resize_and_crop
 from distildire.noise import load_noise_source
-from distildire.noise.weights import WeightsError, file_hash, whole_folder
-
-PAPER = Preprocessing(crop=256, crops=1, short_side=256, enlarge=True)
-"""Resize 256, centre crop 256, as the authors' code."""
+from distildire.noise.weights import WeightsError, whole_folder
 
 OFFICIAL = {"form": "official"}
 
@@ -100,11 +99,13 @@ def write_torch_bundle(
     part: TorchPart,
     out: str | Path,
     *,
-    preprocessing: Preprocessing = PAPER,
+    preprocessing: Preprocessing | None = None,
     name: str,
     provenance: dict[str, Any],
 ) -> Bundle:
     """Write a bundle that is not calibrated yet; the folder appears whole or not at all.
+
+    `preprocessing`: by default the paper's, as in the authors' code.
 
     Raises:
         WeightsError: `out` holds something else.
@@ -115,7 +116,15 @@ def write_torch_bundle(
     with whole_folder(out, "bundle.json", "bundle") as folder:
         weights = folder / "student.safetensors"
         save_file(student.state_dict(), str(weights), metadata={"format": "pt"})
-        Bundle(name, folder, sha256_of(weights), preprocessing, None, provenance, part).save()
+        Bundle(
+            name,
+            folder,
+            sha256_of(weights),
+            preprocessing or resize_and_crop(),
+            None,
+            provenance,
+            part,
+        ).save()
     return load_bundle(out)
 
 
@@ -139,7 +148,7 @@ def convert_student(file: str | Path, out: str | Path, *, noise: str = "adm") ->
     student = read_official(file)
     bundle = write_torch_bundle(
         student, TorchPart(OFFICIAL, _absolute(noise)), out, name=file.stem,
-        provenance={**provenance, "source_sha256": file_hash(file)},
+        provenance={**provenance, "source_sha256": sha256_of(file)},
     )  # fmt: skip
     return bundle.folder
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from distildire.data.manifest import ManifestError, fingerprint, read_manifest
 from distildire.data.stream import TrainingStream, sampling_weights
+from distildire.distill.checkpoint import build_student, restore, save
 from distildire.distill.config import OptimConfig, TeacherConfig, TrainConfig
 from distildire.distill.loss import (
     Projection,
@@ -32,7 +33,7 @@ from distildire.distill.teacher import DetectorTeacher, build_teacher
 from distildire.distill.validation import score_table, validation_summary
 from distildire.distill.vit import VitBackbone
 from distildire.io.config import to_dict
-from distildire.io.writing import whole_file
+from distildire.io.writing import whole_file, write_json
 from distildire.noise import load_noise_source
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def train(
             raise ValueError(f"{checkpoint}: nothing to resume")
         state = restore(checkpoint, parts, config)
     elif accelerator.is_main_process:
-        (out / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        write_json(out / "config.json", to_dict(config), indent=2)
         (out / "metrics.jsonl").write_text("")
 
     stream = TrainingStream(
@@ -319,19 +320,6 @@ def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table[~held_out].reset_index(drop=True), table[held_out].reset_index(drop=True)
 
 
-def build_student(config: TrainConfig) -> Student:
-    """The student that `config` describes."""
-    spec = config.student
-    student = Student(
-        spec.backbone, stage=spec.stage, taps=spec.taps, inputs=spec.inputs, wide=spec.wide,
-        fusion=spec.fusion, hidden=spec.hidden, pretrained=spec.pretrained, dropout=spec.dropout,
-    )  # fmt: skip
-    if spec.init:
-        saved = torch.load(spec.init, map_location="cpu", weights_only=True)
-        student.load_state_dict(saved["student"])
-    return student
-
-
 def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any]]:
     """Groups for AdamW: the backbone's rate falls from block to block towards the input.
 
@@ -423,26 +411,10 @@ def validate(
         state["best"], state["stale"] = summary["choice"], 0
         save(out / "best.pt", {"student": student.state_dict()}, config,
              step=state["step"], validation=summary)  # fmt: skip
-        val.assign(logit=logits).to_csv(out / "val_scores.csv", index=False)
+        with whole_file(out / "val_scores.csv") as file:
+            val.assign(logit=logits).to_csv(file, index=False)
     else:
         state["stale"] += 1
-
-
-def save(path: Path, weights: dict[str, Any], config: TrainConfig, **facts: Any) -> None:
-    """Write a checkpoint in one step: a killed run leaves the old one."""
-    with whole_file(path) as file:
-        torch.save({"config": to_dict(config), "facts": facts, **weights}, file)
-
-
-def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """Load every part of `checkpoint.pt`; the config must be the one that it was made with."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    if saved["config"] != to_dict(config):
-        changed = [k for k, v in to_dict(config).items() if saved["config"].get(k) != v]
-        raise ValueError(f"{path} was made with other options: {', '.join(changed)} differ")
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    return dict(saved["facts"])
 
 
 def dire_reader(config: TrainConfig) -> DireReader | None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import FAKE
-from distildire.evaluate.parts import BUDGETS, wilson
+from distildire.evaluate.breakdown import BUDGETS, wilson
 from distildire.evaluate.patch_insertion import patch_insertion
 from distildire.evaluate.robustness import robustness, subsample
 from distildire.evaluate.stability_gain import stability_gain

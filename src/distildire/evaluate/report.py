@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distildire.evaluate import plots
+from distildire.evaluate.breakdown import part_rows, verdict_rows
 from distildire.evaluate.checks import stability_rows
-from distildire.evaluate.parts import part_rows, verdict_rows
 from distildire.evaluate.scores import is_fake
 from distildire.evaluate.summary import rows_of
-from distildire.io.page import Page, markdown_table
+from distildire.io.html_page import Page, markdown_table
 
 if TYPE_CHECKING:
     import pandas as pd

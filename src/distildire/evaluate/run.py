@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from distildire.data.audit import Audit, audit, refuse_leak
 from distildire.data.audit_report import save_audit
 from distildire.data.manifest import fingerprint, read_manifest
+from distildire.evaluate.breakdown import Verdict, parts_of
 from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
-from distildire.evaluate.parts import Verdict, parts_of
 from distildire.evaluate.report import report_markdown, report_page
 from distildire.evaluate.robustness import robustness
 from distildire.evaluate.scores import Scorer, read_scores, score_manifest
 from distildire.evaluate.summary import By, summarize
+from distildire.io.writing import whole_file, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,8 +139,8 @@ def evaluate(
     metrics |= checks
     _write(out, scores, metrics, grid)
     title = f"Evaluation of {about['model']} on {manifest.name}"
-    (out / "report.html").write_text(report_page(title, about, figures, scores, grid, checks))
-    (out / "report.md").write_text(report_markdown(title, about, figures, grid, checks))
+    write_text(out / "report.html", report_page(title, about, figures, scores, grid, checks))
+    write_text(out / "report.md", report_markdown(title, about, figures, grid, checks))
     return Evaluation(scores, metrics, found, grid, out)
 
 
@@ -185,8 +185,10 @@ def _write(
     out: Path, scores: pd.DataFrame, metrics: dict[str, Any], grid: dict[str, Any] | None
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    scores.to_parquet(out / "scores.parquet", index=False)
-    scores.to_csv(out / "scores.csv", index=False)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    with whole_file(out / "scores.parquet") as file:
+        scores.to_parquet(file, index=False)
+    with whole_file(out / "scores.csv") as file:
+        scores.to_csv(file, index=False)
+    write_json(out / "metrics.json", metrics, allow_nan=False)
     if grid is not None:
-        (out / "robustness.json").write_text(json.dumps(grid, indent=1, allow_nan=False) + "\n")
+        write_json(out / "robustness.json", grid, allow_nan=False)

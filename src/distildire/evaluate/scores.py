@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.manifest import FAKE, ManifestError, read_columns
+from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_bytes
 from distildire.io.preprocessing import equalize
 
@@ -86,7 +86,7 @@ def _score(
     row: dict[str, Any] = {"logit": np.nan, "probability": np.nan, "sha256": "", "error": ""}
     try:
         data = read_bytes(Path(path))
-        row["sha256"] = hashlib.sha256(data).hexdigest()
+        row["sha256"] = sha256_of(data)
         rgb = decode_bytes(data)
     except ImageError as error:
         for variant in variants:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from distildire.evaluate import plots
 from distildire.experiments.runs import FIGURES
 from distildire.experiments.seeds import OverSeeds
-from distildire.io.page import markdown_table
+from distildire.io.html_page import markdown_table
+from distildire.io.writing import whole_file, write_json, write_text
 
 NOTE = (
     "Mean ± standard deviation over seeds, and the 95% interval of the mean (Student's t). It "
@@ -25,15 +25,16 @@ def write_report(results: dict[str, Any], out: Path) -> None:
     """Write results.json, table.md, table.csv and plot.png into `out`."""
     import pandas as pd
 
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(out / "results.json", results)
     text = [f"**{results['question']}**\n", markdown_table(table_rows(results)), NOTE + "\n"]
     if "matrix" in results:
         text.insert(2, "AUC by family, held-out reals against its fakes, mean over seeds:\n")
         text.insert(3, markdown_table(matrix_rows(results["matrix"])))
     if results["command"]:
         text.append(f"`{results['command']}`\n")
-    (out / "table.md").write_text("\n".join(text))
-    pd.DataFrame(long_rows(results)).to_csv(out / "table.csv", index=False)
+    write_text(out / "table.md", "\n".join(text))
+    with whole_file(out / "table.csv") as file:
+        pd.DataFrame(long_rows(results)).to_csv(file, index=False)
     figure = plot_of(results)
     if figure is not None:
         figure.savefig(out / "plot.png", dpi=110)

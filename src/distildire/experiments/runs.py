@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.config import TrainConfig
-from distildire.distill.export import export, load_checkpoint
+from distildire.distill.export import export
 from distildire.distill.train import to_unit, train
 from distildire.distill.validation import score_table, validation_summary
 from distildire.evaluate.metrics import average_precision
 from distildire.evaluate.scores import is_fake
 from distildire.io.config import to_dict
+from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,9 +84,10 @@ def run_arm(
     if latency:
         figures |= latency_of(best, folder / "bundle")
     if test is not None:
-        scores_of(best, test, workers=config.optim.workers).to_csv(folder / _SCORES, index=False)
+        with whole_file(folder / _SCORES) as file:
+            scores_of(best, test, workers=config.optim.workers).to_csv(file, index=False)
     figures["seconds"] = round(time.monotonic() - started, 1)
-    done.write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(done, figures)
     return figures
 
 

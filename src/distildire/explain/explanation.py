@@ -44,12 +44,12 @@ def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
     return {
         "values": np.round(_shrunk(heat, _GRID), 3).tolist(),
         "limit": round(limit, 3),
-        "overlay": png(overlay(_shrunk(heat, _OVERLAY), limit)),
+        "overlay": png(heat_colours(_shrunk(heat, _OVERLAY), limit)),
         "note": detector.bundle.heatmap_note,
     }
 
 
-def overlay(heat: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
+def heat_colours(heat: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
     """Logits [h, w] -> RGBA uint8 [h, w, 4]; opaque at `limit`, clear at 0."""
     strength = np.clip(heat / limit, -1.0, 1.0)
     rgba = np.empty((*heat.shape, 4), np.uint8)

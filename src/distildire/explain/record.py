@@ -7,7 +7,6 @@ check a record by making it again; a time stands in it only where the caller giv
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -22,7 +21,9 @@ from distildire.explain.explanation import heat_of, stability_of
 from distildire.explain.provenance import c2pa_summary, file_facts, perceptual_hash
 from distildire.explain.words import LIMITS, paragraph
 from distildire.io.data_uri import thumbnail
+from distildire.io.hashing import sha256_of
 from distildire.io.pictures import MAX_PIXELS, RGB, decode_bytes, read_bytes
+from distildire.io.writing import write_text
 
 FORMAT = 1
 """Version of the record's schema."""
@@ -42,7 +43,7 @@ class Record:
 
     def to_html(self) -> str:
         """One page that needs nothing else, neither network nor script."""
-        from distildire.explain.record_page import render
+        from distildire.explain.record_html import render
 
         return render(self.tree)
 
@@ -50,7 +51,7 @@ class Record:
         """Write HTML where the name ends so, else JSON; returns the path."""
         path = Path(path)
         html = path.suffix.lower() in {".html", ".htm"}
-        path.write_text(self.to_html() if html else self.to_json(), encoding="utf-8")
+        write_text(path, self.to_html() if html else self.to_json())
         return path
 
 
@@ -115,7 +116,7 @@ def _input(data: bytes, rgb: RGB, name: str) -> dict[str, Any]:
     facts = file_facts(data)
     return {
         "name": name,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256_of(data),
         "perceptual_hash": perceptual_hash(rgb),
         "bytes": len(data),
         "format": facts.format,

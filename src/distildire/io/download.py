@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -13,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from distildire.io.hashing import sha256_of
+from distildire.io.writing import write_json
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """(bytes so far, bytes in all if known)."""
@@ -202,8 +204,7 @@ def _verified(path: Path, name: str, home: Path, pinned: Remote) -> Path:
             f"{path}: {size:,} bytes instead of {pinned.size:,}: half downloaded or another "
             "file; delete it and fetch again"
         )
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(path)
     if pinned.sha256 is not None and sha256 != pinned.sha256:
         raise FetchError(
             f"{path}: SHA-256 {sha256} is not the pinned {pinned.sha256}: another or a damaged "
@@ -211,9 +212,7 @@ def _verified(path: Path, name: str, home: Path, pinned: Remote) -> Path:
         )
     if pinned.sha256 is None:
         pins = {**_read_pins(home), name: {"size": size, "sha256": sha256}}
-        temporary = home / f".pins.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n")
-        temporary.replace(home / "pins.json")
+        write_json(home / "pins.json", pins, indent=2, sort_keys=True)
     return path
 
 

@@ -119,6 +119,11 @@ class Preprocessing:
         return cut
 
 
+def resize_and_crop(size: int = 256) -> Preprocessing:
+    """The paper's preprocessing: short side to `size` pixels, then the central square."""
+    return Preprocessing(crop=size, crops=1, short_side=size, enlarge=True)
+
+
 def enlarge_short_side(rgb: RGB, least: int) -> RGB:
     """Scale [H, W, 3] up until the shorter side has `least` pixels; larger ones stay."""
     height, width = rgb.shape[:2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distildire.io.hashing import sha256_of
+from distildire.io.writing import write_json
 from distildire.noise.adm import AdmConfig, build_unet, infer_config, with_image_size
 from distildire.noise.weights import (
     WeightsError,
     count_keys,
-    file_hash,
     read_checkpoint,
     whole_folder,
     write_safetensors,
@@ -82,7 +82,7 @@ def convert_adm(
         about = {
             "source": file.name,
             "source_bytes": file.stat().st_size,
-            "source_sha256": file_hash(file),
+            "source_sha256": sha256_of(file),
             "parameters": sum(shape.numel() for _, shape in checkpoint.layout().values()),
         }
         _write_json(whole / "conversion.json", about)
@@ -225,4 +225,4 @@ def _modules(config: AdmConfig) -> Iterator[tuple[str, str]]:
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(path, content, indent=2)

@@ -19,6 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distildire.io.writing import write_json
 from distildire.noise.schedule import linear_alpha_bar
 
 
@@ -118,7 +119,7 @@ def save_nano(network: NanoNoise, folder: Path, **provenance: object) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), str(folder / "nano.safetensors"))
     about = {"config": asdict(network.config), "provenance": provenance}
-    (folder / "nano.json").write_text(json.dumps(about, indent=2) + "\n")
+    write_json(folder / "nano.json", about, indent=2)
 
 
 def load_nano(folder: Path | None = None) -> tuple[NanoNoise, Tensor]:

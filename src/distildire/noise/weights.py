@@ -143,12 +143,6 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's content."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def count_keys(
     found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size], where: str
 ) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from distildire.io.writing import whole_file, write_json
 from distildire.scale.items import Item, digest, storable
+from distildire.verdict import plain_types
+
+_ARROW = {str: pa.string(), float: pa.float64(), int: pa.int32()}
 
 SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("probability", pa.float64()),
-        ("logit", pa.float64()),
-        ("verdict", pa.string()),
-        ("model", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("error", pa.string()),
-        ("size", pa.int64()),
-        ("mtime", pa.float64()),
-    ]
+    [(name, _ARROW[plain]) for name, plain in plain_types().items()]
+    + [("size", pa.int64()), ("mtime", pa.float64())]
 )
 """The fields of a JSON line of `detect`, then the file's bytes and modification time."""
 
@@ -108,17 +100,8 @@ class PartWriter:
 
 def write_part(table: pa.Table, path: Path) -> None:
     """Write a part so that it is there whole, or not there."""
-    hidden = path.with_name(f".{path.name}.new")
-    with hidden.open("wb") as file:
+    with whole_file(path, durable=True) as file:
         pq.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def drop_stale(folder: Path) -> int:
@@ -168,7 +151,7 @@ def open_folder(folder: Path, about: dict[str, Any]) -> None:
     if folder.exists() and not folder.is_dir():
         raise PartsError(f"{folder}: not a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".*.new"):
+    for left in folder.glob(".*.tmp"):
         left.unlink()
     note = folder / "score.json"
     if note.is_file():
@@ -179,6 +162,4 @@ def open_folder(folder: Path, about: dict[str, Any]) -> None:
         return
     if part_files(folder):
         raise PartsError(f"{folder}: holds parts but no score.json: give another --out")
-    hidden = folder / ".score.json.new"
-    hidden.write_text(json.dumps(about, indent=1) + "\n")
-    hidden.replace(note)
+    write_json(note, about)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from distildire.calibration import Label
 from distildire.detector import Detector, Progress
+from distildire.io.hashing import sha256_of
+from distildire.verdict import Verdict
 from distildire.video.frames import Frames, VideoError, sample_frames
 
 FRAMES = 48
@@ -39,23 +40,13 @@ class FrameScore:
 
 
 @dataclass(frozen=True)
-class VideoVerdict:
+class VideoVerdict(Verdict):
     """What is known of one video; the score fields are None where `error` is not.
 
-    `logit` is the score of the most suspicious moment (see `pool`), `typical_logit` that of
-    the median frame.
+    `probability` and `logit` are of the most suspicious moment (see `pool`), `typical_logit`
+    is that of the median frame.
     """
 
-    path: str
-    sha256: str | None
-    probability: float | None
-    """Calibrated probability of fake of the most suspicious moment, 0..1."""
-    logit: float | None
-    verdict: Label | None
-    model: str
-    width: int | None
-    height: int | None
-    error: str | None = None
     duration: float | None = None
     """Seconds."""
     scenes: int | None = None
@@ -106,7 +97,7 @@ def judge_video(
     shown = name if name is not None else str(source) if isinstance(source, str | Path) else ""
     sha256 = None
     try:
-        sha256 = _sha256(source)
+        sha256 = sha256_of(source)
         opened = str(source) if isinstance(source, str | Path) else source
         sampled = sample_frames(opened, detector.bundle.preprocessing, frames)
     except (VideoError, OSError) as error:
@@ -200,15 +191,3 @@ def _note(sampled: Frames) -> str | None:
         end = sampled.chosen[-1].time
         parts.append(f"searched only to {end:.0f} s")
     return "; ".join(parts) or None
-
-
-def _sha256(source: str | Path | BinaryIO) -> str:
-    if isinstance(source, str | Path):
-        with Path(source).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    source.seek(0)
-    while chunk := source.read(2**20):
-        digest.update(chunk)
-    source.seek(0)
-    return digest.hexdigest()

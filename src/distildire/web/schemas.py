@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
+
+from distildire.verdict import COLUMNS
+from distildire.video.judge import VideoVerdict
+
+_ABOUT = {
+    "path": "the file's name as sent; empty for a raw body",
+    "probability": "calibrated probability of generated, 0 to 1, at equal shares of both",
+    "logit": "uncalibrated score",
+    "error": "why the file could not be scored, one sentence",
+    "duration": "of a video, in seconds",
+    "scenes": "of a video: scenes looked at",
+    "typical_logit": "of a video: median frame",
+    "suspicious": "of a video: start and end of the moment that decided, seconds",
+    "note": "of a video: what was left out",
+    "timeline": "of a video: its scored frames with their time in seconds",
+}
+_AS_JSON = {"suspicious": list[float] | None, "timeline": list[dict[str, Any]] | None}
 
 
-class Result(BaseModel):
-    """One file: `distildire detect --format jsonl` gives the same fields."""
+def _columns() -> dict[str, Any]:
+    """The fields of a verdict; those that videos alone have are optional."""
+    hints = get_type_hints(VideoVerdict)
+    return {
+        column.name: (
+            _AS_JSON.get(column.name, hints[column.name]),
+            Field(
+                default=... if column.name in COLUMNS else None,
+                description=_ABOUT.get(column.name),
+            ),
+        )
+        for column in fields(VideoVerdict)
+    }
 
-    path: str = Field(description="the file's name as sent; empty for a raw body")
-    sha256: str | None
-    probability: float | None = Field(
-        description="calibrated probability of generated, 0 to 1, at equal shares of both"
+
+if TYPE_CHECKING:
+
+    class Result(BaseModel):
+        """One file."""
+else:
+    Result = create_model(
+        "Result",
+        __doc__="One file: `distildire detect --format jsonl` gives the same fields.",
+        __module__=__name__,
+        **_columns(),
     )
-    logit: float | None = Field(description="uncalibrated score")
-    verdict: Literal["real", "fake", "unsure"] | None
-    model: str
-    width: int | None
-    height: int | None
-    error: str | None = Field(description="why the file could not be scored, one sentence")
-    timeline: list[dict[str, Any]] | None = Field(
-        default=None, description="of a video: its scored frames with their time in seconds"
-    )
-    duration: float | None = Field(default=None, description="of a video, in seconds")
-    scenes: int | None = Field(default=None, description="of a video: scenes looked at")
-    typical_logit: float | None = Field(default=None, description="of a video: median frame")
-    suspicious: list[float] | None = Field(
-        default=None, description="of a video: start and end of the moment that decided, seconds"
-    )
-    note: str | None = Field(default=None, description="of a video: what was left out")
 
 
 class Detection(BaseModel):

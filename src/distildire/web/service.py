@@ -22,7 +22,7 @@ from distildire.web.scoring import Busy, ScoringQueue
 from distildire.web.settings import Settings
 from distildire.web.slow_lane import SlowLane
 from distildire.web.uploads import Upload, announced_length, read_uploads
-from distildire.web.videos import can_read_videos, is_video, judge_upload
+from distildire.web.videos import can_read_videos, holds_video, judge_upload
 
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Error budgets whose thresholds `/v1/models` spells out, for the page's slider."""
@@ -109,7 +109,7 @@ class Service:
                     raise Problem(422, str(error)) from None
 
     async def _judge(self, uploads: Sequence[Upload], fpr: float) -> list[dict[str, Any]]:
-        videos = {i for i, upload in enumerate(uploads) if is_video(upload.data)}
+        videos = {i for i, upload in enumerate(uploads) if holds_video(upload.data)}
         pictures = [upload for i, upload in enumerate(uploads) if i not in videos]
         futures: list[Future[Verdict]] = self._queue.submit(pictures, fpr) if pictures else []
         waiting = iter([asyncio.wrap_future(future) for future in futures])

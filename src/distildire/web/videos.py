@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 from distildire.detector import Detector
+from distildire.io.hashing import sha256_of
 from distildire.verdict import not_scored
 from distildire.web.uploads import Upload
 
@@ -21,7 +21,7 @@ def can_read_videos() -> bool:
     return find_spec("av") is not None
 
 
-def is_video(data: bytes) -> bool:
+def holds_video(data: bytes) -> bool:
     """Tell the containers MP4, MOV, Matroska, WebM, AVI and MPEG-TS by their first bytes."""
     if data[4:8] == b"ftyp":
         return data[8:12] not in _PICTURE_BRANDS
@@ -34,7 +34,7 @@ def judge_upload(detector: Detector, upload: Upload, fpr: float) -> dict[str, An
     """The fields of a result, with the timeline where it could be scored."""
     if not can_read_videos():
         error = "a video: this service was installed without the extra distildire[video]"
-        sha256 = hashlib.sha256(upload.data).hexdigest()
+        sha256 = sha256_of(upload.data)
         return not_scored(upload.name, detector.name, error, sha256).to_dict()
     from distildire.video.judge import judge_video
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from distildire.evaluate.breakdown import count_verdicts, part_rows, parts_of, verdict_rows, wilson
 from distildire.evaluate.checks import stability_rows
 from distildire.evaluate.generators import begins_with
-from distildire.evaluate.parts import count_verdicts, part_rows, parts_of, verdict_rows, wilson
 from distildire.evaluate.summary import cell
 
 

@@ -1,18 +1,13 @@
-"""Verdicts on their way out: JSON lines, CSV or a table, to a file or to stdout."""
+"""Rows on their way out: JSON lines, CSV or a table, to a file or to stdout."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
-
-from distildire.verdict import Verdict
-
-FIELDS = tuple(field.name for field in fields(Verdict))
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], file: IO[str]) -> None:
@@ -22,9 +17,11 @@ def write_jsonl(rows: Iterable[dict[str, Any]], file: IO[str]) -> None:
         file.flush()
 
 
-def write_csv(rows: Iterable[dict[str, Any]], file: IO[str], *, header: bool = True) -> None:
-    """The fields of `Verdict` as columns; None is an empty cell."""
-    writer = csv.DictWriter(file, FIELDS, extrasaction="ignore")
+def write_csv(
+    rows: Iterable[dict[str, Any]], columns: Sequence[str], file: IO[str], *, header: bool = True
+) -> None:
+    """The given columns; None is an empty cell."""
+    writer = csv.DictWriter(file, columns, extrasaction="ignore")
     if header:
         writer.writeheader()
     for row in rows:

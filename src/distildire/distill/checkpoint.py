@@ -1,0 +1,59 @@
+"""Checkpoints of training runs: written whole, read without pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distildire.distill.config import TrainConfig
+from distildire.distill.student import Student
+from distildire.io.config import build, to_dict
+from distildire.io.writing import whole_file
+
+
+def build_student(config: TrainConfig) -> Student:
+    """The student that `config` describes."""
+    spec = config.student
+    student = Student(
+        spec.backbone, stage=spec.stage, taps=spec.taps, inputs=spec.inputs, wide=spec.wide,
+        fusion=spec.fusion, hidden=spec.hidden, pretrained=spec.pretrained, dropout=spec.dropout,
+    )  # fmt: skip
+    if spec.init:
+        saved = torch.load(spec.init, map_location="cpu", weights_only=True)
+        student.load_state_dict(saved["student"])
+    return student
+
+
+def save(path: Path, weights: dict[str, Any], config: TrainConfig, **facts: Any) -> None:
+    """Write a checkpoint in one step: a killed run leaves the old one."""
+    with whole_file(path) as file:
+        torch.save({"config": to_dict(config), "facts": facts, **weights}, file)
+
+
+def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """Load every part of `checkpoint.pt`; the config must be the one that it was made with."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if saved["config"] != to_dict(config):
+        changed = [k for k, v in to_dict(config).items() if saved["config"].get(k) != v]
+        raise ValueError(f"{path} was made with other options: {', '.join(changed)} differ")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return dict(saved["facts"])
+
+
+def load_checkpoint(path: Path) -> tuple[Student, TrainConfig, dict[str, Any]]:
+    """The student (eval mode), its config and the facts saved with it."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
+    if not isinstance(saved, dict) or not {"student", "config"} <= set(saved):
+        raise ValueError(f"{path}: not a student checkpoint of distildire (best.pt of a run)")
+    tree = saved["config"]
+    tree["student"] |= {"pretrained": False, "init": ""}
+    config = build(TrainConfig, tree, str(path))
+    student = build_student(config)
+    student.load_state_dict(saved["student"])
+    return student.eval(), config, dict(saved["facts"])
