@@ -21,6 +21,7 @@ from distildire.data.manifest import FAKE
 from distildire.evaluate.metrics import auc
 from distildire.io.pictures import RGB, ImageError, decode
 from distildire.io.preprocessing import jpeg
+from distildire.io.progress import DoneOf
 from noise_analysis.statistics import (
     FEATURE_NAMES,
     RADIAL_BINS,
@@ -53,9 +54,6 @@ MIN_PICTURES = 10
 """Generators with fewer pictures are put together as `FEW`."""
 
 FEW = "others (few each)"
-
-Progress = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all)."""
 
 
 class GivesNoise(Protocol):
@@ -108,7 +106,7 @@ def analyse_noise(
     side: int = 192,
     per_source: int = 40,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> NoiseAnalysis:
     """Statistics of eps0 and of a residual for the central `side` x `side` of the pictures.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,11 +26,9 @@ from distildire.io.pictures import (
     decode_bytes,
     read_bytes,
 )
+from distildire.io.progress import Done
 from distildire.runtime.sessions import Sessions, usable_cores
 from distildire.verdict import Verdict, not_scored
-
-Progress = Callable[[int], None]
-"""Called with the number of pictures done."""
 
 DEFAULT_FPR = 0.01
 
@@ -112,7 +110,7 @@ class Detector:
         items: Source | Iterable[Source],
         fpr: float | None = None,
         *,
-        progress: Progress | None = None,
+        progress: Done | None = None,
     ) -> list[Verdict]:
         """Verdicts in the order of `items`; a picture that can't be scored has `error` set."""
         several: Any = items

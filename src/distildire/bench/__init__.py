@@ -1,4 +1,7 @@
-"""What a verdict costs: parameters, FLOPs, seconds and memory of each method, in one run."""
+"""What a verdict costs: parameters, FLOPs, seconds and memory of each method, in one run.
+
+Extra `train`.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-Progress = Callable[[str, int, int], None]
-"""Called with (method, methods done, methods in all)."""
+from distildire.io.progress import StageDoneOf
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def bench(
     quick: bool = False,
     methods: Sequence[MethodSpec] = METHODS,
     picture: bytes | None = None,
-    progress: Progress | None = None,
+    progress: StageDoneOf | None = None,
 ) -> dict[str, Any]:
     """Measure `methods` and write bench.json, bench.md and bench.png into the folder `out`.
 

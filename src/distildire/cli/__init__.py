@@ -1,4 +1,7 @@
-"""The command line: thin, every command imports what it needs when it runs."""
+"""The command line: thin, every command imports what it needs when it runs.
+
+Base install; a command that needs an extra names it.
+"""
 
 from __future__ import annotations
 

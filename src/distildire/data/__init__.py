@@ -1,1 +1,4 @@
-"""Data: manifests, dataset layouts, augmentation, caches and the audit."""
+"""Manifests, dataset layouts, rebuilding, audit, augmentation, caches.
+
+Extra `eval`; the training stream and the filling of caches: extra `train`.
+"""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from distildire.data.file_facts import AuditFacts, read_facts
 from distildire.data.giveaways import KINDS, group_names, kind_auc, overall_auc
 from distildire.data.manifest import FAKE
 from distildire.io.pictures import ImageError, read_bytes
+from distildire.io.progress import DoneOf
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +34,6 @@ EXAMPLES = 20
 """Duplicate pairs and unreadable files that are named in `audit.json`."""
 
 _READ_AHEAD = 64
-
-Progress = Callable[[int, int], None]
-"""Called with (files done, files in all)."""
 
 
 class LeakError(ValueError):
@@ -93,7 +91,7 @@ def audit(
     *,
     limit: float = LEAK_LIMIT,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> Audit:
     """Audit a manifest as `read_manifest` gives it.
 

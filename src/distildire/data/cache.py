@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,15 +25,13 @@ from numpy.typing import NDArray
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode_bytes
 from distildire.io.preprocessing import Preprocessing, resize_and_crop
+from distildire.io.progress import DoneOf
 from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     from distildire.noise.source import NoiseSource
 
 log = logging.getLogger(__name__)
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""(pictures done, pictures in all)."""
 
 STALE_SECONDS = 3600
 """Temporary files older than this were left by a killed run."""
@@ -244,7 +242,7 @@ def fill_cache(
     steps: int = 20,
     prepare: Prepare | None = None,
     batch_size: int = 8,
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> CacheReport:
     """Compute eps0, and DIRE if asked, of every picture that has none in the cache yet.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from distildire.io.pictures import RGB, ImageError, decode
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
+from distildire.io.progress import DoneOf
 
 
 def load_all(
-    paths: Sequence[str], *, workers: int = 2, progress: Progress | None = None
+    paths: Sequence[str], *, workers: int = 2, progress: DoneOf | None = None
 ) -> tuple[list[RGB], list[int]]:
     """Decode every picture: (images, the indices of `paths` they came from).
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from distildire.data.layouts import read_layout, read_pairs
 from distildire.data.manifest import ManifestError, read_manifest
+from distildire.io.progress import DoneOf
 from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from distildire.data.cache import CacheReport, Progress
+    from distildire.data.cache import CacheReport
 
 
 def prepare(
@@ -74,7 +75,7 @@ def noise(
     compile: bool = False,
     batch_size: int = 8,
     split: str = "",
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> CacheReport:
     """Fill a cache with eps0, and DIRE if asked, of a manifest's pictures; resumable.
 

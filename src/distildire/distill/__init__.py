@@ -1,5 +1,7 @@
 """Students: small networks that tell real from fake by an image and its first-step noise.
 
+Extra `train`.
+
 >>> from distildire.distill import load_student
 >>> logits = load_student("imagenet-distil-dire-11e.pth")(x0, eps0)
 """

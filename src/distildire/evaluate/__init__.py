@@ -1,1 +1,1 @@
-
+"""How good a detector is: figures with intervals, reports, robustness. Extra `eval`."""

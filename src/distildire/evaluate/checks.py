@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,17 +15,15 @@ from distildire.evaluate.summary import cell
 from distildire.explain.heatmap import heat_of
 from distildire.explain.reencode import STABILITY
 from distildire.io.pictures import RGB, ImageError, decode
+from distildire.io.progress import DoneOf
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Progress = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all)."""
-
 
 def stability_check(
     detector: Any, table: pd.DataFrame, count: int, *, seed: int = 0,
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """By error budget: wrong verdicts that the check turns into "unsure", and right ones.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,10 @@ from distildire.evaluate.scores import Scorer
 from distildire.explain.reencode import ROBUSTNESS, Reencode
 from distildire.io.pictures import ImageError, decode
 from distildire.io.preprocessing import equalize
+from distildire.io.progress import DoneOf
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all)."""
 
 
 def subsample(table: pd.DataFrame, count: int, seed: int = 0) -> pd.DataFrame:
@@ -54,7 +52,7 @@ def robustness(
     count: int = 200,
     reencodings: Mapping[str, Reencode] = ROBUSTNESS,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> dict[str, Any]:
     """Score a stated subsample under every re-encoding of its equalised pictures.
 

@@ -16,14 +16,11 @@ from distildire.evaluate.report import report_markdown, report_page
 from distildire.evaluate.robustness import robustness
 from distildire.evaluate.scores import Scorer, read_scores, score_manifest
 from distildire.evaluate.summary import By, summarize
+from distildire.io.progress import StageDoneOf
 from distildire.io.writing import whole_file, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, pictures done, pictures in all); stages: audit, score,
-robustness, stability."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def evaluate(
     intervals: By = "image",
     repeats: int = 1000,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: StageDoneOf | None = None,
 ) -> Evaluation:
     """Evaluate a model on a manifest and write the results to a folder.
 
@@ -77,7 +74,7 @@ def evaluate(
         intervals: what the bootstrap draws, see `summarize`.
         repeats: bootstrap resamples.
         seed: of the bootstrap and the subsample.
-        progress: see `Progress`.
+        progress: hears of each stage, and how far it is.
 
     Raises:
         ManifestError: unusable manifest or CSV, or no row in `split`.
@@ -175,7 +172,7 @@ def _verdict(detector: Scorer | None) -> Verdict | None:
     return lambda logit, budget: str(detector.verdict_of(logit, budget)[1])
 
 
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+def _stage(progress: StageDoneOf | None, name: str) -> Callable[[int, int], None] | None:
     if progress is None:
         return None
     return lambda done, total: progress(name, done, total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,12 +14,10 @@ from distildire.data.manifest import FAKE, ManifestError, read_columns
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_bytes
 from distildire.io.preprocessing import equalize
+from distildire.io.progress import DoneOf
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[[int, int], None]
-"""Called with (pictures done, pictures in all)."""
 
 COLUMNS = ("path", "label", "logit", "probability", "source", "generator", "sha256")
 
@@ -40,7 +38,7 @@ def score_manifest(
     detector: Scorer,
     table: pd.DataFrame,
     variants: tuple[str, ...] = ("equalized",),
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> pd.DataFrame:
     """Score every row of a manifest, `raw`, `equalized` or both.
 
@@ -67,7 +65,7 @@ def score_manifest(
 
 def logits_of(
     detector: Scorer, paths: Sequence[str], *, equalized: bool = True,
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Uncalibrated logits alone, nan where a picture can't be read; for calibration."""
     logits = np.full(len(paths), np.nan)

@@ -1,1 +1,1 @@
-"""Experiments that answer a question about the method, each in one command."""
+"""Experiments that answer a question about the method, each in one command. Extra `train`."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, dict[str, Any]], None]
+OnRow = Callable[[str, dict[str, Any]], None]
 """Called with (run, one row of its training)."""
 
 _MORE = ("latency_ms", "params", "graph_bytes", "seconds_a_step", "seconds")
@@ -33,7 +33,7 @@ def run_experiment(
     *,
     arms: Sequence[str] = (),
     command: str = "",
-    progress: Progress | None = None,
+    progress: OnRow | None = None,
 ) -> dict[str, Any]:
     """Run every arm with every seed and write the results after each; resumable.
 

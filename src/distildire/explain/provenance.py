@@ -60,7 +60,7 @@ class FileFacts:
 
 
 def file_facts(data: bytes) -> FileFacts:
-    """Read the header of a picture file that `images.decode` accepts; never its pixels."""
+    """Read the header of a picture file that `pictures.decode` accepts; never its pixels."""
     with open_picture(data, metadata=True) as image:
         exif, gps = _exif(image)
         text = {

@@ -1,1 +1,4 @@
-"""Pictures and files: decoding, the one preprocessing, finding, whole writes. Base install."""
+"""Pictures and files: decoding, the one preprocessing, finding, whole writes, hashes, output.
+
+Base install.
+"""

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 from distildire.io.hashing import sha256_of
 from distildire.io.writing import write_json
 
-Progress: TypeAlias = Callable[[int, int | None], None]
-"""(bytes so far, bytes in all if known)."""
+BytesDone: TypeAlias = Callable[[int, int | None], None]
+"""Called with (bytes so far, bytes in all if known)."""
 
 TRIES = 4
 """Connections made for one file before giving up; each resumes where the last broke."""
@@ -69,7 +69,7 @@ def fetch(
     name: str,
     home: Path | None = None,
     *,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     remote: Remote | None = None,
 ) -> Path:
     """Fetch published weights into the cache folder; return the file's path.
@@ -113,7 +113,7 @@ def fetch(
 
 
 def download(
-    url: str, path: Path, *, size: int | None = None, progress: Progress | None = None
+    url: str, path: Path, *, size: int | None = None, progress: BytesDone | None = None
 ) -> Path:
     """Download `url` to `<path>.part`, resuming what is there; return the part's path.
 
@@ -146,7 +146,7 @@ def download(
         time.sleep(min(0.2 * 2**failures, 5.0))
 
 
-def _receive(url: str, part: Path, have: int, progress: Progress | None) -> bool:
+def _receive(url: str, part: Path, have: int, progress: BytesDone | None) -> bool:
     """Append to `part` from byte `have` on; whether everything announced has come."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:

@@ -1,4 +1,4 @@
-"""Noise sources: networks that give the first-step noise of an image.
+"""Noise sources: networks that give the first-step noise of an image. Extra `train`.
 
 >>> from distildire.noise import load_noise_source
 >>> eps0 = load_noise_source("nano").eps0(x0)  # x0 [B, 3, H, W] in [-1, 1]

@@ -12,11 +12,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from distildire.io.progress import DoneOf
+
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(x_t [B, 3, H, W], t [B] int64) -> eps [B, 3, H, W]."""
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""(steps done, steps in all)."""
 
 STEPS = 1000
 
@@ -91,7 +90,7 @@ def invert(
     x0: Tensor,
     alpha_bar: Tensor,
     steps: int = 20,
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> Tensor:
     """DDIM inversion of x0 [B, 3, H, W] in [-1, 1] to a latent of the same shape.
 
@@ -114,7 +113,7 @@ def sample(
     latent: Tensor,
     alpha_bar: Tensor,
     steps: int = 20,
-    progress: Progress | None = None,
+    progress: DoneOf | None = None,
 ) -> Tensor:
     """DDIM sampling (eta = 0) from a latent [B, 3, H, W] to x0' in [-1, 1]."""
     taken = respaced_steps(steps, len(alpha_bar))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from distildire.io.progress import DoneOf
 from distildire.noise.schedule import (
-    Progress,
     first_step_noise,
     invert,
     quantise_dire,
@@ -85,7 +85,7 @@ class NoiseSource(nn.Module):
 
     @torch.no_grad()
     def reconstruct(
-        self, x0: Tensor, steps: int = 20, progress: Progress | None = None
+        self, x0: Tensor, steps: int = 20, progress: DoneOf | None = None
     ) -> tuple[Tensor, Tensor]:
         """DDIM inversion and sampling back: (latent, x0_reconstructed), both [B, 3, H, W].
 
@@ -106,7 +106,7 @@ class NoiseSource(nn.Module):
         latent = invert(self.predict, x0, self.alpha_bar, steps, down)
         return latent, sample(self.predict, latent, self.alpha_bar, steps, up)
 
-    def dire(self, x0: Tensor, steps: int = 20, progress: Progress | None = None) -> Tensor:
+    def dire(self, x0: Tensor, steps: int = 20, progress: DoneOf | None = None) -> Tensor:
         """DIRE of x0 [B, 3, H, W] in [-1, 1]: [B, 3, H, W] in [0, 1], in steps of 1 / 255.
 
         A difference of 2 (black against white) is 1. Quantised as the reference's PNGs are.

@@ -1,1 +1,5 @@
-"""What runs a model's graph: ONNX Runtime, OpenVINO (extra `openvino`), torch (extra `train`)."""
+"""What runs a graph: ONNX Runtime, and the conversion to OpenVINO.
+
+Base install (converting needs the package openvino). Bundles that need torch are run by
+`distill.torch_bundle`, which is opened here and imported only then.
+"""

@@ -1,1 +1,1 @@
-"""Scoring of very many pictures, on this machine or on a Ray cluster (extra `scale`)."""
+"""Scoring of very many pictures, here or on a Ray cluster. Extra `scale`."""

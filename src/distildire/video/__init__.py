@@ -1,4 +1,4 @@
-"""Verdicts for videos. Extra `video`."""
+"""Verdicts for videos: frames, the pooled verdict, the timeline. Extra `video`."""
 
 from distildire.video.judge import VideoVerdict, judge_video
 

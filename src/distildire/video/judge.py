@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.calibration import Label
-from distildire.detector import Detector, Progress
+from distildire.detector import Detector
 from distildire.io.hashing import sha256_of
+from distildire.io.progress import Done
 from distildire.verdict import Verdict
 from distildire.video.frames import Frames, VideoError, sample_frames
 
@@ -72,7 +73,7 @@ def judge_video(
     fpr: float | None = None,
     frames: int = FRAMES,
     name: str | None = None,
-    progress: Progress | None = None,
+    progress: Done | None = None,
 ) -> VideoVerdict:
     """Judge a video file, or an open binary file that can seek.
 
@@ -132,7 +133,7 @@ def judge_pooled(detector: Detector, logit: float, fpr: float, scenes: int) -> L
     return "real" if detector.verdict_of(logit, fpr)[1] == "real" else "unsure"
 
 
-def _score(detector: Detector, sampled: Frames, progress: Progress | None) -> NDArray[np.float64]:
+def _score(detector: Detector, sampled: Frames, progress: Done | None) -> NDArray[np.float64]:
     logits: list[float] = []
     for start in range(0, len(sampled.chosen), BATCH):
         batch = sampled.chosen[start : start + BATCH]

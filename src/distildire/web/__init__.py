@@ -1,1 +1,1 @@
-"""The web service and its page (extra `web`)."""
+"""The web service and its page. Extra `web`."""
