@@ -25,17 +25,23 @@ def detector(bundle: Path) -> Detector:
     return Detector(bundle, threads=1)
 
 
+def blotches(seed: int = 3) -> NDArray[np.float64]:
+    """Soft random colours [200, 240, 3] of the scale of things in a photograph."""
+    small = np.random.default_rng(seed).integers(60, 200, (25, 30, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((240, 200), Image.Resampling.BICUBIC), float)
+
+
 @pytest.fixture(scope="session")
 def flat() -> NDArray[np.uint8]:
-    """A smooth ramp [200, 240, 3], which the stand-in calls fake."""
-    ramp = np.linspace(60, 180, 240)[None, :, None]
-    return np.broadcast_to(ramp, (200, 240, 3)).astype(np.uint8).copy()
+    """Soft colours [200, 240, 3], which the stand-in calls fake."""
+    return blotches().astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
 def busy() -> NDArray[np.uint8]:
-    """Noise [200, 240, 3], which the stand-in calls real."""
-    return np.random.default_rng(7).integers(60, 200, (200, 240, 3)).astype(np.uint8)
+    """The same with grain [200, 240, 3], which the stand-in calls real."""
+    grain = np.random.default_rng(7).normal(0, 25, (200, 240, 3))
+    return np.clip(blotches() + grain, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture

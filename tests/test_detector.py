@@ -1,5 +1,10 @@
 import hashlib
+import io
 import json
+import multiprocessing
+import os
+import pickle
+import select
 import shutil
 from pathlib import Path
 
@@ -10,7 +15,7 @@ from PIL import Image
 import standin
 from distildire import Detector
 from distildire.bundle import BundleError, load_bundle
-from distildire.runtime.sessions import open_session
+from distildire.runtime.sessions import open_session, usable_cores
 
 
 def test_logit_is_the_mean_over_crops(detector: Detector, busy: np.ndarray) -> None:
@@ -138,3 +143,83 @@ def test_the_bundled_model_leans_the_right_way_on_the_examples() -> None:
         return float(np.mean([v.logit for v in verdicts]))
 
     assert mean_logit("generated_*") > mean_logit("photo_*")
+
+
+def test_each_item_has_its_row_whatever_it_is(detector: Detector, flat: np.ndarray) -> None:
+    broken = Image.open(io.BytesIO(_jpeg(flat)[:-400]))
+    items = [None, flat, broken, 5, _jpeg(flat), Path("/no/such/file.png"), flat]
+    verdicts = detector.predict(items)
+    assert [v.error is None for v in verdicts] == [False, True, False, False, True, False, True]
+    assert "NoneType" in str(verdicts[0].error)
+    assert "truncated" in str(verdicts[2].error)
+    assert "int" in str(verdicts[3].error)
+    assert [v.error is None for v in detector.stream(iter(items))] == [
+        v.error is None for v in verdicts
+    ]
+
+
+def test_single_pictures_of_many_kinds(detector: Detector, flat: np.ndarray) -> None:
+    data = _jpeg(flat)
+    logit = detector.predict(data)[0].logit
+    for one in (bytearray(data), memoryview(data), io.BytesIO(data)):
+        assert [v.logit for v in detector.predict(one)] == [logit]
+    with pytest.raises(TypeError, match="give paths, bytes"):
+        detector.predict(5)
+
+
+def test_what_shows_nothing_is_never_real(detector: Detector) -> None:
+    (white,) = detector.predict(np.full((300, 300, 3), 255, np.uint8))
+    assert white.verdict == "unsure"
+    assert white.note is not None
+    assert "nothing to judge" in white.note
+    assert white.probability == 0.5
+    assert white.error is None
+
+
+def test_rows_name_the_model_and_the_budget(detector: Detector, flat: np.ndarray) -> None:
+    for verdict in detector.predict([flat, None], fpr=0.05):
+        assert verdict.model_sha256 == detector.bundle.sha256
+        assert verdict.fpr == 0.05
+
+
+def test_a_fork_and_a_pickle_judge_alike(bundle: Path, flat: np.ndarray) -> None:
+    detector = Detector(bundle, threads=2, fpr=0.05)
+    logit = detector.predict(flat)[0].logit
+    copy = pickle.loads(pickle.dumps(detector))
+    assert copy.predict(flat)[0].logit == logit
+    assert copy.predict(flat)[0].fpr == 0.05
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        found = pool.apply_async(_in_child, (detector, flat)).get(timeout=60)
+    assert found == [logit] * 3
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # used before the fork, and not pickled on the way
+        os.write(writer, repr(detector.predict([flat, flat])[1].logit).encode())
+        os._exit(0)
+    ready, _, _ = select.select([reader], [], [], 60)
+    assert ready, "the child hangs"
+    assert float(os.read(reader, 100)) == logit
+    os.waitpid(child, 0)
+
+
+def _in_child(detector: Detector, rgb: np.ndarray) -> list[float | None]:
+    return [verdict.logit for verdict in detector.predict([rgb] * 3)]
+
+
+def _jpeg(rgb: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_a_container_s_quota_counts(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    free = usable_cores(tmp_path)
+    assert free == usable_cores(tmp_path / "none")
+    older = tmp_path / "v1"
+    (older / "cpu").mkdir(parents=True)
+    (older / "cpu/cpu.cfs_quota_us").write_text("100000\n")
+    (older / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert usable_cores(older) == 1

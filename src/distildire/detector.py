@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from distildire.bundle import BundleError, load_bundle
 from distildire.calibration import Calibration, Label
+from distildire.gate import nothing_to_judge
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import (
     MAX_PIXELS,
     RGB,
-    ImageError,
     Source,
     decode,
     decode_bytes,
     read_bytes,
 )
 from distildire.io.progress import Done
+from distildire.provenance import declares
 from distildire.runtime.sessions import Sessions, usable_cores
 from distildire.verdict import Verdict, not_scored
 
 DEFAULT_FPR = 0.01
+
+NO_EVIDENCE = 0.5
+"""Probability of fake of a picture in which there is nothing to judge: the equal shares."""
 
 MAX_WORKERS = 8
 """Pictures decoded and scored side by side at most, each by one core: the largest take 300 MB."""
@@ -49,10 +54,34 @@ class Loaded:
     crops: NDArray[np.uint8] | None = None
     """uint8 [crops, S, S, 3]; None where `error` is set."""
     error: str | None = None
+    note: str | None = None
+    """Why there is nothing to judge."""
+    declares: str | None = None
+    """What the file says of its own origin."""
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What runs the graph in one process."""
+
+    process: int
+    sessions: Sessions
+    workers: ThreadPoolExecutor
+
+
+def is_file(item: Any) -> bool:
+    """Whether it is a file opened for reading."""
+    return callable(getattr(item, "read", None)) and not isinstance(item, Image.Image)
+
+
+def is_one_picture(items: Any) -> bool:
+    """Whether `predict` was given one picture, not several."""
+    single = str | Path | bytes | bytearray | memoryview | np.ndarray | Image.Image
+    return isinstance(items, single) or is_file(items) or callable(getattr(items, "detach", None))
 
 
 class Detector:
-    """A trained detector.
+    """A trained detector. It may be used before a fork and after, and pickled.
 
     >>> Detector().predict(["photo.jpg"])[0].verdict
     'real'
@@ -83,22 +112,36 @@ class Detector:
         """
         self.bundle = load_bundle(model)
         self.fpr, self.kind = fpr, kind
+        self._arguments = {"model": model, "fpr": fpr, "kind": kind, "threads": threads}
         if kind is not None:
             self.bundle = replace(self.bundle, calibration=self._calibration().for_kind(kind))
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
         self.cores = threads or usable_cores()
+        self._own = self._open()
+
+    def _open(self) -> _Engine:
         # Many pictures are scored one a core: no core waits for another in the middle of a
         # picture, and one picture at a time stays in the cache where a batch does not. A torch
         # bundle has threads in common, and weights too large to load twice.
-        if self.bundle.torch:
-            self._sessions = Sessions(self.bundle, self.cores, 1)
-        else:
-            self._sessions = Sessions(self.bundle, 1, min(MAX_WORKERS, self.cores))
+        threads, most = (self.cores, 1) if self.bundle.torch else (1, min(MAX_WORKERS, self.cores))
+        return _Engine(
+            os.getpid(), Sessions(self.bundle, threads, most), ThreadPoolExecutor(self.cores)
+        )
 
-    @cached_property
-    def _workers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.cores)
+    @property
+    def _engine(self) -> _Engine:
+        """The sessions and threads of this process: those of a parent don't live after a fork."""
+        if self._own.process != os.getpid():
+            self._own = self._open()
+        return self._own
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments: a copy in another process opens the model anew."""
+        return self._arguments
+
+    def __setstate__(self, arguments: dict[str, Any]) -> None:
+        self.__init__(**arguments)  # type: ignore[misc]
 
     @property
     def name(self) -> str:
@@ -113,9 +156,12 @@ class Detector:
         progress: Done | None = None,
     ) -> list[Verdict]:
         """Verdicts in the order of `items`; a picture that can't be scored has `error` set."""
-        several: Any = items
-        if isinstance(items, str | Path | bytes | np.ndarray) or hasattr(items, "convert"):
-            several = [items]
+        several: Any = [items] if is_one_picture(items) else items
+        if not hasattr(several, "__iter__"):
+            raise TypeError(
+                f"cannot judge a {type(items).__name__}: give paths, bytes, open files, PIL "
+                "images or uint8 arrays, one or several"
+            )
         lone = isinstance(several, list) and len(several) == 1
         verdicts: list[Verdict] = []
         for verdict in self._alone(several[0], fpr) if lone else self.stream(several, fpr):
@@ -133,7 +179,7 @@ class Detector:
         waiting: deque[Future[list[Verdict]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
             while True:
-                while len(waiting) < 4 * workers and (item := next(source, None)) is not None:
+                for item in itertools.islice(source, 4 * workers - len(waiting)):
                     waiting.append(pool.submit(self._load_and_judge, item, budget))
                 if not waiting:
                     return
@@ -163,7 +209,7 @@ class Detector:
     @property
     def graph_outputs(self) -> frozenset[str]:
         """What the graph can give; `logit` is always there, `cam` and `eps0` mostly."""
-        return frozenset(output.name for output in self._sessions.get_outputs())
+        return frozenset(output.name for output in self._engine.sessions.get_outputs())
 
     def run_graph(
         self, output: str, crops: NDArray[np.uint8], *, alone: bool = True
@@ -175,17 +221,18 @@ class Detector:
         """
 
         def run(part: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return self._sessions.run([output], {"rgb": part})[0]
+            return engine.sessions.run([output], {"rgb": part})[0]
 
-        size = self._sessions.size
+        engine = self._engine
+        size = engine.sessions.size
         if not alone or self.cores == 1 or self.bundle.torch or len(crops) <= size:
             return run(crops)
         parts = [crops[start : start + size] for start in range(0, len(crops), size)]
-        return np.concatenate(list(self._workers.map(run, parts)))
+        return np.concatenate(list(engine.workers.map(run, parts)))
 
     def warm_up(self) -> None:
         """Take the memory that scoring will need, for a service: it stays level afterwards."""
-        self._sessions.warm_up()
+        self._engine.sessions.warm_up()
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:
         """(calibrated probability of fake, verdict) of a logit."""
@@ -211,21 +258,39 @@ class Detector:
             name: to appear as the path of what is no path itself.
             max_pixels: larger pictures are refused.
         """
-        path, sha256 = name, None
+        path, sha256, said = name, None, None
         try:
             if isinstance(item, str | Path):
                 path = os.fspath(item)
                 item = read_bytes(Path(item))
-            if isinstance(item, bytes):
+            elif is_file(item):
+                item = item.read()
+            if isinstance(item, bytes | bytearray | memoryview):
+                item = bytes(item)
                 sha256 = sha256_of(item)
                 rgb = decode_bytes(item, max_pixels=max_pixels)
+                said = declares(item)
             else:
                 rgb = decode(item, max_pixels=max_pixels)
                 sha256 = sha256_of(rgb.tobytes())
-        except (ImageError, TypeError, ValueError) as error:
-            return Loaded(path, sha256, error=str(error))
-        size = (rgb.shape[1], rgb.shape[0])
-        return Loaded(path, sha256, size, self.bundle.preprocessing(rgb))
+            size = (rgb.shape[1], rgb.shape[0])
+            crops = self.bundle.preprocessing(rgb)
+            return Loaded(path, sha256, size, crops, note=nothing_to_judge(rgb), declares=said)
+        except MemoryError:
+            return Loaded(path, sha256, error="too large to judge in the memory at hand")
+        # Whatever one item does, it has its row and the others theirs.
+        except Exception as error:
+            words = str(error).strip() or type(error).__name__
+            return Loaded(path, sha256, error=words)
+
+    def not_scored(
+        self, path: str, error: str, sha256: str | None = None, *, fpr: float | None = None
+    ) -> Verdict:
+        """The verdict of what this detector can't score."""
+        budget = self.fpr if fpr is None else fpr
+        return not_scored(
+            path, self.name, error, sha256, model_sha256=self.bundle.sha256, fpr=budget
+        )
 
     def judge(
         self, batch: Sequence[Loaded], fprs: Sequence[float], *, alone: bool = True
@@ -243,14 +308,17 @@ class Detector:
         for item, fpr in zip(batch, fprs, strict=True):
             if item.crops is None:
                 error = item.error or "not scored"
-                verdicts.append(not_scored(item.path, self.name, error, item.sha256))
+                verdicts.append(self.not_scored(item.path, error, item.sha256, fpr=fpr))
                 continue
             logit = next(logits)
             probability, verdict = self.verdict_of(logit, fpr)
+            if item.note is not None:
+                probability, verdict = NO_EVIDENCE, "unsure"
             verdicts.append(
                 Verdict(
                     item.path, item.sha256, round(probability, 6), round(logit, 6), verdict,
-                    self.name, *item.size,
+                    self.name, *item.size, note=item.note, declares=item.declares,
+                    model_sha256=self.bundle.sha256, fpr=fpr,
                 )
             )  # fmt: skip
         return verdicts

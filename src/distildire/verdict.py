@@ -26,6 +26,14 @@ class Verdict:
     width: int | None
     height: int | None
     error: str | None = None
+    note: str | None = None
+    """One sentence: why there is nothing to judge, or how much of a video was seen."""
+    declares: str | None = None
+    """One sentence: what the file says of its own origin; no part of the score."""
+    model_sha256: str | None = None
+    """Of the graph (or the weights) that scored."""
+    fpr: float | None = None
+    """The error budget of the verdict."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields in the order of the JSON lines."""
@@ -46,6 +54,17 @@ def plain_types() -> dict[str, type]:
     return found
 
 
-def not_scored(path: str, model: str, error: str, sha256: str | None = None) -> Verdict:
+def not_scored(
+    path: str,
+    model: str,
+    error: str,
+    sha256: str | None = None,
+    *,
+    model_sha256: str | None = None,
+    fpr: float | None = None,
+) -> Verdict:
     """The verdict of a file that can't be scored; `error` is one sentence for its owner."""
-    return Verdict(path, sha256, None, None, None, model, None, None, error)
+    return Verdict(
+        path, sha256, None, None, None, model, None, None, error,
+        model_sha256=model_sha256, fpr=fpr,
+    )  # fmt: skip

@@ -135,9 +135,7 @@ def _judge_video(detector: Detector, path: str, fpr: float) -> dict[str, Any]:
         message = missing_extra(error)
     except ValueError as error:
         message = str(error)
-    from distildire.verdict import not_scored
-
-    return not_scored(path, detector.name, message).to_dict()
+    return detector.not_scored(path, message, fpr=fpr).to_dict()
 
 
 def _look_closer(

@@ -54,8 +54,6 @@ class VideoVerdict(Verdict):
     typical_logit: float | None = None
     suspicious: tuple[float, float] | None = None
     """Start and end, in seconds, of the moment that decided."""
-    note: str | None = None
-    """What was left out: damaged packets, a length that was not searched to its end."""
     timeline: tuple[FrameScore, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +101,8 @@ def judge_video(
         sampled = sample_frames(opened, detector.bundle.preprocessing, frames)
     except (VideoError, OSError) as error:
         words = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return VideoVerdict(shown, sha256, None, None, None, detector.name, None, None, words)
+        refused = detector.not_scored(shown, words, sha256, fpr=budget)
+        return VideoVerdict(**refused.to_dict())
     logits = _score(detector, sampled, progress)
     return _verdict(detector, sampled, logits, budget, shown, sha256)
 
@@ -180,6 +179,8 @@ def _verdict(
         typical_logit=round(float(np.median(logits)), 6),
         suspicious=(timeline[first].time, timeline[last].time),
         note=_note(sampled),
+        model_sha256=detector.bundle.sha256,
+        fpr=budget,
         timeline=timeline,
     )
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from distildire.detector import MAX_WORKERS, Detector, Loaded
-from distildire.verdict import Verdict, not_scored
+from distildire.verdict import Verdict
 from distildire.web.uploads import Upload
 
 
@@ -108,9 +108,7 @@ class ScoringQueue:
             self._ready.put((job, loaded))
             return
         self._release(1)
-        job.future.set_result(
-            not_scored(loaded.path, self._detector.name, loaded.error, loaded.sha256)
-        )
+        job.future.set_result(self._detector.not_scored(loaded.path, loaded.error, loaded.sha256))
 
     def _score_forever(self) -> None:
         while (ready := self._ready.get()) is not None:

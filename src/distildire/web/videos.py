@@ -9,7 +9,6 @@ from typing import Any
 
 from distildire.detector import Detector
 from distildire.io.hashing import sha256_of
-from distildire.verdict import not_scored
 from distildire.web.uploads import Upload
 
 _PICTURE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis"})
@@ -35,7 +34,7 @@ def judge_upload(detector: Detector, upload: Upload, fpr: float) -> dict[str, An
     if not can_read_videos():
         error = "a video: this service was installed without the extra distildire[video]"
         sha256 = sha256_of(upload.data)
-        return not_scored(upload.name, detector.name, error, sha256).to_dict()
+        return detector.not_scored(upload.name, error, sha256).to_dict()
     from distildire.video.judge import judge_video
 
     verdict = judge_video(detector, io.BytesIO(upload.data), fpr=fpr, name=upload.name)
