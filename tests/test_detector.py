@@ -14,7 +14,7 @@ from PIL import Image
 
 import standin
 from distildire import Detector
-from distildire.bundle import BundleError, load_bundle
+from distildire.bundle import BundleError, bundled, load_bundle
 from distildire.runtime.sessions import open_session, usable_cores
 
 
@@ -41,6 +41,7 @@ def test_verdicts_keep_order_and_name_errors(
     assert verdicts[2].probability is verdicts[2].logit is verdicts[2].width is None
     assert list(verdicts[0].to_dict()) == [
         "path", "sha256", "probability", "logit", "verdict", "model", "width", "height", "error",
+        "note", "declares", "model_sha256", "fpr",
     ]  # fmt: skip
 
 
@@ -223,3 +224,30 @@ def test_a_container_s_quota_counts(tmp_path: Path) -> None:
     (older / "cpu/cpu.cfs_quota_us").write_text("100000\n")
     (older / "cpu/cpu.cfs_period_us").write_text("100000\n")
     assert usable_cores(older) == 1
+
+
+def test_a_model_package_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standin.make_bundle(tmp_path / "other_model", name="other")
+    (tmp_path / "other_model/__init__.py").write_text("def folder(): return __path__[0]\n")
+    (tmp_path / "broken_model.py").write_text("raise RuntimeError('no such luck')\n")
+    about = tmp_path / "other-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[distildire.models]\nother = other_model\nby_call = other_model:folder\n"
+        "broken = broken_model\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert {"other", "by_call", "nano"} <= set(bundled())
+    assert load_bundle("other").folder == load_bundle("by_call").folder == tmp_path / "other_model"
+    with pytest.raises(BundleError, match="no such luck"):
+        load_bundle("broken")
+
+
+def test_a_model_of_another_package_says_what_to_install() -> None:
+    if "base" in bundled():
+        pytest.skip("distildire-base is installed")
+    with pytest.raises(BundleError, match="pip install distildire-base"):
+        Detector("base")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,35 @@ def models_folder() -> Path:
     return Path(str(resources.files("distildire") / "models"))
 
 
+ENTRY_POINTS = "distildire.models"
+"""Group in which a model package names its model: a module whose folder holds the bundle, or a
+function that gives the folder."""
+
+PACKAGES = {"base": "distildire-base"}
+"""Models that come in a package of their own."""
+
+
 def bundled() -> list[str]:
-    """Names of the models in the package."""
-    return sorted(path.parent.name for path in models_folder().glob("*/bundle.json"))
+    """Names of the models in this package and in installed model packages."""
+    own = {path.parent.name for path in models_folder().glob("*/bundle.json")}
+    return sorted(own | {point.name for point in metadata.entry_points(group=ENTRY_POINTS)})
+
+
+def _installed(name: str) -> Path | None:
+    """The folder of a model by name; None where nobody installed it.
+
+    Raises:
+        BundleError: its package is broken.
+    """
+    if (models_folder() / name / "bundle.json").is_file():
+        return models_folder() / name
+    for point in metadata.entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            found: Any = point.load()
+            return Path(found()) if callable(found) else Path(found.__file__).parent
+        except Exception as error:  # whatever a stranger's package raises
+            raise BundleError(f"{name}: its package can't be loaded: {error}") from error
+    return None
 
 
 def load_bundle(model: str | Path) -> Bundle:
@@ -112,10 +138,10 @@ def load_bundle(model: str | Path) -> Bundle:
         BundleError: unknown name, missing or damaged file, wrong hash, newer format, or a
             calibration of other weights.
     """
-    folder = Path(model)
-    if str(model) in bundled():
-        folder = models_folder() / str(model)
+    folder = _installed(str(model)) or Path(model)
     if not folder.is_dir():
+        if package := PACKAGES.get(str(model)):
+            raise BundleError(f"{model}: this model is a package of its own: pip install {package}")
         raise BundleError(
             f"{model}: no such model; bundled are {', '.join(bundled()) or 'none'}, or give the "
             "folder of a bundle"
