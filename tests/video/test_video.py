@@ -3,8 +3,9 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 pytest.importorskip("av")
 
+import av
+
 from clips import write_clip, write_sound
 from distildire import Detector
 from distildire.video.frames import Candidate, _Scan, choose, sample_frames
@@ -24,16 +27,15 @@ RGB = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def real_frame() -> RGB:
-    """Coarse noise that survives H.264."""
-    coarse = np.random.default_rng(3).integers(0, 255, (60, 80, 3)).astype(np.uint8)
-    return coarse.repeat(4, axis=0).repeat(4, axis=1)
+def real_frame(busy: RGB) -> RGB:
+    """Grain that survives H.264."""
+    return busy
 
 
 @pytest.fixture(scope="module")
-def fake_frame() -> RGB:
-    ramp = np.linspace(40, 200, 320)[None, :, None]
-    return np.broadcast_to(ramp, (240, 320, 3)).astype(np.uint8).copy()
+def fake_frame(flat: RGB) -> RGB:
+    """Of another scene: darker."""
+    return flat // 2
 
 
 def clip_of(path: Path, *parts: tuple[RGB, int], **options: object) -> Path:
@@ -50,7 +52,7 @@ def test_verdict_has_the_fields_of_a_picture(
     assert list(tree)[: len(expected)] == list(expected)
     assert tree["verdict"] == "real"
     assert tree["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (tree["width"], tree["height"]) == (320, 240)
+    assert (tree["width"], tree["height"]) == (240, 200)
     assert tree["duration"] == pytest.approx(3.0, abs=0.15)
     times = [frame["time"] for frame in tree["timeline"]]
     assert times == sorted(times)
@@ -94,20 +96,105 @@ def test_variable_frame_rate(
     assert verdict.timeline[-1].time == pytest.approx(8.5, abs=0.6)
 
 
-def test_rotation(tmp_path: Path) -> None:
-    dark_left = np.full((120, 160, 3), 200, np.uint8)
-    dark_left[:, :40] = 30
-    path = clip_of(tmp_path / "a.mp4", (dark_left, 5))
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((0, 1, -1, 0), lambda rgb: np.rot90(rgb, -1)),
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, -1), lambda rgb: rgb[::-1, ::-1]),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda rgb: rgb.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda rgb: np.rot90(rgb, 2).transpose(1, 0, 2)),
+    ],
+    ids=["quarter", "three quarters", "half", "mirrored", "upside down", "diagonal", "other"],
+)
+def test_display_matrices(
+    tmp_path: Path, matrix: tuple[int, ...], turn: Callable[[RGB], RGB]
+) -> None:
+    """The track header's matrix (ISO 14496-12, 8.3.2) on a picture without any symmetry."""
+    corners = np.full((120, 160, 3), 200, np.uint8)
+    corners[:40, :60], corners[:40, 100:] = 30, 110
+    path = clip_of(tmp_path / "a.mp4", (corners, 5))
     data = bytearray(path.read_bytes())
-    # The display matrix of the track header (ISO 14496-12, 8.3.2): a quarter turn clockwise.
-    one = 1 << 16
+    a, b, c, d = (number << 16 for number in matrix)
     at = data.index(b"tkhd") + 44
-    data[at : at + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     frames = sample_frames(io.BytesIO(bytes(data)), lambda rgb: rgb[None], 1)
-    assert (frames.width, frames.height) == (120, 160)
-    shown = frames.chosen[0].crops[0]
-    assert shown[:30].mean() < 60
-    assert shown[50:].mean() > 170
+    shown, expected = frames.chosen[0].crops[0], turn(corners)
+    assert (frames.height, frames.width) == shown.shape[:2] == expected.shape[:2]
+    assert np.abs(shown.astype(int) - expected).mean() < 8
+
+
+def test_nothing_to_judge(detector: Detector, tmp_path: Path, fake_frame: RGB) -> None:
+    black = np.zeros_like(fake_frame)
+    verdict = judge_video(detector, clip_of(tmp_path / "black.mp4", (black, 20)))
+    assert (verdict.verdict, verdict.probability) == ("unsure", 0.5)
+    assert verdict.note is not None
+    assert verdict.note.startswith("nothing to judge")
+    mixed = judge_video(detector, clip_of(tmp_path / "mixed.mp4", (black, 20), (fake_frame, 10)))
+    assert mixed.verdict == "fake"
+    assert min(frame.time for frame in mixed.timeline) >= 1.9
+    assert "show nothing to judge" in str(mixed.note)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_cut_file_says_how_much_was_seen(
+    detector: Detector,
+    tmp_path: Path,
+    real_frame: RGB,
+    kind: str,
+    dense: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not dense:
+        monkeypatch.setattr("distildire.video.frames.DENSE_PIXELS", 0.0)
+    options = {"movflags": "faststart"} if kind == "mp4" else {}
+    path = clip_of(tmp_path / f"a.{kind}", (real_frame, 60), keyframes=5, container=options)
+    data = path.read_bytes()
+    whole = judge_video(detector, io.BytesIO(data))
+    assert (whole.verdict, whole.note) == ("real", None)
+    cut = judge_video(detector, io.BytesIO(data[: len(data) // 2]))
+    assert cut.verdict == "unsure"
+    found = re.search(r"seen to (\d\.\d) of 6\.0 s", str(cut.note))
+    assert found is not None, cut.note
+    assert 2.0 <= float(found[1]) <= 3.5
+
+
+def test_sound_that_outlasts_the_pictures_is_no_cut(
+    detector: Detector, tmp_path: Path, real_frame: RGB
+) -> None:
+    path = clip_of(tmp_path / "a.mp4", (real_frame, 20), sound=4.0)
+    assert judge_video(detector, path).note is None
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_refused(
+    detector: Detector, tmp_path: Path, real_frame: RGB, transfer: int, name: str
+) -> None:
+    path = clip_of(tmp_path / "a.mp4", (real_frame, 5), transfer=transfer)
+    assert f"HDR video ({name})" in str(judge_video(detector, path).error)
+
+
+def test_what_the_file_says_of_itself(
+    detector: Detector, tmp_path: Path, fake_frame: RGB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = clip_of(tmp_path / "a.mp4", (fake_frame, 5))
+    source = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    xmp = (
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+        'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+        f'Iptc4xmpExt:DigitalSourceType="{source}"/></rdf:RDF>'
+    ).encode()
+    uuid = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+    with path.open("ab") as file:
+        file.write(struct.pack(">I4s", 24 + len(xmp), b"uuid") + uuid + xmp)
+    verdict = judge_video(detector, path)
+    assert "trainedAlgorithmicMedia" in str(verdict.declares)
+    assert verdict.declares == judge_video(detector, io.BytesIO(path.read_bytes())).declares
+    monkeypatch.setattr("distildire.video.judge.WHOLE", path.stat().st_size - 1)
+    assert judge_video(detector, path).declares == verdict.declares
 
 
 def test_corrupt_packets(detector: Detector, tmp_path: Path, real_frame: RGB) -> None:
@@ -119,6 +206,35 @@ def test_corrupt_packets(detector: Detector, tmp_path: Path, real_frame: RGB) ->
     verdict = judge_video(detector, io.BytesIO(bytes(data)))
     assert verdict.error is None
     assert verdict.timeline
+    assert verdict.verdict == "unsure"
+    assert "passed over" in str(verdict.note)
+
+
+def test_a_video_of_damaged_frames_alone(
+    detector: Detector, tmp_path: Path, real_frame: RGB
+) -> None:
+    data = bytearray(clip_of(tmp_path / "a.mkv", (real_frame, 30), keyframes=100).read_bytes())
+    with av.open(io.BytesIO(bytes(data))) as container:
+        first = next(container.demux(video=0))
+    middle = first.pos + first.size // 2
+    data[middle : middle + 2000] = np.random.default_rng(1).bytes(2000)
+    verdict = judge_video(detector, io.BytesIO(bytes(data)))
+    assert (verdict.verdict, verdict.probability) == ("unsure", 0.5)
+    assert "every frame that can be decoded is damaged" in str(verdict.note)
+
+
+def test_what_is_predicted_from_damage_is_left_out(tmp_path: Path, real_frame: RGB) -> None:
+    whole = clip_of(tmp_path / "a.mp4", (real_frame, 40), keyframes=10, scene_cuts=False)
+    data = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    start, size = packets[12].pos, packets[12].size
+    data[start + 4 : start + size] = bytes(size - 4)
+    frames = sample_frames(io.BytesIO(bytes(data)), lambda rgb: rgb[None], 48)
+    assert frames.damaged
+    times = [candidate.time for candidate in frames.chosen]
+    assert not [time for time in times if 1.15 < time < 1.95]
+    assert {0.0, 2.0, 3.0} <= {round(time, 2) for time in times}
 
 
 @pytest.mark.parametrize(

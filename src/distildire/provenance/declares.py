@@ -83,12 +83,13 @@ class _Found(NamedTuple):
     declaration: Declaration
 
 
-def declares(data: bytes) -> str | None:
+def declares(data: bytes, *, whole: bool = True) -> str | None:
     """One sentence on what a picture or video file says of its own origin; None: nothing.
 
-    At most two statements are named, in the order of `findings`. Never raises.
+    At most two statements are named, in the order of `findings`. Where `data` is not the `whole`
+    file but its beginning, manifests are not validated. Never raises.
     """
-    ranked = _ranked(data)
+    ranked = _ranked(data, whole)
     if not ranked:
         return None
     first = ranked[0]
@@ -112,9 +113,9 @@ def findings(data: bytes) -> tuple[Declaration, ...]:
 _RANKS = ("validated", "generated", "edited", "broken", "captured", "other", "camera")
 
 
-def _ranked(data: bytes) -> list[_Found]:
+def _ranked(data: bytes, whole: bool = True) -> list[_Found]:
     found: dict[tuple[str, str, str], _Found] = {}
-    for one in _all_found(data):
+    for one in _all_found(data, whole):
         about = one.declaration
         found.setdefault((about.kind, about.source, about.value), one)
         if len(found) >= _MAX_FINDINGS:
@@ -122,13 +123,13 @@ def _ranked(data: bytes) -> list[_Found]:
     return sorted(found.values(), key=lambda one: (one.rank, one.subject != "C2PA"))
 
 
-def _all_found(data: bytes) -> Iterator[_Found]:
+def _all_found(data: bytes, whole: bool) -> Iterator[_Found]:
     texts = 0
     for number, piece in enumerate(_pieces(data)):
         if number >= _MAX_PIECES:
             return
         if piece.where == "C2PA":
-            yield from _manifest(data, piece.data)
+            yield from _manifest(data if whole else None, piece.data)
             continue
         for field in _fields(piece):
             one = _read(field)
@@ -770,15 +771,18 @@ def manifest_store(data: bytes) -> dict[str, Any] | str:
     return store if isinstance(store, dict) else "unreadable"
 
 
-def _manifest(data: bytes, jumbf: bytes) -> Iterator[_Found]:
-    store = manifest_store(data)
+def _manifest(data: bytes | None, jumbf: bytes) -> Iterator[_Found]:
+    store = "not whole" if data is None else manifest_store(data)
     if isinstance(store, dict):
         try:
             yield _validated(store)
             return
         except (KeyError, TypeError, AttributeError, ValueError):  # manifests of another shape
             pass
-    why = "the package c2pa-python is missing" if store == "unchecked" else "it is unreadable"
+    why = {
+        "unchecked": "the package c2pa-python is missing",
+        "not whole": "the file is too long to check",
+    }.get(store if isinstance(store, str) else "", "it is unreadable")
     named = [term for term in _SOURCE_TYPES if b"digitalsourcetype/" + term.encode() in jumbf]
     kind, says = _SOURCE_TYPES[named[0]] if named else ("other", "it was made or edited")
     names = f" that names {named[0]}" if named else ""

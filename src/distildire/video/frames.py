@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distildire.gate import nothing_to_judge
 from distildire.io.pictures import MAX_PIXELS, MIN_SIDE, RGB
+from distildire.video.display import VideoError, refuse_hdr, upright
 
 DENSE_PIXELS = 2e9
 """Pixels of a whole clip up to which every frame is decoded: 33 s of 1080p at 30 a second."""
@@ -29,9 +33,16 @@ SCENE_CHANGE = 20.0
 SCAN_SECONDS = 40.0
 """Time after which the search for frames ends with what it has."""
 
+_TAIL_PACKETS = 3_000
+"""Packets after the last keyframe that are counted, not decoded, to tell where a file ends."""
 
-class VideoError(ValueError):
-    """A video that can't be scored; the message is one sentence for its owner."""
+_DAMAGED = "nothing to judge: every frame that can be decoded is damaged"
+
+_SPOILT = 3
+"""Damaged frames that are kept."""
+
+_HELD_BACK = 3
+"""Packets among which is the one that the decoder complains of: its threads run ahead."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Candidate:
     crops: NDArray[np.uint8]
     thumbnail: NDArray[np.float32]
     """Grey [16, 16], to tell scenes apart."""
+    nothing: str | None = None
+    """Why there is nothing to judge in it."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +71,15 @@ class Frames:
     scenes: tuple[int, ...]
     """Number of the scene of each chosen frame, from 0."""
     damaged: int
-    """Packets that could not be decoded, and were passed over."""
+    """Packets that could not be decoded, and damaged frames, that were passed over."""
     complete: bool
-    """Whether the whole length was searched."""
+    """Whether the time was enough to search the whole length."""
+    ends: float | None = None
+    """Seconds at which the file ends where it should go on to `duration`."""
+    nothing: str | None = None
+    """Why there is nothing to judge, where that is so of every frame."""
+    blank: float = 0.0
+    """Share of the frames looked at in which there is nothing to judge."""
 
 
 def sample_frames(
@@ -78,7 +97,7 @@ def sample_frames(
         clock: seconds, for the limit on time.
 
     Raises:
-        VideoError: no video, no frame that can be decoded, or over a limit.
+        VideoError: no video, no frame that can be decoded, HDR, or over a limit.
     """
     import av
 
@@ -89,10 +108,12 @@ def sample_frames(
     with container:
         scan = _Scan(container, _video_stream(container), cut, clock() + SCAN_SECONDS, clock)
         scan.run(2 * most)
+        scan.found = scan.found or scan.spoilt
         if not scan.found:
             raise VideoError("damaged video: no frame of it can be decoded")
         found = sorted(scan.found.values(), key=lambda candidate: candidate.time)
-        kept, scenes = choose(found, most)
+        telling = [candidate for candidate in found if candidate.nothing is None]
+        kept, scenes = choose(telling or found, most)
         return Frames(
             *scan.size,
             duration=scan.duration if scan.duration is not None else found[-1].time,
@@ -100,6 +121,9 @@ def sample_frames(
             scenes=tuple(scenes),
             damaged=scan.damaged,
             complete=scan.complete,
+            ends=scan.ends_early(),
+            nothing=None if telling else found[0].nothing,
+            blank=1 - len(telling) / len(found),
         )
 
 
@@ -144,14 +168,21 @@ class _Scan:
         clock: Callable[[], float],
     ) -> None:
         self.found: dict[int, Candidate] = {}
+        self.spoilt: dict[int, Candidate] = {}
+        """Some damaged frames, for a video that has no others."""
         self.size = (0, 0)
         self.damaged = 0
         self.complete = True
         self._container, self._stream, self._cut = container, stream, cut
         self._deadline, self._clock = deadline, clock
         self._start = float((stream.start_time or 0) * stream.time_base)
-        self.duration = _duration(container, stream)
+        self.duration, self._slack = _duration(container, stream)
+        self._seen = 0.0
+        self._read_to_end = False
+        self._broken_from: float | None = None
+        self._recent: deque[int] = deque(maxlen=_HELD_BACK)
         width, height = stream.codec_context.width, stream.codec_context.height
+        refuse_hdr(stream.codec_context)
         if width * height > MAX_PIXELS:
             raise VideoError(f"too many pixels: {width} x {height} a frame")
         if width and height and min(width, height) < MIN_SIDE:
@@ -190,7 +221,34 @@ class _Scan:
             frame = self._next_keyframe()
             if frame is not None:
                 self._take(frame)
+        self._read_tail()
         return len(self.found) >= min(4, wanted)
+
+    def _read_tail(self) -> None:
+        """Read from the last keyframe to the end without decoding, to learn where it lies."""
+        import av
+
+        assert self.duration is not None
+        if not self._seek(self._start + self.duration):
+            return
+        try:
+            for packet in itertools.islice(self._container.demux(self._stream), _TAIL_PACKETS):
+                self._saw(packet)
+        except (av.error.FFmpegError, OSError, ValueError):
+            self._read_to_end = True
+
+    def ends_early(self) -> float | None:
+        """Seconds at which the file ends where it should go on to `duration`."""
+        if self.duration is None or not self._read_to_end:
+            return None
+        return self._seen if self._seen < self.duration - self._slack else None
+
+    def _saw(self, packet: Any) -> None:
+        if packet.pts is None:
+            self._read_to_end = self._read_to_end or not packet.size
+            return
+        end = float((packet.pts + (packet.duration or 0)) * self._stream.time_base)
+        self._seen = max(self._seen, end - self._start)
 
     def _in_order(self, wanted: int) -> None:
         """Frames in even steps from here to the end.
@@ -198,11 +256,15 @@ class _Scan:
         Where the length is unknown or wrong, every other one is dropped whenever there are
         four times as many as wanted.
         """
+        self._broken_from = None
         step = self.duration / wanted if self.duration else 0.0
         due = -math.inf
         for frame in self._decoded():
             moment = self._time_of(frame)
-            if moment >= due:
+            whole = self._whole(frame)
+            if not whole and not self.found and len(self.spoilt) < _SPOILT:
+                self._take(frame, self.spoilt)
+            if moment >= due and whole:
                 self._take(frame)
                 due = moment + step if due == -math.inf else max(due + step, moment)
             if len(self.found) >= 4 * wanted:
@@ -220,7 +282,8 @@ class _Scan:
                 # The decoder's threads hold a frame back until others come, or the end.
                 frames = self._decode(packet) or self._decode(None)
                 context.flush_buffers()
-                if frames:
+                self._broken_from = None
+                if frames and self._whole(frames[0]):
                     return frames[0]
         return None
 
@@ -228,6 +291,25 @@ class _Scan:
         """Frames from here on."""
         for packet in self._packets():
             yield from self._decode(packet)
+
+    def _whole(self, frame: Any) -> bool:
+        """Whether nothing that the frame was made from is damaged.
+
+        What follows damage is predicted from it, up to the next keyframe.
+        """
+        if frame.is_corrupt:
+            return False
+        if self._broken_from is None or (frame.pts is not None and frame.pts < self._broken_from):
+            return True
+        if frame.key_frame:
+            self._broken_from = None
+        return self._broken_from is None
+
+    def _damage(self) -> None:
+        """Count damage that lies in one of the packets that the decoder may still hold."""
+        self.damaged += 1
+        if self._broken_from is None:
+            self._broken_from = min(self._recent, default=-math.inf)
 
     def _packets(self) -> Iterator[Any]:
         """Packets from here on; the last one, at the end, is empty and flushes the decoder."""
@@ -239,9 +321,15 @@ class _Scan:
                 packet = next(demuxed, None)
             except (av.error.FFmpegError, OSError, ValueError):
                 self.damaged += 1
+                self._read_to_end = True
                 return
             if packet is None:
                 return
+            self._saw(packet)
+            if packet.pts is not None:
+                self._recent.append(packet.pts)
+            if packet.is_corrupt:
+                self._damage()
             yield packet
 
     def _decode(self, packet: Any) -> list[Any]:
@@ -249,26 +337,33 @@ class _Scan:
         import av
 
         try:
-            return list(self._stream.decode(packet))
+            frames = list(self._stream.decode(packet))
         except (av.error.FFmpegError, ValueError):
-            self.damaged += 1
+            self._damage()
             return []
+        for frame in frames:
+            if frame.is_corrupt:
+                self._damage()
+        return frames
 
-    def _take(self, frame: Any) -> None:
+    def _take(self, frame: Any, into: dict[int, Candidate] | None = None) -> None:
         import av
 
-        key = frame.pts if frame.pts is not None else len(self.found)
-        if key in self.found:
+        taken = self.found if into is None else into
+        key = frame.pts if frame.pts is not None else len(taken)
+        if key in taken:
             return
+        refuse_hdr(frame)
         try:
-            rgb = _upright(frame)
+            rgb = upright(frame)
             grey = frame.reformat(width=16, height=16, format="gray").to_ndarray()
         except (av.error.FFmpegError, ValueError, MemoryError):
             self.damaged += 1
             return
         self.size = (rgb.shape[1], rgb.shape[0])
         moment = max(0.0, self._time_of(frame))
-        self.found[key] = Candidate(moment, self._cut(rgb), grey.astype(np.float32))
+        nothing = _DAMAGED if taken is self.spoilt else nothing_to_judge(rgb)
+        taken[key] = Candidate(moment, self._cut(rgb), grey.astype(np.float32), nothing)
 
     def _time_of(self, frame: Any) -> float:
         # `frame.time` is not a number where the frame came out at the end of the stream.
@@ -306,17 +401,22 @@ def _video_stream(container: Any) -> Any:
     raise VideoError("no video in it, only sound or subtitles")
 
 
-def _duration(container: Any, stream: Any) -> float | None:
+def _duration(container: Any, stream: Any) -> tuple[float | None, float]:
+    """Length in seconds, and by how much less the pictures may last."""
+    seconds = None
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1e6 if container.duration else None
-
-
-def _upright(frame: Any) -> RGB:
-    """RGB [H, W, 3] as a player shows it."""
-    rgb: RGB = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb
+        seconds = float(stream.duration * stream.time_base)
+    elif stated := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
+        hours, minutes, rest = stated.groups()
+        seconds = 3600 * int(hours) + 60 * int(minutes) + float(rest)
+    if seconds is not None:
+        return seconds, max(0.25, 0.02 * seconds)
+    if not container.duration:
+        return None, 0.0
+    seconds = container.duration / 1e6
+    # That of the whole file: its sound may well last longer than its pictures.
+    alone = len(container.streams) == 1
+    return seconds, max(0.25, 0.02 * seconds) if alone else max(1.0, 0.1 * seconds)
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,17 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.calibration import Label
-from distildire.detector import Detector
+from distildire.detector import NO_EVIDENCE, Detector
 from distildire.io.hashing import sha256_of
 from distildire.io.progress import Done
+from distildire.provenance import declares
 from distildire.verdict import Verdict
-from distildire.video.frames import Frames, VideoError, sample_frames
+from distildire.video.display import VideoError
+from distildire.video.frames import Frames, sample_frames
 
 FRAMES = 48
 """Frames scored at most, by default."""
 
 BATCH = 4
 """Frames scored in one run of the graph."""
+
+WHOLE = 64 * 2**20
+"""Bytes up to which a file is read whole for what it says of itself."""
+
+START = 16 * 2**20
+"""Bytes that are read of a longer one."""
 
 RUN = 3
 """Neighbouring frames that must agree before a moment counts as suspicious."""
@@ -76,7 +84,9 @@ def judge_video(
     """Judge a video file, or an open binary file that can seek.
 
     "fake" means that some moment of it is; the error budget holds for the whole video, and
-    is therefore split among its scenes. What can't be scored has `error` set.
+    is therefore split among its scenes. Frames in which there is nothing to judge don't count.
+    A video that has no others, is damaged or ends early is never "real", and its `note` says
+    why. What can't be scored has `error` set.
 
     Args:
         detector: the model.
@@ -98,13 +108,15 @@ def judge_video(
     try:
         sha256 = sha256_of(source)
         opened = str(source) if isinstance(source, str | Path) else source
+        said = _declared(source)
         sampled = sample_frames(opened, detector.bundle.preprocessing, frames)
     except (VideoError, OSError) as error:
         words = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
         refused = detector.not_scored(shown, words, sha256, fpr=budget)
         return VideoVerdict(**refused.to_dict())
     logits = _score(detector, sampled, progress)
-    return _verdict(detector, sampled, logits, budget, shown, sha256)
+    judged = _verdict(detector, sampled, logits, budget, shown, sha256)
+    return replace(judged, declares=said)
 
 
 def pool(logits: Sequence[float]) -> tuple[float, int, int]:
@@ -153,31 +165,35 @@ def _verdict(
 ) -> VideoVerdict:
     logit, first, last = pool(logits.tolist())
     scenes = len(set(sampled.scenes))
-    probability = detector.verdict_of(logit, budget)[0]
+    verdict = judge_pooled(detector, logit, budget, scenes)
+    if sampled.nothing is not None or (verdict == "real" and _is_damaged(sampled)):
+        verdict = "unsure"
+
+    def probability(value: float) -> float:
+        if sampled.nothing is not None:
+            return NO_EVIDENCE
+        return round(detector.verdict_of(value, budget)[0], 6)
+
     timeline = tuple(
-        FrameScore(
-            round(candidate.time, 3),
-            round(detector.verdict_of(value, budget)[0], 6),
-            round(value, 6),
-            scene,
-        )
+        FrameScore(round(candidate.time, 3), probability(value), round(value, 6), scene)
         for candidate, value, scene in zip(
             sampled.chosen, logits.tolist(), sampled.scenes, strict=True
         )
     )
+    moment = (timeline[first].time, timeline[last].time)
     return VideoVerdict(
         path=path,
         sha256=sha256,
-        probability=round(probability, 6),
+        probability=probability(logit),
         logit=round(logit, 6),
-        verdict=judge_pooled(detector, logit, budget, scenes),
+        verdict=verdict,
         model=detector.name,
         width=sampled.width,
         height=sampled.height,
         duration=round(sampled.duration, 3) if sampled.duration is not None else None,
         scenes=scenes,
         typical_logit=round(float(np.median(logits)), 6),
-        suspicious=(timeline[first].time, timeline[last].time),
+        suspicious=moment if sampled.nothing is None else None,
         note=_note(sampled),
         model_sha256=detector.bundle.sha256,
         fpr=budget,
@@ -185,11 +201,35 @@ def _verdict(
     )
 
 
+def _is_damaged(sampled: Frames) -> bool:
+    return sampled.damaged > 0 or sampled.ends is not None
+
+
 def _note(sampled: Frames) -> str | None:
     parts = []
+    if sampled.nothing is not None:
+        parts.append(sampled.nothing.replace("the picture", "every frame looked at"))
+    elif sampled.blank > 0.5:
+        parts.append(f"{100 * sampled.blank:.0f}% of its frames show nothing to judge")
     if sampled.damaged:
-        parts.append(f"{sampled.damaged} damaged packets were passed over")
-    if not sampled.complete:
-        end = sampled.chosen[-1].time
-        parts.append(f"searched only to {end:.0f} s")
+        damaged = "damaged packet or frame was" if sampled.damaged == 1 else (
+            "damaged packets or frames were"
+        )  # fmt: skip
+        parts.append(f"{sampled.damaged} {damaged} passed over")
+    if sampled.ends is not None:
+        parts.append(f"the file ends early: seen to {sampled.ends:.1f} of {sampled.duration:.1f} s")
+    elif not sampled.complete:
+        parts.append(f"searched only to {sampled.chosen[-1].time:.0f} s")
     return "; ".join(parts) or None
+
+
+def _declared(source: str | Path | BinaryIO) -> str | None:
+    """What the file says of its own origin; an open file is rewound."""
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            return _declared(file)
+    source.seek(0)
+    data = source.read(WHOLE + 1)
+    source.seek(0)
+    # The hashes of a manifest cover the whole file: of a part they would look broken.
+    return declares(data) if len(data) <= WHOLE else declares(data[:START], whole=False)
