@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import io
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image, PngImagePlugin
 
 from distildire import Detector
 from distildire.bundle import BundleError
@@ -256,6 +259,76 @@ def test_page_is_small_and_needs_nothing_else(client: TestClient) -> None:
 def test_a_text_field_is_no_file(client: TestClient) -> None:
     response = client.post("/v1/detect", files={"other": (None, "x"), "file": (None, "text")})
     assert_problem(response, 422, "no file")
+
+
+def multipart(*parts: tuple[str, bytes], end: bytes = b"--XX--\r\n") -> dict[str, Any]:
+    """A body of parts, each a Content-Disposition and its bytes, for `client.post`."""
+    body = b"".join(
+        b"--XX\r\nContent-Disposition: " + header.encode() + b"\r\n\r\n" + data + b"\r\n"
+        for header, data in parts
+    )
+    kind = "multipart/form-data; boundary=XX"
+    return {"content": body + end, "headers": {"Content-Type": kind}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ("filename*=UTF-8''a%20%C3%84.png", "a Ä.png"),
+        ("filename=\"a.png\"; filename*=UTF-8'en'%E2%82%AC.png", "€.png"),
+        ("FileName*=iso-8859-1''%E4.png", "ä.png"),
+        ("filename=\"a; filename*=UTF-8''b.png\"", "a; filename*=UTF-8''b.png"),
+    ],
+)
+def test_names_after_rfc_5987(
+    client: TestClient, real_png: bytes, parameters: str, name: str
+) -> None:
+    body = multipart((f'form-data; name="file"; {parameters}', real_png))
+    response = client.post("/v1/detect", **body)
+    assert response.status_code == 200, response.text
+    assert response.json()["results"][0]["path"] == name
+
+
+def test_odd_parts_are_named(client: TestClient, real_png: bytes) -> None:
+    for parameters, status, words in (
+        ('name="file"', 422, "`file` has no filename"),
+        ('name="files[]"; filename="a.png"', 422, "named `files[]`"),
+        ('name="file"; filename*=nonsense', 400, "filename*"),
+        ("name=\"file\"; filename*=no-such''a", 400, "filename*"),
+        ('filename="a.png"', 400, '"name"'),
+    ):
+        body = multipart((f"form-data; {parameters}", real_png))
+        assert_problem(client.post("/v1/detect", **body), status, words)
+
+
+def test_a_body_cut_short(client: TestClient, real_png: bytes) -> None:
+    part = ('form-data; name="file"; filename="a.png"', real_png)
+    assert_problem(client.post("/v1/detect", **multipart(part, end=b"")), 400, "cut short")
+    whole = multipart(part)
+    whole["content"] = whole["content"][:900]
+    assert_problem(client.post("/v1/detect", **whole), 400, "cut short")
+
+
+@pytest.mark.parametrize("brand", ["heic", "heix", "heim", "heis", "hevc", "mif1"])
+def test_heic_is_told_as_heic(client: TestClient, brand: str) -> None:
+    data = b"\0\0\0\x18ftyp" + brand.encode() + b"\0\0\0\0mif1heic" + bytes(200)
+    response = client.post("/v1/detect", content=data)
+    body = assert_problem(response, 422, "")
+    assert re.search("HEIC|HEIF", body["detail"]), body["detail"]
+    assert "video" not in body["detail"]
+
+
+def test_nothing_to_judge_and_what_a_file_declares(client: TestClient, real_png: bytes) -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1")
+    buffer = io.BytesIO()
+    Image.new("RGB", (200, 200)).save(buffer, "PNG", pnginfo=about)
+    result = client.post("/v1/detect", content=buffer.getvalue()).json()["results"][0]
+    assert (result["verdict"], result["probability"]) == ("unsure", 0.5)
+    assert result["note"].startswith("nothing to judge")
+    assert "Stable Diffusion" in result["declares"]
+    plain = client.post("/v1/detect", content=real_png).json()["results"][0]
+    assert plain["note"] is plain["declares"] is None
 
 
 def test_a_model_without_calibration_is_refused(tmp_path: Path) -> None:

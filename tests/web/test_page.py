@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from live import running
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from distildire import Detector
 from distildire.bundle import bundled
@@ -216,6 +216,23 @@ def test_table(page: Any, pictures: dict[str, Path], tmp_path: Path) -> None:
     page.locator("#filter").select_option("all")
     page.get_by_label("Name").fill("coff")
     playwright.expect(names).to_have_text(["coffee.jpg"])
+
+
+def test_notes_and_declarations(page: Any, tmp_path: Path) -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1")
+    Image.new("RGB", (200, 200)).save(tmp_path / "black.png", pnginfo=about)
+    drop(page, tmp_path / "black.png")
+    wait_until_done(page)
+    playwright.expect(page.locator("#rows .verdict")).to_have_text("Unsure")
+    playwright.expect(page.locator("#rows .why").first).to_contain_text("Nothing to judge")
+    playwright.expect(page.locator("#detail .note")).to_contain_text("Nothing to judge")
+    playwright.expect(page.locator("#detail .declares")).to_contain_text("Stable Diffusion")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    head, row = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert "note,declares,model_sha256" in head
+    assert "nothing to judge" in row
 
 
 def test_error_budget_moves_the_band(page: Any, pictures: dict[str, Path]) -> None:

@@ -19,7 +19,11 @@ _ABOUT = {
     "scenes": "of a video: scenes looked at",
     "typical_logit": "of a video: median frame",
     "suspicious": "of a video: start and end of the moment that decided, seconds",
-    "note": "of a video: what was left out",
+    "note": "one sentence: why there is nothing to judge (the verdict is unsure then), or how much "
+    "of a video was seen",
+    "declares": "one sentence: what the file says of its own origin; no part of the score",
+    "model_sha256": "of the weights that scored",
+    "fpr": "error budget of the verdict",
     "timeline": "of a video: its scored frames with their time in seconds",
 }
 _AS_JSON = {"suspicious": list[float] | None, "timeline": list[dict[str, Any]] | None}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -48,10 +50,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
         if not body:
             raise Problem(422, "the body is empty: send a picture, or multipart fields `file`")
         return [Upload("", body)]
-    uploads = await _read_multipart(request, body, settings)
-    if not uploads:
-        raise Problem(422, f"no file in the request: use the multipart field `{FIELD}`")
-    return uploads
+    return await _read_multipart(request, body, settings)
 
 
 def announced_length(request: Request) -> int | None:
@@ -79,10 +78,44 @@ async def _read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-class _InMemoryParser(MultiPartParser):
-    """Starlette's parser writes files over 1 MB to disk; an upload is to stay in memory."""
+_PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+
+
+class _Parser(MultiPartParser):
+    """Starlette's parser, with names after RFC 5987, in memory, and aware of the body's end."""
 
     spool_max_size = 2**40
+    """It writes files over 1 MB to disk; an upload is to stay in memory."""
+
+    ended = False
+    """Whether the closing boundary was read."""
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        header = part.content_disposition or b""
+        parameters = {name.lower(): value for name, value in _PARAMETER.findall(header)}
+        extended = parameters.get(b"filename*")
+        if extended is not None and b"filename" not in parameters:
+            # Without this parameter the part would be read as text.
+            part.content_disposition = header + b'; filename=""'
+        super().on_headers_finished()
+        if extended is not None and part.file is not None:
+            part.file.filename = _extended_name(extended)
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+def _extended_name(value: bytes) -> str:
+    """Decode RFC 5987's `charset'language'percent-encoded`."""
+    charset, quote, rest = value.strip().strip(b'"').partition(b"'")
+    _, second, name = rest.partition(b"'")
+    try:
+        if not (quote and second):
+            raise ValueError
+        return unquote_to_bytes(name).decode(charset.decode("ascii"))
+    except (ValueError, LookupError):
+        raise MultiPartException("a part's filename* is not in the form UTF-8''NAME") from None
 
 
 async def _read_multipart(request: Request, body: bytes, settings: Settings) -> list[Upload]:
@@ -90,11 +123,12 @@ async def _read_multipart(request: Request, body: bytes, settings: Settings) -> 
         yield body
 
     # One more than allowed, so that the excess is told from a malformed body.
-    parser = _InMemoryParser(
+    parser = _Parser(
         request.headers,
         stream(),
         max_files=settings.max_files + 1,
         max_fields=64,
+        max_part_size=settings.max_body,
     )
     try:
         form = await parser.parse()
@@ -105,6 +139,10 @@ async def _read_multipart(request: Request, body: bytes, settings: Settings) -> 
     # The parser under Starlette's lets decoding errors of hostile headers through.
     except (KeyError, ValueError, LookupError, AssertionError) as error:
         raise Problem(400, f"malformed multipart body: {type(error).__name__}") from None
+    if not parser.ended:
+        raise Problem(
+            400, "malformed multipart body: it is cut short, its closing boundary is missing"
+        )
     files = [
         value
         for name, value in form.multi_items()
@@ -113,8 +151,23 @@ async def _read_multipart(request: Request, body: bytes, settings: Settings) -> 
     if len(files) > settings.max_files:
         raise _too_many(settings)
     uploads = [Upload(file.filename or "", await file.read()) for file in files]
+    names = [name for name, _ in form.multi_items()]
     await form.close()
+    if not uploads:
+        raise Problem(422, f"no file in the request: {_why_none(names)}")
     return uploads
+
+
+def _why_none(names: list[str]) -> str:
+    if FIELD in names:
+        return (
+            f"its part `{FIELD}` has no filename in its Content-Disposition, and so is text: send "
+            "it as a file"
+        )
+    if names:
+        shown = ", ".join(f"`{name[:40]}`" for name in names[:5])
+        return f"its parts are named {shown}: use the multipart field `{FIELD}`"
+    return f"use the multipart field `{FIELD}`"
 
 
 def _too_many(settings: Settings) -> Problem:

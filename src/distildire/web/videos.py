@@ -8,10 +8,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from distildire.detector import Detector
+from distildire.io.containers import HEIC_BRANDS
 from distildire.io.hashing import sha256_of
 from distildire.web.uploads import Upload
 
-_PICTURE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis"})
+_PICTURE_BRANDS = HEIC_BRANDS | {b"avif", b"avis", b"miaf", b"crx "}
+"""Of boxes that hold pictures: HEIC, AVIF, Canon's raw files."""
 
 
 @cache

@@ -1,7 +1,7 @@
 // One file in full: pictures, scale, stability, provenance, record.
 
 import * as api from "./api.js";
-import { el, isVideo, percent, save, scale, verdictOf } from "./parts.js";
+import { el, isVideo, percent, save, scale, sentence, verdictOf } from "./parts.js";
 import { clock, timeline } from "./timeline.js";
 
 const HEADLINES = {
@@ -43,7 +43,8 @@ export class Detail {
     const parts = [head, el("div", {},
       scale(result.probability, verdict, threshold, true),
       el("div", { class: "scale-ends" }, el("span", {}, "camera"),
-        el("span", {}, el("i", { class: "swatch" }), "unsure"), el("span", {}, "generated")))];
+        el("span", {}, el("i", { class: "swatch" }), "unsure"), el("span", {}, "generated"))),
+    ...said(result)];
     if (isVideo(item.file) || result.timeline) {
       this.section.replaceChildren(...parts, el("div", { class: "timeline" },
         el("h3", {}, "Over time"), timeline(result, threshold)),
@@ -103,11 +104,17 @@ export class Detail {
   }
 }
 
-function overTime({ timeline: frames, scenes, suspicious, note }) {
+/** Why there is nothing to judge or how much was seen, and what the file says of itself. */
+function said({ note, declares }) {
+  return [note && el("p", { class: "note" }, sentence(note)),
+    declares && el("p", { class: "declares" }, sentence(declares))].filter(Boolean);
+}
+
+function overTime({ timeline: frames, scenes, suspicious }) {
   const moment = suspicious ? `The score is that of its most suspicious moment, `
     + `${clock(suspicious[0])} to ${clock(suspicious[1])}. ` : "";
   return `${frames.length} frames of ${scenes} ${scenes === 1 ? "scene" : "scenes"} were looked `
-    + `at. ${moment}${note ? `Note: ${note}.` : ""}`;
+    + `at. ${moment}`;
 }
 
 /** The picture, with the heat map over it or its noise in its place. */

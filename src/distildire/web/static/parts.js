@@ -34,9 +34,12 @@ export function percent(p) {
   return `${(100 * p).toFixed(1)}%`;
 }
 
-/** A video's verdict stays the server's, which splits the error budget among its scenes. */
-export function verdictOf({ logit, verdict, timeline }, threshold) {
-  if (timeline) return verdict;
+/**
+ * A video's verdict stays the server's, which splits the error budget among its scenes; so does
+ * that of a picture in which there is nothing to judge, whatever its score.
+ */
+export function verdictOf({ logit, verdict, timeline, note }, threshold) {
+  if (timeline || note) return verdict;
   if (logit > threshold.fake_above_logit) return "fake";
   return logit < threshold.real_below_logit ? "real" : "unsure";
 }
@@ -54,6 +57,11 @@ export function scale(probability, verdict, threshold, large = false) {
   return el("div", { class: `scale ${verdict}${large ? " large" : ""}` },
     el("div", { class: "scale-track", role: "img", "aria-label": words }, band, mark),
     el("div", { class: "scale-number" }, percent(probability)));
+}
+
+/** A sentence of the server as one: with a capital and a full stop. */
+export function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 }
 
 export function isVideo(file) {

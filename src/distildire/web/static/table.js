@@ -1,6 +1,6 @@
 // The list of files: sort, filter, choose, and give out as CSV.
 
-import { el, isVideo, save, scale, verdictOf, WORDS } from "./parts.js";
+import { el, isVideo, save, scale, sentence, verdictOf, WORDS } from "./parts.js";
 
 const ORDER = { fake: 0, unsure: 1, real: 2, error: 3, waiting: 4 };
 
@@ -59,9 +59,11 @@ export class Table {
     const state = this.state(item);
     const result = item.result;
     item.verdictCell.replaceChildren(el("span", { class: `verdict ${state}` }, WORDS[state]));
-    item.scaleCell.replaceChildren(result && result.error == null
-      ? scale(result.probability, state, this.threshold)
-      : el("p", { class: "why", title: result?.error }, result?.error ?? ""));
+    const said = [result?.note, result?.declares].filter(Boolean).map((text) =>
+      el("p", { class: "why", title: sentence(text) }, sentence(text)));
+    item.scaleCell.replaceChildren(...(result && result.error == null
+      ? [scale(result.probability, state, this.threshold), ...said]
+      : [el("p", { class: "why", title: result?.error }, result?.error ?? "")]));
     const size = result?.width ? `${result.width} × ${result.height} · ` : "";
     item.meta.textContent = size + bytes(item.file.size);
   }
@@ -123,11 +125,12 @@ export class Table {
 
   csv(fpr) {
     const head = ["file", "sha256", "verdict", "probability", "logit", "fpr", "width", "height",
-      "model", "error"];
+      "model", "error", "note", "declares", "model_sha256"];
     const lines = this.shown().filter((item) => item.result).map((item) => {
       const r = item.result;
       return [item.file.name, r.sha256, r.error == null ? this.state(item) : "", r.probability,
-        r.logit, fpr, r.width, r.height, r.model, r.error].map(cell).join(",");
+        r.logit, fpr, r.width, r.height, r.model, r.error, r.note, r.declares,
+        r.model_sha256].map(cell).join(",");
     });
     save(new Blob([[head.join(","), ...lines, ""].join("\r\n")], { type: "text/csv" }),
       "distildire.csv");
