@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from distildire.explain.provenance import _summarise, c2pa_summary, file_facts, perceptual_hash
+from distildire.explain.provenance import (
+    TEXT_LIMIT,
+    _summarise,
+    c2pa_summary,
+    file_facts,
+    perceptual_hash,
+)
 from distildire.io.preprocessing import jpeg, resize
 
 
@@ -58,10 +64,42 @@ def test_file_facts() -> None:
 
 def test_prompts_in_text_chunks_are_kept_but_cut() -> None:
     about = PngImagePlugin.PngInfo()
-    about.add_text("parameters", "a cat " * 100)
+    about.add_text("parameters", "a cat " * 1000)
     facts = file_facts(encode(Image.new("L", (40, 40)), "PNG", pnginfo=about))
     assert facts.text["parameters"].startswith("a cat a cat")
-    assert len(facts.text["parameters"]) == 200
+    assert len(facts.text["parameters"]) == TEXT_LIMIT
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+@pytest.mark.parametrize("order", ["ascii", "utf-16-be", "utf-16-le"])
+def test_user_comments(kind: str, order: str) -> None:
+    exif = Image.Exif()
+    head = b"ASCII\0\0\0" if order == "ascii" else b"UNICODE\0"
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769)[0x9286] = head + "a prompt, Steps: 20".encode(order)
+    facts = file_facts(encode(Image.new("RGB", (40, 40)), kind, exif=exif))
+    assert facts.exif["UserComment"] == "a prompt, Steps: 20"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+def test_xmp_is_kept_whole(kind: str) -> None:
+    xmp = b"<x:xmpmeta>" + b" " * 2000 + b"<rdf:RDF>the value</rdf:RDF></x:xmpmeta>"
+    about = PngImagePlugin.PngInfo()
+    about.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    options = {"pnginfo": about} if kind == "PNG" else {"xmp": xmp}
+    facts = file_facts(encode(Image.new("RGB", (40, 40)), kind, **options))
+    (text,) = facts.text.values()
+    assert "the value" in text
+
+
+def test_damage_beside_the_pixels_is_named() -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("parameters", "a cat")
+    data = bytearray(encode(Image.new("L", (40, 40)), "PNG", pnginfo=about))
+    data[data.index(b"a cat")] ^= 1
+    facts = file_facts(bytes(data))
+    assert any("tEXt has a wrong checksum" in sentence for sentence in facts.passed_over)
+    assert (facts.format, facts.width) == ("PNG", 40)
 
 
 def test_files_without_credentials() -> None:
@@ -73,6 +111,16 @@ def test_files_without_credentials() -> None:
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "c2pa", None)
     assert c2pa_summary(b"") == {"status": "unchecked"}
+
+
+@pytest.mark.parametrize(
+    "store", [{"manifests": []}, {"manifests": {"m": 3}, "active_manifest": "m"}, {}]
+)
+def test_manifests_of_another_shape(
+    store: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distildire.explain.provenance.manifest_store", lambda data: store)
+    assert c2pa_summary(b"")["status"] == "unreadable"
 
 
 def test_signed_claim_is_summarised() -> None:

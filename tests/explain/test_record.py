@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import jsonschema
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from distildire import Detector
 from distildire.explain.record import make_record, schema
 from distildire.explain.words import paragraph
-from distildire.io.pictures import ImageError
+from distildire.io.pictures import ImageError, decode_bytes
+from distildire.provenance import declares
 
 RGB = NDArray[np.uint8]
 
@@ -99,6 +101,57 @@ def test_html_needs_nothing_else_and_escapes(
     assert "Maker &lt;b&gt;" in text
     assert page.links
     assert all(link.startswith("data:image/") for link in page.links)
+
+
+def test_what_the_file_declares(detector: Detector, busy: RGB) -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1")
+    buffer = io.BytesIO()
+    Image.fromarray(busy).save(buffer, "PNG", pnginfo=about)
+    record = make_record(detector, buffer.getvalue(), stability=False, heatmap=False)
+    told = record.tree["provenance"]
+    assert told["declares"] == declares(buffer.getvalue())
+    (finding,) = told["findings"]
+    assert finding["kind"] == "generated"
+    assert finding["source"] == 'PNG text "parameters"'
+    assert "Steps: 20, Sampler" in finding["value"]
+    page = record.to_html()
+    for words in (told["declares"], finding["source"], finding["value"]):
+        assert escape(words) in page
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(record.to_json()))
+
+
+def test_nothing_to_judge(detector: Detector) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (200, 200)).save(buffer, "PNG")
+    record = make_record(detector, buffer.getvalue())
+    result = record.tree["result"]
+    assert (result["verdict"], result["probability"]) == ("unsure", 0.5)
+    assert result["note"] == detector.predict([buffer.getvalue()])[0].note
+    assert record.tree["stability"] is record.tree["heatmap"] is None
+    assert "nothing to judge" in record.tree["summary"].lower()
+    assert escape(result["note"]) in record.to_html()
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(record.to_json()))
+
+
+def test_one_picture_is_decoded_and_scored_once(
+    detector: Detector, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[bytes] = []
+    score = detector.score_crops
+
+    def counted(crops: RGB, *, alone: bool = True) -> NDArray[np.float32]:
+        scored.append(crops.tobytes())
+        return score(crops, alone=alone)
+
+    monkeypatch.setattr(detector, "score_crops", counted)
+    pixels = decode_bytes(photo)
+    monkeypatch.setattr("distildire.explain.record.decode_bytes", None)
+    record = make_record(detector, photo, rgb=pixels)
+    own = detector.bundle.preprocessing(pixels).tobytes()
+    assert scored.count(own) == 1
+    as_it_is = record.tree["stability"]["scores"]["as it is"]
+    assert as_it_is == record.tree["result"]["probability"]
 
 
 def test_no_score_no_record(detector: Detector) -> None:

@@ -78,13 +78,16 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     return png(noise_view(noise[:height, :width]))
 
 
-def stability_of(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any]:
+def stability_of(
+    detector: Detector, rgb: RGB, fpr: float, logit: float | None = None
+) -> dict[str, Any]:
     """Whether the verdict survives re-encoding and resizing.
 
     `scores` has the calibrated probability of every altered copy by its name, "as it is"
-    first; `verdict` is "unsure" where they disagree.
+    first; `verdict` is "unsure" where they disagree. `logit`: of the picture as it is, where it
+    is known.
     """
-    checked = stability(detector, rgb, fpr=fpr)
+    checked = stability(detector, rgb, fpr=fpr, logit=logit)
     return {
         "stable": checked.stable,
         "verdict": checked.verdict,

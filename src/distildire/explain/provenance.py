@@ -5,16 +5,16 @@ None of it enters the score: metadata is easily removed and easily forged.
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
+from distildire.io.containers import PNG_SIGNATURE, without_ancillary
 from distildire.io.pictures import RGB, open_picture
 from distildire.io.preprocessing import limit_short_side
+from distildire.provenance.declares import manifest_store, user_comment
 
 _EXIF_FIELDS = (
     ("Make", ExifTags.Base.Make),
@@ -32,10 +32,14 @@ _EXIF_SHOT_FIELDS = (
     ("FNumber", ExifTags.Base.FNumber),
     ("ISOSpeedRatings", ExifTags.Base.ISOSpeedRatings),
     ("FocalLength", ExifTags.Base.FocalLength),
+    ("UserComment", ExifTags.Base.UserComment),
 )
 
-_TEXT_LIMIT = 200
-"""Characters kept of one metadata field; generators store whole prompts there."""
+TEXT_LIMIT = 4_000
+"""Characters kept of one metadata field; generators store prompts and settings there."""
+
+XMP_LIMIT = 64_000
+"""Characters kept of an XMP packet, whose header alone takes hundreds."""
 
 GENERATED_SOURCES = ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia")
 """IPTC digital source types that declare a picture generated, wholly or in part."""
@@ -56,21 +60,45 @@ class FileFacts:
     gps: bool
     """Whether a position is stored; the position itself is not copied."""
     text: dict[str, str]
-    """PNG text chunks and comments, where generators leave prompts; cut to 200 characters."""
+    """PNG text chunks, comments and the XMP packet; cut to `TEXT_LIMIT` and `XMP_LIMIT`."""
+    passed_over: tuple[str, ...] = ()
+    """What is damaged or oversized in the file beside its pixels, a sentence each."""
 
 
 def file_facts(data: bytes) -> FileFacts:
     """Read the header of a picture file that `pictures.decode` accepts; never its pixels."""
-    with open_picture(data, metadata=True) as image:
+    passed_over: list[str] = []
+    if data[:8] == PNG_SIGNATURE:
+        without_ancillary(data, passed_over)
+    image = _opened(data, passed_over)
+    with image:
         exif, gps = _exif(image)
         text = {
-            _clean(key): _clean(value)
+            _clean(key, 80): _clean(value, XMP_LIMIT if key == _PNG_XMP else TEXT_LIMIT)
             for key, value in sorted(image.info.items(), key=lambda item: str(item[0]))
             if isinstance(value, str | bytes) and key in _text_keys(image)
         }
+        xmp = image.info.get("xmp")
+        if isinstance(xmp, str | bytes) and _PNG_XMP not in text:
+            text["XMP"] = _clean(xmp, XMP_LIMIT)
         return FileFacts(
-            image.format or "unknown", image.mode, image.width, image.height, exif, gps, text
-        )
+            image.format or "unknown", image.mode, image.width, image.height, exif, gps, text,
+            tuple(passed_over),
+        )  # fmt: skip
+
+
+_PNG_XMP = "XML:com.adobe.xmp"
+
+
+def _opened(data: bytes, passed_over: list[str]) -> Image.Image:
+    """A picture with its metadata, or without where they can't be read."""
+    try:
+        return open_picture(data, metadata=True)
+    # Pillow raises many types on damaged metadata; a record without them is still a record.
+    except Exception as error:
+        words = str(error).strip() or type(error).__name__
+        passed_over.append(f"the file's texts can't be read and were passed over: {words}")
+        return open_picture(data)
 
 
 def perceptual_hash(rgb: RGB) -> str:
@@ -97,23 +125,13 @@ def c2pa_summary(data: bytes) -> dict[str, Any]:
     `issuer`, `digital_source_types` and `declares_generated`. Manifests that lie
     elsewhere are not fetched.
     """
+    store = manifest_store(data)
+    if isinstance(store, str):
+        return {"status": store}
     try:
-        import c2pa
-    except ImportError:
-        return {"status": "unchecked"}
-    offline = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
-    try:
-        with c2pa.Context(c2pa.Settings.from_dict(offline)) as context:
-            reader = c2pa.Reader.try_create(io.BytesIO(data), context=context)
-            if reader is None:
-                return {"status": "none"}
-            with reader:
-                store = json.loads(reader.json())
-    except c2pa.C2paError as error:
-        return {"status": "none" if "NotSupported" in str(error) else "unreadable"}
-    except ValueError:
+        return _summarise(store)
+    except (AttributeError, KeyError, TypeError, ValueError):  # manifests of another shape
         return {"status": "unreadable"}
-    return _summarise(store)
 
 
 def _summarise(store: dict[str, Any]) -> dict[str, Any]:
@@ -154,6 +172,9 @@ def _exif(image: Image.Image) -> tuple[dict[str, str], bool]:
         return {}, False
     found = {name: exif.get(tag) for name, tag in _EXIF_FIELDS}
     found |= {name: shot.get(tag) for name, tag in _EXIF_SHOT_FIELDS}
+    comment = found["UserComment"]
+    if isinstance(comment, bytes):
+        found["UserComment"] = user_comment(comment, exif.endian or "<")
     return {name: _clean(value) for name, value in found.items() if value not in (None, "")}, gps
 
 
@@ -161,7 +182,7 @@ def _text_keys(image: Image.Image) -> set[str]:
     return set(getattr(image, "text", {})) | {"comment", "parameters", "Software", "prompt"}
 
 
-def _clean(value: object) -> str:
+def _clean(value: object, limit: int = TEXT_LIMIT) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    printable = "".join(c if c.isprintable() else " " for c in text).strip()
-    return printable if len(printable) <= _TEXT_LIMIT else printable[: _TEXT_LIMIT - 1] + "…"
+    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * limit]).strip()
+    return printable if len(printable) <= limit else printable[: limit - 1] + "…"

@@ -15,15 +15,19 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from distildire import __version__
-from distildire.detector import Detector
+from distildire.detector import NO_EVIDENCE, Detector
 from distildire.explain.explanation import heat_of, stability_of
 from distildire.explain.provenance import c2pa_summary, file_facts, perceptual_hash
 from distildire.explain.words import LIMITS, paragraph
+from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import MAX_PIXELS, RGB, decode_bytes, read_bytes
 from distildire.io.writing import write_text
+from distildire.provenance import declares, findings
 
 FORMAT = 1
 """Version of the record's schema."""
@@ -71,6 +75,7 @@ def make_record(
     heatmap: bool = True,
     made_at: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    rgb: RGB | None = None,
 ) -> Record:
     """Examine one picture file.
 
@@ -83,6 +88,7 @@ def make_record(
         heatmap: add where the score comes from.
         made_at: a time to state, as ISO 8601; none by default.
         max_pixels: larger pictures are refused.
+        rgb: the pixels of `source`, where they are decoded already.
 
     Raises:
         ImageError: the picture can't be scored; there is no record without a score.
@@ -92,18 +98,27 @@ def make_record(
     if name is None:
         name = "" if isinstance(source, bytes) else Path(source).name
     budget = detector.fpr if fpr is None else fpr
-    rgb = decode_bytes(data, max_pixels=max_pixels)
-    result = _result(detector, rgb, budget)
-    checked = stability_of(detector, rgb, budget) if stability else None
+    if rgb is None:
+        rgb = decode_bytes(data, max_pixels=max_pixels)
+    logit = float(detector.score_crops(detector.bundle.preprocessing(rgb)).mean(dtype=np.float64))
+    note = nothing_to_judge(rgb)
+    result = _result(detector, logit, note, budget)
+    # What holds nothing to judge has no verdict that could be stable, and no place of evidence.
+    checked = stability_of(detector, rgb, budget, logit) if stability and note is None else None
+    heat = heat_of(detector, rgb) if heatmap and note is None else None
     c2pa = c2pa_summary(data)
     tree = {
         "format": FORMAT,
         "made_at": made_at,
         "input": _input(data, rgb, name),
-        "provenance": {"c2pa": c2pa},
+        "provenance": {
+            "declares": declares(data),
+            "findings": [dataclasses.asdict(finding) for finding in findings(data)],
+            "c2pa": c2pa,
+        },
         "result": result,
         "stability": checked,
-        "heatmap": heat_of(detector, rgb) if heatmap else None,
+        "heatmap": heat,
         "model": _model(detector),
         "software": _software(),
         "summary": paragraph(result, checked, c2pa, detector.bundle.calibration),
@@ -126,13 +141,15 @@ def _input(data: bytes, rgb: RGB, name: str) -> dict[str, Any]:
         "exif": facts.exif,
         "gps": facts.gps,
         "text": facts.text,
+        "passed_over": list(facts.passed_over),
         "thumbnail": thumbnail(rgb),
     }
 
 
-def _result(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any]:
-    logit = detector.logit(rgb)
+def _result(detector: Detector, logit: float, note: str | None, fpr: float) -> dict[str, Any]:
     probability, verdict = detector.verdict_of(logit, fpr)
+    if note is not None:
+        probability, verdict = NO_EVIDENCE, "unsure"
     calibration = detector.bundle.calibration
     assert calibration is not None
     bounds = calibration.thresholds(fpr)
@@ -141,6 +158,7 @@ def _result(detector: Detector, rgb: RGB, fpr: float) -> dict[str, Any]:
         "probability": round(probability, 6),
         "logit": round(logit, 6),
         "fpr": fpr,
+        "note": note,
         "real_below": {
             "logit": round(bounds[0], 6),
             "probability": round(float(calibration.probability(bounds[0])), 6),

@@ -120,7 +120,9 @@ def _section(title: str, rows: Iterable[tuple[str, object]]) -> str:
 
 def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, object]]:
     low, high = result["real_below"], result["fake_above"]
+    note = [("Note", result["note"])] if result["note"] else []
     return [
+        *note,
         ("Calibrated probability of generated", f"{100 * result['probability']:.2f}%"),
         ("Uncalibrated score (logit)", result["logit"]),
         ("Error budget", f"{100 * result['fpr']:g}% of camera pictures"),
@@ -141,12 +143,19 @@ def _file_rows(file: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 def _provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, object]]:
     c2pa, file = tree["provenance"]["c2pa"], tree["input"]
-    rows: list[tuple[str, object]] = [("Content credentials (C2PA)", _c2pa_words(c2pa))]
+    about = tree["provenance"]
+    rows: list[tuple[str, object]] = [("Of its origin", about["declares"] or "nothing")]
+    rows += [
+        (f"{finding['source']} ({finding['kind']})", finding["value"])
+        for finding in about["findings"]
+    ]
+    rows.append(("Content credentials (C2PA)", _c2pa_words(c2pa)))
     rows += [(f"EXIF {name}", value) for name, value in file["exif"].items()]
     rows += [("EXIF position", "stored in the file")] if file["gps"] else []
     rows += [(f"Text “{name}”", value) for name, value in file["text"].items()]
-    if len(rows) == 1:
+    if not (file["exif"] or file["gps"] or file["text"]):
         rows.append(("EXIF and text", "none"))
+    rows += [("Passed over", sentence) for sentence in file["passed_over"]]
     return rows
 
 

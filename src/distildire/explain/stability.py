@@ -57,6 +57,7 @@ def stability(
     fpr: float | None = None,
     reencodings: Mapping[str, Reencode] = STABILITY,
     allowed_flips: int = 0,
+    logit: float | None = None,
 ) -> Stability:
     """Score uint8 RGB [H, W, 3] as it is and under every re-encoding.
 
@@ -66,8 +67,9 @@ def stability(
         fpr: error budget of the verdicts; the detector's own by default.
         reencodings: what the verdict must survive.
         allowed_flips: how many of them may change the verdict before it is "unsure".
+        logit: of the picture as it is, where it is known.
     """
-    logits = {"as it is": detector.logit(rgb)}
+    logits = {"as it is": detector.logit(rgb) if logit is None else logit}
     logits |= {name: detector.logit(change(rgb)) for name, change in reencodings.items()}
     return judge_scores(detector, logits, fpr=fpr, allowed_flips=allowed_flips)
 

@@ -56,6 +56,11 @@ def paragraph(
             "neither.",
         ],
     }[result["verdict"]]
+    if note := result.get("note"):
+        sentences = [
+            f"{note[0].upper()}{note[1:]}.",
+            "The score, whatever it is, supports neither verdict.",
+        ]
     if stability is not None:
         sentences.append(
             "The verdict stays the same when the picture is re-encoded and resized."

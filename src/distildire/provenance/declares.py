@@ -426,7 +426,7 @@ def _exif(data: bytes) -> Iterator[_Field]:
             text = tags[tag].decode("utf-16-le", "replace")
             yield _Field(f"EXIF {name}", name[2:].lower(), text.strip("\0 "))
     if _USER_COMMENT in tags:
-        yield _Field("EXIF UserComment", "usercomment", _user_comment(tags[_USER_COMMENT], order))
+        yield _Field("EXIF UserComment", "usercomment", user_comment(tags[_USER_COMMENT], order))
     yield from _camera(*(tags.get(tag, b"") for tag in (0x010F, 0x0110, _MAKER_NOTE)))
     yield from _quietly(_xmp, tags.get(_XMP_TAG, b""))
     yield from _quietly(_iptc, tags.get(_IPTC_TAG, b""))
@@ -452,7 +452,7 @@ def _count(data: bytes, order: str, at: int) -> int:
     return int.from_bytes(data[at : at + 2], "little" if order == "<" else "big")
 
 
-def _user_comment(value: bytes, order: str) -> str:
+def user_comment(value: bytes, order: str) -> str:
     """Text of an EXIF UserComment: eight bytes name the code, the Unicode's order is a guess."""
     code, text = value[:8], value[8:]
     if code.startswith(b"UNICODE"):

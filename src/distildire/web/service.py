@@ -95,12 +95,9 @@ class Service:
             upload = uploads[0]
 
             def work() -> tuple[Record, str | None]:
-                pixels = self.settings.max_pixels
-                record = make_record(
-                    self.detector, upload.data, name=upload.name, fpr=fpr, max_pixels=pixels
-                )
-                rgb = decode_bytes(upload.data, max_pixels=pixels) if noise else None
-                return record, None if rgb is None else noise_of(self.detector, rgb)
+                rgb = decode_bytes(upload.data, max_pixels=self.settings.max_pixels)
+                record = make_record(self.detector, upload.data, name=upload.name, fpr=fpr, rgb=rgb)
+                return record, noise_of(self.detector, rgb) if noise else None
 
             async with self._answering():
                 try:

@@ -158,7 +158,7 @@ class View {
     for (const [i, there] of [[1, heatmap], [2, noise]]) {
       const input = this.choices[i].querySelector("input");
       input.disabled = !there;
-      if (!there) this.choices[i].title = "This model gives none";
+      if (!there) this.choices[i].title = "There is none for this picture";
     }
   }
 
@@ -191,6 +191,11 @@ function stability(checked, threshold) {
   return el("div", {}, el("h3", {}, words), list);
 }
 
+/** Prompts and packets can be long: the record has them whole. */
+function brief(text) {
+  return text.length > 600 ? `${text.slice(0, 600)} …` : text;
+}
+
 function facts(record) {
   const { input, model, provenance } = record;
   const credentials = {
@@ -200,9 +205,12 @@ function facts(record) {
     + (provenance.c2pa.claim_generator ? ` (${provenance.c2pa.claim_generator})` : "");
   const rows = [
     ["Format", `${input.format}, ${input.width} × ${input.height}, ${input.mode}`],
+    ["Of its origin", provenance.declares ?? "nothing"],
+    ...provenance.findings.map(({ source, kind, value }) => [`${source} (${kind})`, brief(value)]),
     ["Content credentials", credentials],
-    ...Object.entries(input.exif),
-    ...Object.entries(input.text),
+    ...Object.entries(input.exif).map(([name, value]) => [name, brief(value)]),
+    ...Object.entries(input.text).map(([name, value]) => [name, brief(value)]),
+    ...input.passed_over.map((sentence) => ["Passed over", sentence]),
     ["SHA-256", el("span", { class: "mono" }, input.sha256)],
     ["Perceptual hash", el("span", { class: "mono" }, input.perceptual_hash)],
     ["Model", el("span", {}, `${model.name} · `, el("span", { class: "mono" },
