@@ -100,6 +100,7 @@ def test_damage_beside_the_pixels_is_named() -> None:
     facts = file_facts(bytes(data))
     assert any("tEXt has a wrong checksum" in sentence for sentence in facts.passed_over)
     assert (facts.format, facts.width) == ("PNG", 40)
+    assert facts == file_facts(bytes(data))
 
 
 def test_files_without_credentials() -> None:
