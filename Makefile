@@ -19,10 +19,13 @@ lint: .venv-dev/dev
 	.venv-dev/bin/mypy
 	.venv-dev/bin/lint-imports
 
+docs: .venv-dev/dev  ## the pages, into build/site
+	NO_MKDOCS_2_WARNING=1 .venv-dev/bin/mkdocs build --strict --quiet
+
 .venv-dev/dev: pyproject.toml
 	$(PYTHON) -m venv .venv-dev
 	.venv-dev/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-dev build .mypy_cache .ruff_cache .pytest_cache

@@ -154,12 +154,15 @@ def noise_maps(source: GivesNoise, square: RGB) -> dict[str, Noise]:
     """eps0 and residual [3, S, S] of a square under every variant; JPEG comes before both."""
     import torch
 
+    from distildire.noise.schedule import to_unit
+
     changed = {name: change(square) for name, change in VARIANTS.items()}
-    batch = np.stack(list(changed.values())).astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1
+    pixels = np.ascontiguousarray(np.stack(list(changed.values())).transpose(0, 3, 1, 2))
+    x0s = to_unit(torch.from_numpy(pixels))
     with torch.inference_mode():
-        eps0 = source.eps0(torch.from_numpy(batch)).float().numpy()
+        eps0 = source.eps0(x0s).float().numpy()
     maps: dict[str, Noise] = {}
-    for name, x0, noise in zip(changed, batch, eps0, strict=True):
+    for name, x0, noise in zip(changed, x0s.numpy(), eps0, strict=True):
         maps[f"eps0, {name}"] = noise
         maps[f"residual, {name}"] = residual(x0)
     return maps

@@ -14,7 +14,17 @@ from torch.nn import functional as F
 
 from distildire.io.writing import whole_file
 from distildire.noise.adm import AdmConfig, AdmNoise, build_unet
-from distildire.noise.schedule import Predict, ddim_step, linear_alpha_bar, respaced_steps
+from distildire.noise.schedule import (
+    BETA_END,
+    BETA_START,
+    STEPS,
+    Predict,
+    add_noise,
+    ddim,
+    linear_alpha_bar,
+    path_down,
+    to_unit,
+)
 from distildire.noise.source import NoiseSource
 from small_world.config import AdmTraining, CodecTraining
 from small_world.pictures import Pictures
@@ -26,14 +36,13 @@ Loss: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """(x0 [B, 3, H, W] in [-1, 1], generator) -> scalar."""
 
 
-def to_unit(pictures: Pictures) -> Tensor:
+def from_pictures(pictures: Pictures) -> Tensor:
     """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
-    planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
-    return torch.from_numpy(planes).float() / 127.5 - 1.0
+    return to_unit(torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))))
 
 
 def to_pictures(x0: Tensor) -> Pictures:
-    """The inverse of `to_unit`, rounded and clipped."""
+    """The inverse of `from_pictures`, rounded and clipped."""
     pixels = ((x0 + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return np.asarray(pixels.permute(0, 2, 3, 1).contiguous().numpy())
 
@@ -68,7 +77,7 @@ def fit(
     for step in range(start, steps):
         generator = torch.Generator().manual_seed(step)
         rows = torch.randint(len(pictures), (batch,), generator=generator)
-        x0 = to_unit(pictures[rows.numpy()])
+        x0 = from_pictures(pictures[rows.numpy()])
         if step % 2:
             x0 = x0.flip(3)
         for group in optimizer.param_groups:
@@ -113,8 +122,7 @@ def ddpm_loss(network: nn.Module) -> Loss:
     def loss(x0: Tensor, generator: torch.Generator) -> Tensor:
         t = torch.randint(len(alpha_bar), (len(x0),), generator=generator)
         eps = torch.randn(x0.shape, generator=generator)
-        level = alpha_bar[t][:, None, None, None]
-        predicted: Tensor = network(level.sqrt() * x0 + (1.0 - level).sqrt() * eps, t)
+        predicted: Tensor = network(add_noise(x0, eps, alpha_bar[t][:, None, None, None]), t)
         return F.mse_loss(predicted, eps)
 
     return loss
@@ -123,8 +131,8 @@ def ddpm_loss(network: nn.Module) -> Loss:
 def save_adm(network: AdmNoise, folder: Path) -> None:
     """Write a folder that `load_noise_source` reads."""
     network.unet.save_pretrained(folder)  # type: ignore[operator]
-    schedule = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4,
-                "beta_end": 0.02, "prediction_type": "epsilon"}  # fmt: skip
+    schedule = {"num_train_timesteps": STEPS, "beta_schedule": "linear", "beta_start": BETA_START,
+                "beta_end": BETA_END, "prediction_type": "epsilon"}  # fmt: skip
     (folder / "scheduler_config.json").write_text(json.dumps(schedule, indent=2) + "\n")
 
 
@@ -143,13 +151,9 @@ def sdedit(
 
     x0 and `noise` are [B, 3, H, W]; the result is in about [-1, 1].
     """
-    taken = respaced_steps(steps, len(alpha_bar))
-    levels = [1.0] + [float(alpha_bar[t]) for t in taken]
-    x_t: Tensor = levels[count] ** 0.5 * x0 + (1.0 - levels[count]) ** 0.5 * noise
-    for i in reversed(range(count)):
-        eps = predict(x_t, torch.full((len(x_t),), taken[i]))
-        x_t = ddim_step(x_t, eps, levels[i + 1], levels[i])
-    return x_t
+    path = path_down(alpha_bar, steps)[steps - count :]
+    _, level, _ = path[0]
+    return ddim(predict, add_noise(x0, noise, level), path)
 
 
 def diffusion_fakes(
@@ -162,7 +166,7 @@ def diffusion_fakes(
         rows = np.flatnonzero(given == np.float32(strength))
         for part in np.array_split(rows, max(1, len(rows) // 16)):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + int(part[0]))
-            x0 = to_unit(pictures[part])
+            x0 = from_pictures(pictures[part])
             noise = torch.randn(x0.shape, generator=generator)
             count = noising_level(strength, steps)
             fakes[part] = to_pictures(
@@ -225,7 +229,7 @@ class Vq(nn.Module):
 @torch.no_grad()
 def reconstructions(codec: nn.Module, pictures: Pictures) -> Pictures:
     """What an autoencoder makes of photographs [N, S, S, 3]."""
-    parts = [to_unit(pictures[i : i + 64]) for i in range(0, len(pictures), 64)]
+    parts = [from_pictures(pictures[i : i + 64]) for i in range(0, len(pictures), 64)]
     return np.concatenate([to_pictures(codec(part)[0]) for part in parts])
 
 

@@ -277,18 +277,18 @@ def strength_plot(runs: Runs) -> Any:
 
 
 def loss_plot(runs: Runs) -> Any:
-    """BCE and MSE apart, first seed of each method."""
+    """BCE and imitation apart, first seed of each method."""
     figure = _figure(9.0, 3.6)
     panels = figure.subplots(1, 2)
     for name, style in _styles(runs).items():
         run = next(run for run in runs if run["method"] == name)
-        for ax, key in zip(panels, ("bce", "mse"), strict=True):
+        for ax, key in zip(panels, ("bce", "imitation"), strict=True):
             values = np.array([row[key] for row in run["history"]])
             if values.any():
                 width = max(1, len(values) // 20)
                 smooth = np.convolve(values, np.ones(width) / width, "valid")
                 ax.plot(smooth, label=name, linewidth=1, **style)
-    for ax, title in zip(panels, ("BCE", "MSE (KL where that is imitated)"), strict=True):
+    for ax, title in zip(panels, ("BCE", "imitation (MSE, or KL where named)"), strict=True):
         ax.set(title=title, xlabel="step", yscale="log")
     panels[0].legend(frameon=False, fontsize=6)
     return figure

@@ -24,9 +24,9 @@ from small_world.generators import (
     ddpm_loss,
     diffusion_fakes,
     fit,
+    from_pictures,
     reconstructions,
     save_adm,
-    to_unit,
 )
 from small_world.pictures import (
     Pictures,
@@ -145,7 +145,7 @@ def _maps(
     """eps0 and DIRE of every picture, in parts that are kept."""
     parts = []
     for start in range(0, len(pictures), DIRE_BATCH):
-        x0 = to_unit(pictures[start : start + DIRE_BATCH])
+        x0 = from_pictures(pictures[start : start + DIRE_BATCH])
 
         def make(x0: torch.Tensor = x0) -> Arrays:
             dire = (source.dire(x0, steps) * 255.0).round().to(torch.uint8)

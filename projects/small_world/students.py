@@ -21,9 +21,10 @@ from distildire.distill.student import Student
 from distildire.distill.symptoms import symptoms
 from distildire.distill.train import Learner
 from distildire.evaluate.metrics import accuracies, auc, average_precision
+from distildire.noise.schedule import to_unit
 from distildire.noise.source import NoiseSource
 from small_world.config import MethodSpec, StudentTraining
-from small_world.generators import to_unit
+from small_world.generators import from_pictures
 from small_world.pictures import Pictures
 
 
@@ -40,9 +41,9 @@ class Maps:
     def batch(self, rows: NDArray[np.int64], flip: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """(x0, eps0, DIRE in [-1, 1]) of these rows, all flipped alike."""
         parts = (
-            to_unit(self.pictures[rows]),
+            from_pictures(self.pictures[rows]),
             torch.from_numpy(self.eps0[rows]).float(),
-            torch.from_numpy(self.dire[rows]).float() / 127.5 - 1.0,
+            to_unit(torch.from_numpy(self.dire[rows])),
         )
         x0, eps0, dire = (part.flip(3) if flip else part for part in parts)
         return x0, eps0, dire
@@ -72,7 +73,7 @@ def run_method(
         report: hears of each row of the history.
 
     Returns:
-        `history` (rows of step, loss, bce, mse), `scores` by family (acc, ap, auc),
+        `history` (rows of step, loss, bce, imitation), `scores` by family (acc, ap, auc),
         `by_strength` (auc), `symptoms`, `seconds_a_step`.
     """
     torch.manual_seed(seed)
@@ -90,7 +91,7 @@ def run_method(
     return {
         "method": spec.name, "seed": seed, "history": history, "scores": scores,
         "by_strength": by_strength, "seconds_a_step": seconds,
-        "lambda": learner.balance.weight if learner.balance is not None else spec.weight,
+        "lambda": learner.balance.lambda_ if learner.balance is not None else spec.weight,
         "symptoms": symptoms(
             history,
             {"diffusion": scores["fake"]["auc"], "gan": scores.get("gan", {}).get("auc", 1.0)},

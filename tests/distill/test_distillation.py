@@ -127,9 +127,9 @@ def test_two_views_and_a_detector_as_the_teacher(config: TrainConfig, tmp_path: 
     config = replace(config, optim=optim, teacher=taught)
     train(config, tmp_path / "student", report=rows.append)
     (row,) = (r for r in rows if "bce" in r)
-    parts = row["bce"] + 0.5 * row["mse"] + 2 * row["logit_kl"] + 0.1 * row["consistency"]
+    parts = row["bce"] + 0.5 * row["imitation"] + 2 * row["logit_kl"] + 0.1 * row["consistency"]
     assert row["loss"] == pytest.approx(parts, rel=1e-4)
-    assert min(row["mse"], row["logit_kl"], row["consistency"]) > 0
+    assert min(row["imitation"], row["logit_kl"], row["consistency"]) > 0
 
 
 def test_splits_share_no_repository(config: TrainConfig, tmp_path: Path) -> None:

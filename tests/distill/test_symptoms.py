@@ -23,7 +23,7 @@ def test_losses_tell_imitation_from_overfitting(
     bce: list[float], mse: list[float], expected: list[str]
 ) -> None:
     rows = [{"step": 0, "val_auc": 0.5}]
-    rows += [{"bce": b, "mse": m} for b, m in zip(bce, mse, strict=True)]
+    rows += [{"bce": b, "imitation": m} for b, m in zip(bce, mse, strict=True)]
     assert symptoms(rows) == expected
 
 

@@ -45,16 +45,16 @@ def test_loss_is_the_papers() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(6), torch.tensor([0.0, 1, 1, 0, 1, 0])
     student, teacher = torch.randn(6, 4, 2, 2), torch.randn(6, 4, 2, 2)
-    got = distillation_loss(logits, labels, student, teacher, weight=0.5, pos_weight=0.5)
+    got = distillation_loss(logits, labels, student, teacher, lambda_=0.5, pos_weight=0.5)
     p = torch.sigmoid(logits)
     bce = -(0.5 * labels * p.log() + (1 - labels) * (1 - p).log()).mean()
     mse = ((student - teacher) ** 2).mean()
     assert got["bce"] == pytest.approx(float(bce), abs=1e-6)
-    assert got["mse"] == pytest.approx(float(mse), abs=1e-6)
+    assert got["imitation"] == pytest.approx(float(mse), abs=1e-6)
     assert got["loss"] == pytest.approx(float(bce + 0.5 * mse), abs=1e-6)
-    alone = distillation_loss(logits, labels, student, None, weight=0.5)
+    alone = distillation_loss(logits, labels, student, None, lambda_=0.5)
     assert float(alone["loss"]) == float(alone["bce"])
-    assert float(alone["mse"]) == 0.0
+    assert float(alone["imitation"]) == 0.0
 
 
 def test_projection_reaches_the_teachers_shape() -> None:
@@ -206,7 +206,7 @@ def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> Non
     assert last["val_auc"] > 0.75
     logged = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     assert logged == rows
-    assert {"loss", "bce", "mse", "seconds_a_step"} <= {name for row in rows for name in row}
+    assert {"loss", "bce", "imitation", "seconds_a_step"} <= {name for row in rows for name in row}
     scores = pd.read_csv(tmp_path / "run/val_scores.csv")
     assert set(scores["source"]) == {"v1", "v2"}
 
@@ -389,7 +389,7 @@ def test_mse_of_equal_maps_is_zero() -> None:
     torch.manual_seed(0)
     maps = torch.randn(2, 3, 4, 4)
     assert float(F.mse_loss(maps, maps)) == float(
-        distillation_loss(torch.zeros(2), torch.zeros(2), maps, maps, weight=1.0)["mse"]
+        distillation_loss(torch.zeros(2), torch.zeros(2), maps, maps, lambda_=1.0)["imitation"]
     )
 
 
@@ -416,7 +416,7 @@ def test_dire_reaches_the_student_and_the_teacher(
     rows: list[dict[str, float]] = []
     train(replace(config, data=data), tmp_path / "run", report=rows.append)
     assert [row for row in rows if "val_auc" in row][-1]["val_auc"] > 0.75
-    assert (next(row["mse"] for row in rows if "mse" in row) > 0) == (who == "teacher")
+    assert (next(row["imitation"] for row in rows if "imitation" in row) > 0) == (who == "teacher")
 
 
 def test_softened_kl_is_hintons() -> None:
@@ -427,22 +427,22 @@ def test_softened_kl_is_hintons() -> None:
     expected = 16 * (p * (p / q).log()).sum(1).mean()
     assert float(softened_kl(student, teacher)) == pytest.approx(float(expected), rel=1e-5)
     losses = distillation_loss(
-        torch.zeros(3), torch.zeros(3), student, teacher, weight=2.0, imitation="kl"
+        torch.zeros(3), torch.zeros(3), student, teacher, lambda_=2.0, imitation="kl"
     )
     assert float(losses["loss"] - losses["bce"]) == pytest.approx(2 * float(expected), rel=1e-5)
 
 
 def test_a_learned_lambda_finds_the_losses_scale() -> None:
-    """At the optimum exp(s_bce) = 2 bce and exp(s_mse) = mse, so that lambda = bce / mse."""
+    """At the optimum exp(s) = 2 bce and exp(r) = mse, so that lambda = bce / mse."""
     weights = UncertaintyWeights()
-    assert weights.weight == 0.5
+    assert weights.lambda_ == 0.5
     optimizer = torch.optim.SGD(weights.parameters(), lr=0.5)
     bce, mse = torch.tensor(0.3), torch.tensor(4.0)
     for _ in range(500):
         optimizer.zero_grad()
         weights(bce, mse).backward()
         optimizer.step()
-    assert weights.weight == pytest.approx(0.3 / 4.0, rel=1e-3)
+    assert weights.lambda_ == pytest.approx(0.3 / 4.0, rel=1e-3)
 
 
 def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_two_processes_learn_what_one_learns(config: Path, tmp_path: Path) -> No
     train(load_config(TrainConfig, config, ["optim.batch=16"]), tmp_path / "one")
     one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
     assert len(two) == len(one)  # the main process alone writes
-    for name in ("loss", "bce", "mse"):
+    for name in ("loss", "bce", "imitation"):
         curves = [[row[name] for row in rows if name in row] for rows in (one, two)]
         assert len(curves[0]) == STEPS
         np.testing.assert_allclose(curves[0], curves[1], rtol=2e-3, atol=1e-4)

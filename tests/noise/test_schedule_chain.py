@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from distildire.noise.schedule import (
+    add_noise,
+    ddim,
     ddim_step,
     invert,
     linear_alpha_bar,
+    path_down,
+    path_up,
+    predict_x0,
     quantise_dire,
     respaced_steps,
     sample,
+    to_unit,
 )
 
 
@@ -70,3 +76,39 @@ def test_quantised_dire_truncates() -> None:
     x0 = torch.tensor([1.0, 0.5, 0.0, 0.0])
     back = torch.tensor([-1.0, 0.5, 2 / 255 - 1e-4, 2 / 255 + 1e-4])
     assert quantise_dire(x0, back).tolist() == [255, 0, 0, 1]
+
+
+def test_noise_is_added_by_the_closed_form() -> None:
+    """The variance of x_t is alpha_bar var(x0) + 1 - alpha_bar; t is one for each picture."""
+    generator = torch.Generator().manual_seed(0)
+    x0 = 0.5 * torch.randn(2, 3, 64, 64, generator=generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    levels = torch.tensor([0.9, 0.2])[:, None, None, None]
+    x_t = add_noise(x0, eps, levels)
+    for picture, level in zip(x_t, (0.9, 0.2), strict=True):
+        assert float(picture.var()) == pytest.approx(0.25 * level + 1 - level, rel=0.03)
+    torch.testing.assert_close(x_t[1:], add_noise(x0[1:], eps[1:], 0.2))
+    torch.testing.assert_close(predict_x0(x_t[:1], eps[:1], 0.9), x0[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_linear_schedule_is_diffusers() -> None:
+    scheduler = DDPMScheduler(1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
+    torch.testing.assert_close(linear_alpha_bar().float(), scheduler.alphas_cumprod)
+
+
+def test_a_part_of_the_way_down_ends_where_the_whole_does() -> None:
+    alpha_bar = linear_alpha_bar()
+    way = path_down(alpha_bar, 20)
+    assert [t for t, _, _ in way] == list(range(950, -1, -50))
+    assert [level for _, level, _ in way[1:]] == [to for _, _, to in way[:-1]]
+    assert way[-1][2] == 1.0
+    assert path_up(alpha_bar, 20)[-1][2] == 0.0
+    start = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    middle = ddim(lambda x_t, t: 0.1 * x_t, start, way[:7])
+    whole = sample(lambda x_t, t: 0.1 * x_t, start, alpha_bar)
+    torch.testing.assert_close(ddim(lambda x_t, t: 0.1 * x_t, middle, way[7:]), whole)
+
+
+def test_pixels_span_the_range() -> None:
+    rgb = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    torch.testing.assert_close(to_unit(rgb), torch.tensor([-1.0, -0.6, 1.0]))

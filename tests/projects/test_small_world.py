@@ -13,10 +13,10 @@ from small_world.config import METHODS, PicturesConfig, WorldConfig, chosen
 from small_world.generators import (
     Vae,
     fit,
+    from_pictures,
     noising_level,
     sdedit,
     to_pictures,
-    to_unit,
 )
 from small_world.pictures import photographs
 from small_world.report import (
@@ -95,7 +95,7 @@ def test_sdedit_with_the_true_noise_gives_the_picture_back() -> None:
 
 def test_pictures_survive_the_way_there_and_back() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
-    assert (to_pictures(to_unit(pictures)) == pictures).all()
+    assert (to_pictures(from_pictures(pictures)) == pictures).all()
 
 
 def test_a_broken_off_training_ends_where_a_whole_one_does(tmp_path: Path) -> None:
@@ -162,14 +162,14 @@ def test_plots_show_every_method_apart_and_alike_in_each_panel() -> None:
         {
             "method": spec.name,
             "by_strength": {"0.1": 0.6, "0.4": 0.7},
-            "history": [{"bce": 0.6, "mse": float(bool(spec.teacher))}] * 30,
+            "history": [{"bce": 0.6, "imitation": float(bool(spec.teacher))}] * 30,
         }
         for spec in METHODS
     ]
-    bce, mse = loss_plot(runs).axes
+    bce, imitation = loss_plot(runs).axes
     seen = [
         {line.get_label(): (line.get_color(), line.get_linestyle()) for line in ax.lines}
-        for ax in (bce, mse, strength_plot(runs).axes[0])
+        for ax in (bce, imitation, strength_plot(runs).axes[0])
     ]
     assert seen[0] == seen[2]
     assert len(set(seen[0].values())) == len(METHODS)

@@ -74,23 +74,19 @@ class PaperMethod:
         """x0 [1, 3, side, side] in [-1, 1]."""
         import torch
 
+        from distildire.noise.schedule import to_unit
+
         crops = resize_and_crop(self.side)(decode_bytes(data))
-        return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))) / 127.5 - 1.0
+        return to_unit(torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))))
 
     def first_passes(self, picture: Tensor, count: int) -> object:
         """The first steps of DIRE's inversion, exactly as `invert` makes them."""
         import torch
 
-        from distildire.noise.schedule import ddim_step, respaced_steps
+        from distildire.noise.schedule import ddim, path_up
 
-        taken = respaced_steps(STEPS)
-        level = [float(self.source.alpha_bar[t]) for t in taken]
-        x_t = picture
         with torch.no_grad():
-            for i in range(count):
-                eps = self.source.predict(x_t, torch.full((len(x_t),), taken[i]))
-                x_t = ddim_step(x_t, eps, level[i], level[i + 1])
-        return x_t
+            return ddim(self.source.predict, picture, path_up(self.source.alpha_bar, STEPS)[:count])
 
     def noise(self, picture: Tensor) -> Tensor:
         """DIRE scaled to [-1, 1], or eps0."""

@@ -317,9 +317,11 @@ def _compute(group: _Waiting, source: NoiseSource, cache: NoiseCache, steps: int
     """Run one group of pictures of equal shape, and write what each is missing."""
     import torch
 
+    from distildire.noise.schedule import to_unit
+
     stacked = np.concatenate([crops for crops, _ in group.values()])
     pixels = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
-    x0 = pixels.to(source.device).float() / 127.5 - 1.0
+    x0 = to_unit(pixels.to(source.device))
     _, missing = next(iter(group.values()))
     crops_each = len(stacked) // len(group)
     for kind in missing:

@@ -69,7 +69,7 @@ class TeacherConfig:
     input: Literal["image", "dire"] = "image"
     """The paper's summary says the image, the authors' code the DIRE map."""
     weight: float = 1.0
-    """lambda of the paper."""
+    """lambda of the paper (eq. 4): `lambda_` of `distillation_loss`."""
     adaptive: bool = False
     """Learn lambda instead (uncertainty weighting); `weight` is not used then."""
     imitation: Imitation = "mse"

@@ -18,6 +18,7 @@ from distildire.distill.student import activation_map
 from distildire.distill.vit import VitBackbone
 from distildire.io.config import to_dict
 from distildire.io.hashing import sha256_of
+from distildire.noise.schedule import to_unit
 
 BLOCK = 128
 """Weights of a row that share a scale where they are stored in four or eight bits."""
@@ -42,11 +43,6 @@ class DetectorGraph(nn.Module):
         self.dire = getattr(student, "inputs", "") == "dire"
         self.outputs = ("logit", "cam", "eps0") if source is not None else ("logit", "cam")
 
-    @staticmethod
-    def to_unit(rgb: Tensor) -> Tensor:
-        """uint8 [N, S, S, 3] -> float32 [N, 3, S, S] in [-1, 1]."""
-        return rgb.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
     def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
         """uint8 [N, S, S, 3] -> logit [N], cam [N, h, w], eps0 [N, 3, S, S].
 
@@ -57,7 +53,7 @@ class DetectorGraph(nn.Module):
         (the pool and the unit are both linear), so that it shows exactly where the logit
         comes from (Zhou et al. 2016); see `activation_map` for a hidden layer.
         """
-        x0 = self.to_unit(rgb)
+        x0 = to_unit(rgb.permute(0, 3, 1, 2))
         source: Any = self.source
         student: Any = self.student
         if source is None:
@@ -190,7 +186,7 @@ def _check(graph: DetectorGraph, example: Tensor, path: Path, *, tolerance: floa
     batch = torch.cat([example, example.flip(1), example[:1]])  # of another size than traced
     (logits,) = session.run(["logit"], {"rgb": batch.numpy()})
     source: Any = graph.source
-    x0 = graph.to_unit(batch)
+    x0 = to_unit(batch.permute(0, 3, 1, 2))
     own = graph.student(x0, x0 if source is None else source.eps0(x0)).numpy()
     worst = float((np.abs(logits - own) / np.maximum(1.0, np.abs(own))).max())
     if worst > tolerance:

@@ -19,7 +19,7 @@ from distildire.data.pictures import load_all
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import reflect_to
 from distildire.noise.nano import NanoConfig, NanoNoise, save_nano
-from distildire.noise.schedule import Predict, linear_alpha_bar
+from distildire.noise.schedule import Predict, add_noise, linear_alpha_bar, to_unit
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def fit_noise(
     log: Callable[[dict[str, float]], None] | None = None,
     provenance: dict[str, object] | None = None,
 ) -> NanoNoise:
-    """Minimise E |eps - net(sqrt(ab_t) x0 + sqrt(1 - ab_t) eps, t)|^2 (Ho et al. 2020, eq. 14).
+    """Minimise E |eps - net(x_t, t)|^2 for x_t = `add_noise`(x0, eps) (Ho et al. 2020, eq. 14).
 
     Progress goes to `out`/metrics.jsonl and to `log`; the weights are written to `out` at
     the end, as an exponential moving average.
@@ -98,9 +98,9 @@ def fit_noise(
             x0 = sample_patches(images, config.batch, config.patch, rng)
             t = torch.from_numpy(rng.integers(0, config.max_t + 1, config.batch))
             t[: config.batch // 2] = 0
-            ab = alpha_bar[t][:, None, None, None]
             eps = torch.randn_like(x0)
-            loss = F.mse_loss(network(ab.sqrt() * x0 + (1 - ab).sqrt() * eps, t), eps)
+            x_t = add_noise(x0, eps, alpha_bar[t][:, None, None, None])
+            loss = F.mse_loss(network(x_t, t), eps)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -134,7 +134,7 @@ def sample_patches(
         left = rng.integers(0, rgb.shape[1] - side + 1)
         patch = np.rot90(rgb[top : top + side, left : left + side], int(rng.integers(0, 4)))
         patches[i] = patch[:, ::-1] if rng.integers(0, 2) else patch
-    return torch.from_numpy(patches).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return to_unit(torch.from_numpy(patches).permute(0, 3, 1, 2))
 
 
 @torch.no_grad()
@@ -145,7 +145,5 @@ def eps_error(
     rng = np.random.default_rng(seed)
     x0 = sample_patches(images, patches, 96, rng)
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
-    ab = float(linear_alpha_bar()[t])
-    steps = torch.full((patches,), t)
-    predicted = predict(ab**0.5 * x0 + (1 - ab) ** 0.5 * eps, steps)
-    return float(F.mse_loss(predicted, eps))
+    x_t = add_noise(x0, eps, float(linear_alpha_bar()[t]))
+    return float(F.mse_loss(predict(x_t, torch.full((patches,), t)), eps))

@@ -19,30 +19,30 @@ def distillation_loss(
     student_map: Tensor,
     teacher_map: Tensor | None,
     *,
-    weight: float,
+    lambda_: float,
     pos_weight: float = 1.0,
     imitation: Imitation = "mse",
 ) -> dict[str, Tensor]:
-    """BCEWithLogits(logit, y) + weight * MSE(student_map, teacher_map) (paper, eq. 4).
+    """BCEWithLogits(logit, y) + lambda MSE(student_map, teacher_map) (paper, eq. 4).
 
     Args:
         logits: [B]; labels: [B] float, fake = 1.
         student_map, teacher_map: [B, C, h, w] of one shape; no teacher: the BCE alone.
-        weight: lambda of the paper.
+        lambda_: weight of the imitation; 1 in the authors' code.
         pos_weight: weight of the fakes in the BCE (0.5 in the authors' code).
-        imitation: "kl" puts `softened_kl` in the place of the MSE, under the same name.
+        imitation: what `imitation` measures: the MSE, or `softened_kl` in its place.
 
     Returns:
-        Scalars `loss`, `bce`, `mse` (`mse` is zero without a teacher).
+        Scalars `loss`, `bce`, `imitation` (zero without a teacher).
     """
     bce = F.binary_cross_entropy_with_logits(
         logits, labels, pos_weight=logits.new_tensor(pos_weight)
     )
     if teacher_map is None:
-        return {"loss": bce, "bce": bce, "mse": torch.zeros_like(bce)}
-    imitate = softened_kl if imitation == "kl" else F.mse_loss
-    mse = imitate(student_map, teacher_map)
-    return {"loss": bce + weight * mse, "bce": bce, "mse": mse}
+        return {"loss": bce, "bce": bce, "imitation": torch.zeros_like(bce)}
+    distance = softened_kl if imitation == "kl" else F.mse_loss
+    imitated = distance(student_map, teacher_map)
+    return {"loss": bce + lambda_ * imitated, "bce": bce, "imitation": imitated}
 
 
 def consistency_loss(logits: Tensor) -> Tensor:
@@ -73,24 +73,24 @@ def softened_kl(student_map: Tensor, teacher_map: Tensor, temperature: float = 4
 class UncertaintyWeights(nn.Module):
     """A learned lambda: both losses weighted by how noisy they prove (Kendall et al. 2018, eq. 10).
 
-    loss = exp(-s_bce) bce + exp(-s_mse) mse / 2 + (s_bce + s_mse) / 2, where s is a log variance.
+    loss = exp(-s) bce + exp(-r) imitation / 2 + (s + r) / 2, where s and r are log variances.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.log_variance = nn.Parameter(torch.zeros(2))
 
-    def forward(self, bce: Tensor, mse: Tensor) -> Tensor:
+    def forward(self, bce: Tensor, imitation: Tensor) -> Tensor:
         """Two scalars -> the weighted sum."""
-        s_bce, s_mse = self.log_variance
-        loss: Tensor = (-s_bce).exp() * bce + 0.5 * (-s_mse).exp() * mse + 0.5 * (s_bce + s_mse)
+        s, r = self.log_variance
+        loss: Tensor = (-s).exp() * bce + 0.5 * (-r).exp() * imitation + 0.5 * (s + r)
         return loss
 
     @property
-    def weight(self) -> float:
-        """The lambda that it stands for now: the weight of the MSE over that of the BCE."""
-        s_bce, s_mse = self.log_variance.tolist()
-        return 0.5 * math.exp(s_bce - s_mse)
+    def lambda_(self) -> float:
+        """What it stands for now: the weight of the imitation over that of the BCE."""
+        s, r = self.log_variance.tolist()
+        return 0.5 * math.exp(s - r)
 
 
 class Projection(nn.Module):

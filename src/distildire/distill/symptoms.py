@@ -8,8 +8,8 @@ from math import log
 CHANCE = log(2.0)
 """BCE of a student that knows nothing."""
 
-IMITATING = "imitating, not classifying: the BCE stays near chance while the MSE falls"
-OVERFITTING = "overfitting to the labels: the BCE is low while the MSE hardly falls"
+IMITATING = "imitating, not classifying: the BCE stays near chance while the imitation loss falls"
+OVERFITTING = "overfitting to the labels: the BCE is low while the imitation loss hardly falls"
 TOO_SPECIFIC = "noise features too specific: diffusion is told apart, GANs are not"
 
 
@@ -19,15 +19,15 @@ def symptoms(
     """The failure signatures that a run shows.
 
     Args:
-        history: rows with `bce` and `mse`, in the order of training; others are passed over.
+        history: rows with `bce` and `imitation`, in the order of training; others are passed over.
         auc_by_family: AUC of `diffusion` and of `gan` pictures, where they were scored.
     """
-    rows = [row for row in history if "bce" in row and "mse" in row]
+    rows = [row for row in history if "bce" in row and "imitation" in row]
     found = []
-    if len(rows) >= 2 and rows[0]["mse"] > 0.0:
+    if len(rows) >= 2 and rows[0]["imitation"] > 0.0:
         tail = rows[-max(1, len(rows) // 5) :]
         bce = sum(row["bce"] for row in tail) / len(tail)
-        kept = sum(row["mse"] for row in tail) / len(tail) / rows[0]["mse"]
+        kept = sum(row["imitation"] for row in tail) / len(tail) / rows[0]["imitation"]
         if bce > 0.9 * CHANCE and kept < 0.7:
             found.append(IMITATING)
         if bce < 0.3 * CHANCE and kept > 0.9:

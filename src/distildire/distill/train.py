@@ -35,6 +35,7 @@ from distildire.distill.vit import VitBackbone
 from distildire.io.config import to_dict
 from distildire.io.writing import whole_file, write_json
 from distildire.noise import load_noise_source
+from distildire.noise.schedule import to_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,9 +146,9 @@ def train(
         if optim.consistency:
             # Clean views first, then their degraded twins.
             crop, label = crop.transpose(0, 1).flatten(0, 1), label.repeat(2)
-        x0 = to_unit(crop)
+        x0 = unit_planes(crop)
         with torch.no_grad(), accelerator.autocast():
-            dire_map = to_unit(dire[0]) if dire else None
+            dire_map = unit_planes(dire[0]) if dire else None
             noise = source.eps0(x0) if source is not None else dire_map if sees_dire else x0
             target, taught = None, None
             if teacher is not None:
@@ -214,8 +215,9 @@ def fit_head_first(
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for crop, label, *dire in DataLoader(stream, 32, num_workers=optim.workers):
-            x0 = to_unit(crop)
-            noise = source.eps0(x0) if source is not None else to_unit(dire[0]) if dire else x0
+            x0 = unit_planes(crop)
+            dire_map = unit_planes(dire[0]) if dire else x0
+            noise = source.eps0(x0) if source is not None else dire_map
             yield x0, noise, label
 
     def progress(seen: int) -> None:
@@ -255,11 +257,11 @@ class Learner(nn.Module):
         if self.projection is not None and target is not None:
             feature_map, target = self.projection(feature_map, target).float(), target.float()
         losses = distillation_loss(
-            logits.float(), labels, feature_map, target, weight=self.teacher.weight,
+            logits.float(), labels, feature_map, target, lambda_=self.teacher.weight,
             pos_weight=self.optim.pos_weight, imitation=self.teacher.imitation,
         )  # fmt: skip
         if self.balance is not None:
-            losses["loss"] = self.balance(losses["bce"], losses["mse"])
+            losses["loss"] = self.balance(losses["bce"], losses["imitation"])
         if taught is not None:
             losses["logit_kl"] = logit_kl(logits.float(), taught.float())
             losses["loss"] = losses["loss"] + self.teacher.logits * losses["logit_kl"]
@@ -346,9 +348,9 @@ def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any
     ]
 
 
-def to_unit(rgb: Tensor) -> Tensor:
+def unit_planes(rgb: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] -> float32 in [-1, 1], channels last."""
-    return (rgb.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
+    return to_unit(rgb).contiguous(memory_format=torch.channels_last)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -394,7 +396,7 @@ def validate(
     device = next(student.parameters()).device
 
     def score(crops: Tensor) -> Tensor:
-        x0 = to_unit(crops.to(device))
+        x0 = unit_planes(crops.to(device))
         logits: Tensor = student(x0, x0 if source is None else source.eps0(x0))
         return logits.float().cpu()
 

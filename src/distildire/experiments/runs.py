@@ -15,7 +15,7 @@ import torch
 from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import export
-from distildire.distill.train import to_unit, train
+from distildire.distill.train import train, unit_planes
 from distildire.distill.validation import score_table, validation_summary
 from distildire.evaluate.metrics import average_precision
 from distildire.evaluate.scores import is_fake
@@ -121,7 +121,7 @@ def scores_of(checkpoint: Path, table: pd.DataFrame, *, workers: int = 1) -> pd.
 
     @torch.no_grad()
     def score(crops: torch.Tensor) -> torch.Tensor:
-        x0 = to_unit(crops)
+        x0 = unit_planes(crops)
         logits: torch.Tensor = student(x0, source.eps0(x0))
         return logits
 

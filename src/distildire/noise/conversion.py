@@ -13,6 +13,7 @@ from torch import Tensor
 from distildire.io.hashing import sha256_of
 from distildire.io.writing import write_json
 from distildire.noise.adm import AdmConfig, build_unet, infer_config, with_image_size
+from distildire.noise.schedule import BETA_END, BETA_START, STEPS
 from distildire.noise.weights import (
     WeightsError,
     count_keys,
@@ -91,9 +92,9 @@ def convert_adm(
 
 SCHEDULER = {
     "_class_name": "DDPMScheduler",
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
+    "num_train_timesteps": STEPS,
+    "beta_start": BETA_START,
+    "beta_end": BETA_END,
     "beta_schedule": "linear",
     "prediction_type": "epsilon",
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distildire.io.download import cache_home
-from distildire.noise.schedule import linear_alpha_bar
+from distildire.noise.schedule import BETA_END, BETA_START, linear_alpha_bar, rederive_eps
 from distildire.noise.source import DTYPES, NoiseSource
 from distildire.noise.weights import WeightsError
 
@@ -184,8 +184,8 @@ def _schedule(folder: Path, home: Path) -> tuple[Tensor, str]:
         if linear and config.get("trained_betas") is None:
             alpha_bar = linear_alpha_bar(
                 config.get("num_train_timesteps", 1000),
-                config.get("beta_start", 1e-4),
-                config.get("beta_end", 0.02),
+                config.get("beta_start", BETA_START),
+                config.get("beta_end", BETA_END),
             )
         else:
             # DDPM's configuration is the part that all of diffusers' schedulers share.
@@ -212,7 +212,7 @@ class _ToEps(nn.Module):
         level = self.levels.to(t.device)[t][:, None, None, None]
         if self.prediction == "v_prediction":
             return level.sqrt() * out + (1.0 - level).sqrt() * x_t
-        return (x_t - level.sqrt() * out) / (1.0 - level).sqrt()
+        return rederive_eps(x_t, out, level)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The DDPM noise schedule, the first-step noise, DDIM both ways and DIRE, as pure functions.
 
 Notation follows the paper (arXiv 2406.00856): `x0` an RGB image in [-1, 1], `alpha_bar`
-the cumulative product of 1 - beta, `eps` predicted noise.
+the cumulative product of 1 - beta, `eps` predicted noise. Each equation stands here alone;
+docs/method.md lists them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -17,13 +18,34 @@ from distildire.io.progress import DoneOf
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(x_t [B, 3, H, W], t [B] int64) -> eps [B, 3, H, W]."""
 
+Level: TypeAlias = float | Tensor
+"""alpha_bar[t]: one number, or a tensor that broadcasts against [B, 3, H, W]."""
+
+Path: TypeAlias = Sequence[tuple[int, float, float]]
+"""Steps of DDIM: (t, alpha_bar at t, alpha_bar that the step goes to)."""
+
 STEPS = 1000
+BETA_START, BETA_END = 1e-4, 0.02
+"""Of the linear schedule (Ho et al. 2020, sec. 4)."""
 
 
-def linear_alpha_bar(steps: int = STEPS, start: float = 1e-4, end: float = 0.02) -> Tensor:
+def to_unit(rgb: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1], in any layout: the range of x0, and of DIRE as an input."""
+    return rgb.float() / 127.5 - 1.0
+
+
+def linear_alpha_bar(
+    steps: int = STEPS, start: float = BETA_START, end: float = BETA_END
+) -> Tensor:
     """alpha_bar[t] of the linear DDPM schedule: float64 [steps] (Ho et al. 2020, sec. 4)."""
     beta = torch.linspace(start, end, steps, dtype=torch.float64)
     return torch.cumprod(1.0 - beta, dim=0)
+
+
+def add_noise(x0: Tensor, eps: Tensor, alpha_bar_t: Level) -> Tensor:
+    """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (Ho et al. 2020, eq. 4)."""
+    x_t: Tensor = alpha_bar_t**0.5 * x0 + (1.0 - alpha_bar_t) ** 0.5 * eps
+    return x_t
 
 
 def predict_x0(x_t: Tensor, eps: Tensor, alpha_bar_t: float) -> Tensor:
@@ -36,15 +58,15 @@ def predict_x0(x_t: Tensor, eps: Tensor, alpha_bar_t: float) -> Tensor:
     return x0_hat
 
 
-def rederive_eps(x_t: Tensor, x0_hat: Tensor, alpha_bar_t: float) -> Tensor:
+def rederive_eps(x_t: Tensor, x0_hat: Tensor, alpha_bar_t: Level) -> Tensor:
     """The noise that leads from `x0_hat` to `x_t`: the inverse of `predict_x0`."""
     root = (1.0 / alpha_bar_t - 1.0) ** 0.5
     eps: Tensor = ((1.0 / alpha_bar_t) ** 0.5 * x_t - x0_hat) / root
     return eps
 
 
-def first_step_noise(eps: Tensor, x0: Tensor, alpha_bar_0: float, *, clip: bool = True) -> Tensor:
-    """eps0 of DistilDIRE from the network's `eps` at t = 0: [B, 3, H, W] -> [B, 3, H, W].
+def eps0(eps: Tensor, x0: Tensor, alpha_bar_0: float, *, clip: bool = True) -> Tensor:
+    """First-step noise (paper, sec. 3) from the network's `eps` at t = 0, both [B, 3, H, W].
 
     With `clip` (the reference's behaviour) eps0 is derived anew from x0_hat clipped to
     [-1, 1], so that it differs from `eps` near saturated pixels.
@@ -85,6 +107,34 @@ def ddim_step(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_to: float)
     return x0_hat * level.sqrt() + (1.0 - level).sqrt() * eps
 
 
+def path_up(alpha_bar: Tensor, steps: int = 20) -> Path:
+    """DDIM's steps from a picture to a latent: t = 0, stride, ...
+
+    Each goes to the *next* alpha_bar of the respaced schedule, and the last to alpha_bar = 0,
+    as guided-diffusion's reverse sampling does.
+    """
+    taken = respaced_steps(steps, len(alpha_bar))
+    levels = [float(alpha_bar[t]) for t in taken] + [0.0]
+    return list(zip(taken, levels, levels[1:], strict=False))
+
+
+def path_down(alpha_bar: Tensor, steps: int = 20) -> Path:
+    """DDIM's steps from a latent back to a picture: ..., stride, 0; the last to alpha_bar = 1."""
+    taken = respaced_steps(steps, len(alpha_bar))
+    levels = [1.0] + [float(alpha_bar[t]) for t in taken]
+    return list(zip(taken, levels[1:], levels, strict=False))[::-1]
+
+
+def ddim(predict: Predict, x_t: Tensor, path: Path, progress: DoneOf | None = None) -> Tensor:
+    """Follow `path` from x_t [B, 3, H, W], one pass of the network a step (eta = 0)."""
+    for done, (t, alpha_bar_t, alpha_bar_to) in enumerate(path, start=1):
+        eps = predict(x_t, torch.full((len(x_t),), t, device=x_t.device))
+        x_t = ddim_step(x_t, eps, alpha_bar_t, alpha_bar_to)
+        if progress is not None:
+            progress(done, len(path))
+    return x_t
+
+
 def invert(
     predict: Predict,
     x0: Tensor,
@@ -92,20 +142,8 @@ def invert(
     steps: int = 20,
     progress: DoneOf | None = None,
 ) -> Tensor:
-    """DDIM inversion of x0 [B, 3, H, W] in [-1, 1] to a latent of the same shape.
-
-    The steps are t = 0, stride, ...; each uses the *next* alpha_bar of the respaced schedule,
-    and the last goes to alpha_bar = 0, as guided-diffusion's reverse sampling does.
-    """
-    taken = respaced_steps(steps, len(alpha_bar))
-    levels = [float(alpha_bar[t]) for t in taken] + [0.0]
-    x_t = x0
-    for i, t in enumerate(taken):
-        eps = predict(x_t, torch.full((len(x_t),), t, device=x_t.device))
-        x_t = ddim_step(x_t, eps, levels[i], levels[i + 1])
-        if progress is not None:
-            progress(i + 1, steps)
-    return x_t
+    """DDIM inversion of x0 [B, 3, H, W] in [-1, 1] to a latent of the same shape."""
+    return ddim(predict, x0, path_up(alpha_bar, steps), progress)
 
 
 def sample(
@@ -116,15 +154,7 @@ def sample(
     progress: DoneOf | None = None,
 ) -> Tensor:
     """DDIM sampling (eta = 0) from a latent [B, 3, H, W] to x0' in [-1, 1]."""
-    taken = respaced_steps(steps, len(alpha_bar))
-    levels = [1.0] + [float(alpha_bar[t]) for t in taken]
-    x_t = latent
-    for i in reversed(range(steps)):
-        eps = predict(x_t, torch.full((len(x_t),), taken[i], device=x_t.device))
-        x_t = ddim_step(x_t, eps, levels[i + 1], levels[i])
-        if progress is not None:
-            progress(steps - i, steps)
-    return x_t
+    return ddim(predict, latent, path_down(alpha_bar, steps), progress)
 
 
 def quantise_dire(x0: Tensor, x0_reconstructed: Tensor) -> Tensor:

@@ -6,12 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from distildire.io.progress import DoneOf
-from distildire.noise.schedule import (
-    first_step_noise,
-    invert,
-    quantise_dire,
-    sample,
-)
+from distildire.noise.schedule import eps0, invert, quantise_dire, sample
 from distildire.noise.weights import weights_hash
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -81,7 +76,7 @@ class NoiseSource(nn.Module):
         x0 = self._checked(x0)
         # From x0 itself, so that an exported graph takes any batch size.
         t = x0.detach()[:, 0, 0, 0].mul(0).to(torch.int64)
-        return first_step_noise(self.predict(x0, t), x0, self._first_level, clip=self.clip)
+        return eps0(self.predict(x0, t), x0, self._first_level, clip=self.clip)
 
     @torch.no_grad()
     def reconstruct(

@@ -1,0 +1,68 @@
+"""The pages name functions and tests: they must be there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src/distildire"
+
+
+def names_in(file: Path) -> set[str]:
+    """Functions, classes, and methods as `Class.method`."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {
+                f"{node.name}.{inner.name}"
+                for inner in node.body
+                if isinstance(inner, ast.FunctionDef)
+            }
+    return found
+
+
+def named(page: str) -> list[tuple[Path, str]]:
+    """(file, name) of everything that a page spells `file.py:name`."""
+    text = (ROOT / "docs" / page).read_text()
+    return [
+        (ROOT / path if path.startswith("tests/") else SOURCE / path, name)
+        for path, name in re.findall(r"`([\w/]+\.py):([\w.]+)`", text)
+    ]
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "method.md", "threat-model.md"])
+def test_what_the_pages_name_is_there(page: str) -> None:
+    found = named(page)
+    assert len(found) >= 10
+    missing = [f"{file}:{name}" for file, name in found if name not in names_in(file)]
+    assert not missing
+
+
+def test_what_holds_a_promise_is_a_test() -> None:
+    promises = named("threat-model.md")
+    held = [(file, name) for file, name in promises if file.is_relative_to(ROOT / "tests")]
+    assert len(held) > 20
+    assert all(name.startswith("test_") for _, name in held)
+
+
+def test_tests_named_by_file_are_there() -> None:
+    for page in ("method.md", "limits.md", "use.md", "train.md"):
+        text = (ROOT / "docs" / page).read_text()
+        for path in re.findall(r"`(tests/[\w/]+\.py)`", text):
+            assert (ROOT / path).is_file(), f"{page}: {path}"
+
+
+def test_every_extra_is_described() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for page in ("docs/index.md", "README.md"):
+        text = (ROOT / page).read_text()
+        missing = [e for e in project["optional-dependencies"] if f"`{e}`" not in text]
+        assert not missing, f"{page}: {missing}"
