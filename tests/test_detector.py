@@ -15,7 +15,8 @@ from PIL import Image
 import standin
 from distildire import Detector
 from distildire.bundle import BundleError, bundled, load_bundle
-from distildire.runtime.sessions import open_session, usable_cores
+from distildire.runtime.cores import usable_cores
+from distildire.runtime.engines import open_runner
 
 
 def test_logit_is_the_mean_over_crops(detector: Detector, busy: np.ndarray) -> None:
@@ -59,7 +60,7 @@ def test_batching_changes_nothing(detector: Detector) -> None:
 def test_scores_are_those_of_the_plain_graph(detector: Detector) -> None:
     crop = detector.bundle.preprocessing.crop
     crops = np.random.default_rng(1).integers(0, 255, (7, crop, crop, 3)).astype(np.uint8)
-    plain = open_session(detector.bundle, 1)
+    plain = open_runner(detector.bundle, "cpu", 1)
     for output in sorted(detector.graph_outputs):
         expected = plain.run([output], {"rgb": crops})[0]
         for alone in (False, True):

@@ -22,6 +22,10 @@ FORMAT = 1
 """Version of the bundle format; a reader refuses a newer one."""
 
 
+IR_FILES = ("model.xml", "model.bin")
+"""OpenVINO's form of a graph; stands in the place of model.onnx in a folder made by `export`."""
+
+
 class BundleError(ValueError):
     """A damaged or foreign bundle; the message is one sentence."""
 
@@ -54,6 +58,8 @@ class Bundle:
     """Config, seed, data fingerprint, package versions and command of the training run."""
     torch: TorchPart | None = None
     """Of a torch bundle: the student and its noise source."""
+    openvino: dict[str, str] | None = None
+    """SHA-256 of each of `IR_FILES`, where the folder holds them in place of model.onnx."""
     heatmap: dict[str, Any] | None = None
     """How well the heat map finds an inserted patch (`PatchInsertion.to_dict`); None: unknown."""
 
@@ -65,8 +71,15 @@ class Bundle:
         return str(self.heatmap["sentence"])
 
     @property
+    def is_ir(self) -> bool:
+        """Whether the graph is in OpenVINO's form; `sha256` is that of the ONNX file still."""
+        return self.openvino is not None
+
+    @property
     def graph(self) -> Path:
-        """Path of the ONNX file, or of a torch bundle's weights."""
+        """Path of the ONNX file, of OpenVINO's, or of a torch bundle's weights."""
+        if self.openvino is not None:
+            return self.folder / IR_FILES[0]
         return self.folder / ("student.safetensors" if self.torch else "model.onnx")
 
     def save(self) -> None:
@@ -156,18 +169,26 @@ def load_bundle(model: str | Path) -> Bundle:
             preprocessing=Preprocessing(**about["preprocessing"]),
             provenance=dict(about.get("provenance") or {}),
             torch=TorchPart(**about["torch"]) if about.get("torch") else None,
+            openvino=_openvino(about.get("openvino")),
             heatmap=_heatmap(about.get("heatmap")),
         )
         calibration = Calibration.from_dict(calibration) if calibration else None
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder}: bundle.json is damaged: {error}") from error
-    if not bundle.graph.is_file():
-        raise BundleError(f"{folder}: not a whole bundle: {bundle.graph.name} is missing")
-    if sha256_of(bundle.graph) != bundle.sha256:
-        raise BundleError(
-            f"{folder}: {bundle.graph.name} is damaged or was replaced: its hash differs"
-        )
+    for file, expected in (bundle.openvino or {bundle.graph.name: bundle.sha256}).items():
+        if not (folder / file).is_file():
+            raise BundleError(f"{folder}: not a whole bundle: {file} is missing")
+        if sha256_of(folder / file) != expected:
+            raise BundleError(f"{folder}: {file} is damaged or was replaced: its hash differs")
     return bundle.with_calibration(calibration) if calibration else bundle
+
+
+def _openvino(found: Any) -> dict[str, str] | None:
+    if found is None:
+        return None
+    if not isinstance(found, dict) or set(found) != set(IR_FILES):
+        raise ValueError(f"the hashes of {' and '.join(IR_FILES)} are not whole")
+    return {name: str(found[name]) for name in IR_FILES}
 
 
 def _heatmap(found: Any) -> dict[str, Any] | None:

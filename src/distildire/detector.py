@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +30,12 @@ from distildire.io.pictures import (
 )
 from distildire.io.progress import Done
 from distildire.provenance import declares
-from distildire.runtime.sessions import Sessions, usable_cores
+from distildire.runtime.cores import usable_cores
+from distildire.runtime.engines import checked_device
+from distildire.runtime.sessions import GPU_CROPS, Sessions
 from distildire.verdict import Verdict, not_scored
+
+log = logging.getLogger(__name__)
 
 DEFAULT_FPR = 0.01
 
@@ -94,6 +99,7 @@ class Detector:
         fpr: float = DEFAULT_FPR,
         kind: str | None = None,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
         """Open a bundled model by name, or a bundle folder.
 
@@ -104,30 +110,49 @@ class Detector:
             kind: use the thresholds of this kind of pictures, where the calibration has them
                 (`distildire calibrate --by`).
             threads: cores to use; all that the process may use by default.
+            device: "cpu"; "cuda" (extra `gpu`); "openvino" (extra of that name), on the CPU;
+                "auto" for CUDA where it works, else the CPU. See `device`.
 
         Raises:
-            BundleError: the model is missing or damaged; a model that is not calibrated yet
-                gives logits, and raises when it is asked for a verdict.
-            ValueError: `fpr` out of range, or an unknown `kind`.
+            BundleError: the model is missing or damaged, or the device can't run it; a model
+                that is not calibrated yet gives logits, and raises when it is asked for a
+                verdict.
+            ValueError: `fpr` out of range, or an unknown `kind` or `device`.
         """
         self.bundle = load_bundle(model)
         self.fpr, self.kind = fpr, kind
-        self._arguments = {"model": model, "fpr": fpr, "kind": kind, "threads": threads}
+        self._arguments = {
+            "model": model, "fpr": fpr, "kind": kind, "threads": threads, "device": device,
+        }  # fmt: skip
         if kind is not None:
             self.bundle = replace(self.bundle, calibration=self._calibration().for_kind(kind))
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
         self.cores = threads or usable_cores()
-        self._own = self._open()
+        self.device = checked_device(device)
+        """What runs the network: "cpu", "cuda" or "openvino"."""
+        self._own = self._open_first()
+
+    def _open_first(self) -> _Engine:
+        if self.device != "auto":
+            return self._open()
+        self.device = "cuda"
+        try:
+            return self._open()
+        except BundleError as error:
+            self.device = "openvino" if self.bundle.is_ir else "cpu"
+            log.info("device auto: %s, because: %s", self.device, error)
+            return self._open()
 
     def _open(self) -> _Engine:
         # Many pictures are scored one a core: no core waits for another in the middle of a
         # picture, and one picture at a time stays in the cache where a batch does not. A torch
         # bundle has threads in common, and weights too large to load twice.
-        threads, most = (self.cores, 1) if self.bundle.torch else (1, min(MAX_WORKERS, self.cores))
-        return _Engine(
-            os.getpid(), Sessions(self.bundle, threads, most), ThreadPoolExecutor(self.cores)
-        )
+        # A GPU has one session, and takes what many pictures have to give at a time.
+        lone = self.bundle.torch is not None or self.device == "cuda"
+        threads, most = (self.cores, 1) if lone else (1, min(MAX_WORKERS, self.cores))
+        sessions = Sessions(self.bundle, threads, most, self.device)
+        return _Engine(os.getpid(), sessions, ThreadPoolExecutor(self.cores))
 
     @property
     def _engine(self) -> _Engine:
@@ -171,9 +196,15 @@ class Detector:
         return verdicts
 
     def stream(self, items: Iterable[Source], fpr: float | None = None) -> Iterator[Verdict]:
-        """Verdicts one by one, in order, in bounded memory; each core has its own picture."""
+        """Verdicts one by one, in order, in bounded memory; each core has its own picture.
+
+        On a GPU the cores decode, and it takes many pictures at a time.
+        """
         budget = self.fpr if fpr is None else fpr
         self._thresholds(budget)
+        if self.device == "cuda" and self.bundle.torch is None:
+            yield from self._stream_batches(items, budget)
+            return
         workers = min(MAX_WORKERS, self.cores)
         source = iter(items)
         waiting: deque[Future[list[Verdict]]] = deque()
@@ -184,6 +215,22 @@ class Detector:
                 if not waiting:
                     return
                 yield from waiting.popleft().result()
+
+    def _stream_batches(self, items: Iterable[Source], fpr: float) -> Iterator[Verdict]:
+        most = max(1, GPU_CROPS // self.bundle.preprocessing.views)
+        source = iter(items)
+        waiting: deque[Future[Loaded]] = deque()
+        with ThreadPoolExecutor(self.cores) as pool:
+            while True:
+                # The next batch is decoded while this one is on the GPU.
+                for item in itertools.islice(source, 2 * most - len(waiting)):
+                    waiting.append(pool.submit(self.load, item))
+                if not waiting:
+                    return
+                batch = [waiting.popleft().result() for _ in range(min(most, len(waiting)))]
+                for item in itertools.islice(source, 2 * most - len(waiting)):
+                    waiting.append(pool.submit(self.load, item))
+                yield from self.judge(batch, [fpr] * len(batch))
 
     def _alone(self, item: Source, fpr: float | None) -> list[Verdict]:
         budget = self.fpr if fpr is None else fpr

@@ -38,7 +38,7 @@ class Watched:
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
     Watched.opened = []
-    monkeypatch.setattr(sessions, "open_session", lambda *args: Watched())
+    monkeypatch.setattr(sessions, "open_runner", lambda *args: Watched())
     return Watched
 
 

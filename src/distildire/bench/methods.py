@@ -10,7 +10,7 @@ import numpy as np
 
 from distildire.io.pictures import decode_bytes
 from distildire.io.preprocessing import resize_and_crop
-from distildire.runtime.sessions import onnx_session
+from distildire.runtime.engines import onnx_session
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,6 +69,7 @@ class PaperMethod:
         self.source, self.student, self.dire, self.side = source, student.eval(), dire, side
         self.passes = 2 * STEPS if dire else 1
         self.note = note
+        self.student.to(source.device)
 
     def read(self, data: bytes) -> Tensor:
         """x0 [1, 3, side, side] in [-1, 1]."""
@@ -77,7 +78,8 @@ class PaperMethod:
         from distildire.noise.schedule import to_unit
 
         crops = resize_and_crop(self.side)(decode_bytes(data))
-        return to_unit(torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))))
+        rgb = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))
+        return to_unit(rgb.to(self.source.device))
 
     def first_passes(self, picture: Tensor, count: int) -> object:
         """The first steps of DIRE's inversion, exactly as `invert` makes them."""
@@ -86,13 +88,14 @@ class PaperMethod:
         from distildire.noise.schedule import ddim, path_up
 
         with torch.no_grad():
-            return ddim(self.source.predict, picture, path_up(self.source.alpha_bar, STEPS)[:count])
+            steps = path_up(self.source.alpha_bar, STEPS)[:count]
+            return finished(ddim(self.source.predict, picture, steps))
 
     def noise(self, picture: Tensor) -> Tensor:
         """DIRE scaled to [-1, 1], or eps0."""
         if self.dire:
-            return self.source.dire(picture, STEPS) * 2.0 - 1.0
-        return self.source.eps0(picture)
+            return finished(self.source.dire(picture, STEPS) * 2.0 - 1.0)
+        return finished(self.source.eps0(picture))
 
     def classify(self, picture: Tensor, noise: Tensor) -> float:
         """The student's logit."""
@@ -126,14 +129,15 @@ class BundleMethod:
 
     passes = 1
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, device: str = "cpu") -> None:
         from distildire.detector import Detector
 
-        self.detector = Detector(model)
+        self.detector = Detector(model, device=device)
         cut = self.detector.bundle.preprocessing
         self.note = (
             f"{cut.views} crops of {cut.crop} px in one ONNX graph; FLOPs counted on that graph "
-            "from the shapes of a run over all crops; seconds_unet is its eps0 part alone"
+            "from the shapes of a run over all crops; seconds_unet is its eps0 part alone, in "
+            "ONNX Runtime on the CPU"
         )
 
     @cached_property
@@ -178,28 +182,46 @@ class BundleMethod:
         return count_onnx(self.detector.bundle.graph, {"rgb": self.read(data)})
 
 
-def dire() -> Method:
+def finished(value: Tensor) -> Tensor:
+    """`value`, once it is there: a GPU answers before it has computed."""
+    if value.is_cuda:
+        import torch
+
+        torch.cuda.synchronize(value.device)
+    return value
+
+
+def dire(device: str = "cpu") -> Method:
     """DIRE: ADM 20 + 20, ResNet-50 on the map."""
     from distildire.distill.student import Student
 
-    source, note = adm()
+    source, note = adm(torch_device(device))
     return PaperMethod(source, Student("resnet50", inputs="dire"), dire=True, side=SIDE, note=note)
 
 
-def distildire() -> Method:
+def distildire(device: str = "cpu") -> Method:
     """DistilDIRE: one pass of ADM, ResNet-50 on image and eps0."""
     from distildire.distill.student import Student
 
-    source, note = adm()
+    source, note = adm(torch_device(device))
     return PaperMethod(source, Student("resnet50"), dire=False, side=SIDE, note=note)
 
 
-def nano() -> Method:
+def nano(device: str = "cpu") -> Method:
     """The bundled detector."""
-    return BundleMethod("nano")
+    return BundleMethod("nano", device)
 
 
-def adm() -> tuple[NoiseSource, str]:
+def torch_device(device: str) -> str:
+    """Where the paper's networks run: CUDA where it is asked for, else the CPU."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: torch finds no GPU that works: see nvidia-smi")
+    return "cuda" if device in {"cuda", "auto"} and torch.cuda.is_available() else "cpu"
+
+
+def adm(device: str = "cpu") -> tuple[NoiseSource, str]:
     """(ADM 256, which weights): random ones of the same shape where there are none."""
     from distildire.noise.adm import PRESETS, AdmNoise, build_unet
     from distildire.noise.load import load_noise_source
@@ -209,13 +231,13 @@ def adm() -> tuple[NoiseSource, str]:
 
     alone = "batch 1 only: one pass keeps every core busy for seconds; random classifier weights"
     try:
-        return load_noise_source("adm"), f"ADM's own weights; {alone}"
+        return load_noise_source("adm", device=device), f"ADM's own weights; {alone}"
     except WeightsError:
         config = PRESETS["imagenet256"]
         unet = made_cheaply(lambda: build_unet(config))
         source = NoiseSource(
-            AdmNoise(unet), linear_alpha_bar(), name="adm", multiple=config.multiple
-        )
+            AdmNoise(unet).to(device), linear_alpha_bar(), name="adm", multiple=config.multiple
+        ).to(device)
         return source, f"random ADM weights (none on this machine; speed is the same); {alone}"
 
 

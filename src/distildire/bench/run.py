@@ -28,7 +28,7 @@ class MethodSpec:
     name: str
     title: str
     factory: str
-    """ "module:function", called without arguments in a process of its own."""
+    """ "module:function", called in a process of its own: without arguments, or with `device`."""
     batches: tuple[int, ...] = ()
     """Numbers of pictures to give at once, beside one."""
 
@@ -52,6 +52,7 @@ def bench(
     quick: bool = False,
     methods: Sequence[MethodSpec] = METHODS,
     picture: bytes | None = None,
+    device: str = "cpu",
     progress: StageDoneOf | None = None,
 ) -> dict[str, Any]:
     """Measure `methods` and write bench.json, bench.md and bench.png into the folder `out`.
@@ -61,6 +62,7 @@ def bench(
         quick: extrapolate DIRE from two of its forty passes.
         methods: rows of the table, in order.
         picture: bytes of the file that is judged; by default a JPEG of 500 x 375.
+        device: of the bundled model, see `Detector`; with cuda, of the paper's networks too.
         progress: hears of each method.
 
     Raises:
@@ -78,7 +80,7 @@ def bench(
                 progress(spec.name, done, len(methods))
             row = _ask(
                 Path(scratch), factory=spec.factory, quick=quick, batches=list(spec.batches),
-                picture=str(file),
+                picture=str(file), device="" if device == "cpu" else device,
             )  # fmt: skip
             measured.append((spec, row))
         about = {**machine(Path(scratch)), "load_before": load}
@@ -86,7 +88,13 @@ def bench(
     rows = [_complete(spec, row, peak) for spec, row in measured]
     if progress is not None:
         progress("done", len(methods), len(methods))
-    result = {"machine": about, "quick": quick, "rows": rows, "claims": claims(rows)}
+    result = {
+        "machine": about,
+        "quick": quick,
+        "device": device,
+        "rows": rows,
+        "claims": claims(rows),
+    }
     save(result, out)
     return result
 

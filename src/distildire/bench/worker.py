@@ -151,7 +151,8 @@ def main() -> None:
         }
     else:
         module, _, function = request["factory"].partition(":")
-        method = getattr(importlib.import_module(module), function)()
+        where = {"device": request["device"]} if request.get("device") else {}
+        method = getattr(importlib.import_module(module), function)(**where)
         startup = time.time() - request["started"]
         data = Path(request["picture"]).read_bytes()
         answer = measure(

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from distildire import __version__
+
+if TYPE_CHECKING:
+    from distildire.detector import Detector
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +45,21 @@ KindOption = Annotated[
     str | None,
     typer.Option(help="Thresholds of one kind of pictures; see `distildire calibrate --by`."),
 ]
+
+
+class DeviceName(StrEnum):
+    """What runs the network."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    openvino = "openvino"
+    auto = "auto"
+
+
+DeviceOption = Annotated[
+    DeviceName,
+    typer.Option(help="What runs the network; auto: CUDA where it works, else the CPU."),
+]
 AcceptLeak = Annotated[
     bool, typer.Option("--accept-leak", help="Go on although the files give the class away.")
 ]
@@ -59,7 +77,8 @@ _EXTRAS = {
               "huggingface_hub", "tensorboard", "onnx", "onnxscript"),
     "web": ("fastapi", "uvicorn", "multipart", "starlette"),
     "video": ("av",),
-    "scale": ("ray",),
+    "scale": ("ray", "fsspec"),
+    "openvino": ("openvino",),
 }  # fmt: skip
 
 
@@ -79,6 +98,12 @@ def _root(
     if version:
         typer.echo(f"distildire {__version__}")
         raise typer.Exit
+
+
+def say_device(detector: Detector, asked: DeviceName) -> None:
+    """On stderr what `auto` took."""
+    if asked is DeviceName.auto:
+        typer.echo(f"distildire: device {detector.device}", err=True)
 
 
 def with_counter(rows: Iterable[Any], what: str) -> Iterator[Any]:

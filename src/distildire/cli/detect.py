@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from distildire.cli.app import (
+    DeviceName,
+    DeviceOption,
     Format,
     FprOption,
     KindOption,
@@ -19,6 +21,7 @@ from distildire.cli.app import (
     app,
     fail,
     missing_extra,
+    say_device,
     with_counter,
 )
 
@@ -48,6 +51,7 @@ def detect(
     heatmap: Annotated[
         Path | None, typer.Option(help="Write where the score comes from, as PNG, into DIR.")
     ] = None,
+    device: DeviceOption = DeviceName.cpu,
 ) -> None:
     """Judge pictures: real, fake or unsure, with a calibrated probability of fake.
 
@@ -63,7 +67,8 @@ def detect(
         fail("--resume goes with --format jsonl --out FILE, and not with --sort")
     if out is not None and not out.parent.is_dir():
         fail(f"--out {out}: no such folder {out.parent}")
-    detector = Detector(model, fpr=fpr, kind=kind)
+    detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
+    say_device(detector, device)
     errors = 0
 
     def folder_failed(message: str) -> None:

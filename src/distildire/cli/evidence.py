@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from distildire.cli.app import AcceptLeak, app, fail, progress_bar, say, stage_bar
+from distildire.cli.app import (
+    AcceptLeak,
+    DeviceName,
+    DeviceOption,
+    app,
+    fail,
+    progress_bar,
+    say,
+    stage_bar,
+)
 
 if TYPE_CHECKING:
     from distildire.calibration import Calibration
@@ -165,6 +174,7 @@ def bench(
         bool, typer.Option("--quick", help="Extrapolate DIRE from two of its forty passes.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("bench"),
+    device: DeviceOption = DeviceName.cpu,
 ) -> None:
     """What a verdict costs: DIRE, DistilDIRE and nano side by side, on this machine.
 
@@ -173,7 +183,7 @@ def bench(
     """
     from distildire.bench import bench as run
 
-    result = run(out, quick=quick, progress=stage_bar)
+    result = run(out, quick=quick, device=device.value, progress=stage_bar)
     for row in result["rows"]:
         typer.echo(
             f"{row['method']}: {row['params']:,} parameters, {row['flops'] / 1e9:,.2f} GFLOP, "

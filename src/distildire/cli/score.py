@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from distildire.cli.app import FprOption, ModelOption, app, progress_bar, say
+from distildire.cli.app import (
+    DeviceName,
+    DeviceOption,
+    FprOption,
+    ModelOption,
+    app,
+    progress_bar,
+    say,
+)
 
 
 class Engine(StrEnum):
@@ -30,6 +38,7 @@ def score(
     ] = Engine.local,
     model: ModelOption = "nano",
     fpr: FprOption = 0.01,
+    device: DeviceOption = DeviceName.cpu,
 ) -> None:
     """Score very many pictures; run it again after a kill, and it goes on.
 
@@ -40,7 +49,7 @@ def score(
 
     bar = progress_bar("pictures")
     report = run(
-        source, out, model=model, fpr=fpr, engine=engine.value,
+        source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
         progress=lambda done: bar(done, None),
     )  # fmt: skip
     say(

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from distildire.cli.app import FprOption, KindOption, ModelOption, app
+from distildire.cli.app import (
+    DeviceName,
+    DeviceOption,
+    FprOption,
+    KindOption,
+    ModelOption,
+    app,
+    say_device,
+)
 
 
 @app.command()
@@ -16,10 +24,13 @@ def serve(
     model: ModelOption = "nano",
     fpr: FprOption = 0.01,
     kind: KindOption = None,
+    device: DeviceOption = DeviceName.cpu,
 ) -> None:
     """Serve the page at / and the API at /v1; DISTILDIRE_API_KEY asks for a bearer key."""
     from distildire.detector import Detector
     from distildire.web.server import serve as run
 
+    detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
+    say_device(detector, device)
     typer.echo(f"distildire: http://{host}:{port}/", err=True)
-    run(Detector(model, fpr=fpr, kind=kind), host=host, port=port)
+    run(detector, host=host, port=port)

@@ -37,26 +37,33 @@ class Output(NamedTuple):
 class TorchSession:
     """The detector's network behind the interface of an ONNX Runtime session."""
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        """Open the student and the noise source that the bundle names.
+    def __init__(self, bundle: Bundle, threads: int | None = None, device: str = "cpu") -> None:
+        """Open the student and the noise source that the bundle names on cpu or cuda.
 
         Raises:
-            ValueError: the noise source is not on this machine; the message says what to fetch.
+            BundleError: the noise source is not on this machine, or the device can't run; the
+                message says what to do.
         """
         assert bundle.torch is not None
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BundleError(
+                "device cuda: torch finds no GPU that works: see nvidia-smi, install torch for "
+                "CUDA, or give the device cpu"
+            )
         if threads:
             torch.set_num_threads(threads)
         student = read_student(bundle)
         try:
-            source = load_noise_source(bundle.torch.noise)
+            source = load_noise_source(bundle.torch.noise, device=device)
         except WeightsError as error:
             raise BundleError(
                 f"{bundle.name} needs the noise source {bundle.torch.noise}: {error}"
             ) from error
-        self.network = DetectorGraph(source, student).eval()
+        self.network = DetectorGraph(source, student).eval().to(device)
+        self._device = device
 
     def run(
-        self, names: Sequence[str] | None, feeds: dict[str, NDArray[np.uint8]], options: Any = None
+        self, names: Sequence[str] | None, feeds: dict[str, NDArray[np.uint8]]
     ) -> list[NDArray[np.float32]]:
         """The outputs `names` (all by default) for `rgb` uint8 [N, S, S, 3].
 
@@ -66,7 +73,8 @@ class TorchSession:
         parts: list[tuple[NDArray[np.float32], ...]] = []
         with torch.inference_mode():
             for crop in torch.from_numpy(np.ascontiguousarray(feeds["rgb"])):
-                parts.append(tuple(value.numpy() for value in self.network(crop[None])))
+                values = self.network(crop[None].to(self._device))
+                parts.append(tuple(value.cpu().numpy() for value in values))
         columns = dict(zip(self.network.outputs, zip(*parts, strict=True), strict=True))
         return [np.concatenate(columns[name]) for name in wanted]
 

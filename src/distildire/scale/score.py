@@ -44,6 +44,7 @@ def score(
     model: str | Path = "nano",
     fpr: float = DEFAULT_FPR,
     engine: Engine = "local",
+    device: str = "cpu",
     progress: Callable[[int], None] | None = None,
     part_rows: int = PART_ROWS,
     part_seconds: float = PART_SECONDS,
@@ -61,6 +62,7 @@ def score(
         fpr: error budget of the verdicts, 0..0.5.
         engine: "local", or "ray" for the cluster that `ray.init` finds, whose machines must
             see the files under the same paths.
+        device: what runs the network, see `Detector`.
         progress: called with the number of files scored.
         part_rows: rows of a part at most.
         part_seconds: time after which what was scored is written.
@@ -69,7 +71,7 @@ def score(
         ValueError: a source, folder or model that can't be used; the message says why.
         ImportError: pyarrow or, for its engine, ray is missing.
     """
-    detector = Detector(model, fpr=fpr)
+    detector = Detector(model, fpr=fpr, device=device)
     sha256 = detector.bundle.sha256
     about = {"model": detector.name, "sha256": sha256, "fpr": fpr, "version": __version__}
     open_folder(out, about)

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from distildire import Detector
+from distildire.bundle import BundleError, load_bundle
+from distildire.io.pictures import decode
+from distildire.runtime import engines
+from distildire.runtime.engines import (
+    CUDA,
+    TOLERANCE,
+    TOLERANCE_4_BIT,
+    onnx_session,
+    open_runner,
+)
+from distildire.runtime.openvino import OpenvinoRunner, to_openvino
+from standin import expected_logit
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.*g"))
+
+NO_CUDA = CUDA not in onnxruntime.get_available_providers()
+
+
+def crops_of(detector: Detector, count: int) -> np.ndarray:
+    side = detector.bundle.preprocessing.crop
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype(np.uint8)
+
+
+def test_openvino_scores_as_the_closed_form(bundle: Path) -> None:
+    pytest.importorskip("openvino")
+    found = Detector(bundle, device="openvino", threads=2)
+    crops = crops_of(found, 7)
+    assert found.device == "openvino"
+    for alone in (False, True):
+        scores = found.score_crops(crops, alone=alone)
+        np.testing.assert_allclose(scores, expected_logit(crops), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("form", ["onnx", "ir"])
+def test_openvino_scores_the_bundled_model_as_onnx_runtime(form: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model: str | Path = "nano"
+    if form == "ir":
+        model = to_openvino(load_bundle("nano"), tmp_path / "ir").parent
+    here, there = Detector("nano", threads=1), Detector(model, device="openvino", threads=1)
+    assert there.graph_outputs == here.graph_outputs
+    assert there.bundle.sha256 == here.bundle.sha256
+    logits = [[d.logit(decode(path)) for path in EXAMPLES] for d in (here, there)]
+    np.testing.assert_allclose(*logits, atol=TOLERANCE_4_BIT, rtol=0)
+
+
+def test_openvino_computes_what_the_graph_says() -> None:
+    """Against ONNX Runtime with float32 products in place of those in eight bits."""
+    pytest.importorskip("openvino")
+    onnx = pytest.importorskip("onnx")
+    nano = load_bundle("nano")
+    graph = onnx.load(nano.graph)
+    for node in graph.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 1
+    plain = onnx_session(graph.SerializeToString(), 1)
+    exact = OpenvinoRunner(nano, 1, exact=True)
+    crops = np.concatenate([nano.preprocessing(decode(path)) for path in EXAMPLES[:4]])
+    for output in ("logit", "cam"):
+        expected = plain.run([output], {"rgb": crops})[0]
+        found = exact.run([output], {"rgb": crops})[0]
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_an_exported_folder_says_what_runs_it(bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    folder = to_openvino(load_bundle(bundle), tmp_path / "ir").parent
+    with pytest.raises(BundleError, match="give the device openvino"):
+        Detector(folder)
+    assert Detector(folder, device="auto").device == "openvino"
+    (folder / "model.bin").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"model\.bin is damaged"):
+        Detector(folder, device="openvino")
+
+
+def test_verdicts_are_those_of_the_cpu(bundle: Path, detector: Detector, folder: Path) -> None:
+    pytest.importorskip("openvino")
+    paths = [folder / "a.png", folder / "sub folder/Ärger über Öl.png", folder / "none.png"]
+    found = Detector(bundle, device="openvino", threads=2).predict(paths)
+    for verdict, expected in zip(found, detector.predict(paths), strict=True):
+        assert (verdict.verdict, verdict.error) == (expected.verdict, expected.error)
+        if expected.logit is not None:
+            assert verdict.logit == pytest.approx(expected.logit, abs=TOLERANCE)
+
+
+def test_a_copy_keeps_its_device(bundle: Path) -> None:
+    pytest.importorskip("openvino")
+    there = Detector(bundle, device="openvino", threads=1)
+    assert pickle.loads(pickle.dumps(there)).device == "openvino"
+
+
+def test_auto_takes_what_works_and_says_so(bundle: Path) -> None:
+    assert Detector(bundle, device="auto").device == ("cpu" if NO_CUDA else "cuda")
+
+
+def test_what_can_not_run_is_one_sentence_with_the_mend(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"device is 'tpu': give one of cpu, cuda"):
+        Detector(bundle, device="tpu")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BundleError, match=r"pip install 'distildire\[openvino\]'"):
+        Detector(bundle, device="openvino")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(BundleError, match=r"pip install 'distildire\[gpu\]'"):
+        Detector(bundle, device="cuda")
+
+
+def test_cuda_without_a_gpu_is_not_the_cpu_in_silence(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime built for CUDA takes the CPU where there is no GPU."""
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda graph, options, providers: session(
+            graph, options, providers=["CPUExecutionProvider"]
+        ),
+    )
+    with pytest.raises(BundleError, match="no GPU that works"):
+        Detector(bundle, device="cuda")
+
+
+def test_a_gpu_is_given_many_pictures_at_a_time(
+    bundle: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the CPU in the GPU's place: what is gathered, its order and its scores."""
+    sizes = []
+
+    class Standin:
+        def __init__(self, runner: engines.Runner) -> None:
+            self.get_outputs, self.runner = runner.get_outputs, runner
+
+        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            sizes.append(len(feeds["rgb"]))
+            return self.runner.run(names, feeds)
+
+    monkeypatch.setattr(
+        engines, "_cuda_runner", lambda bundle: Standin(open_runner(bundle, "cpu", 1))
+    )
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (170, 180, 3)).astype(np.uint8) for _ in range(70)]
+    items = [*pictures[:40], "none.png", *pictures[40:]]
+    found = Detector(bundle, device="cuda", threads=2).predict(items)
+    assert found[40].error
+    logits = [v.logit for v in found if v.error is None]
+    np.testing.assert_allclose(logits, [detector.logit(p) for p in pictures], atol=1e-4)
+    assert sizes == [64, 62, 14]
+
+
+@pytest.mark.skipif(NO_CUDA, reason="no CUDA here: ONNX Runtime has no provider for it")
+def test_cuda_scores_as_the_cpu() -> None:
+    try:
+        there = Detector("nano", device="cuda")
+    except BundleError as error:
+        pytest.skip(str(error))
+    here = Detector("nano")
+    logits = [[d.logit(decode(path)) for path in EXAMPLES] for d in (here, there)]
+    np.testing.assert_allclose(*logits, atol=TOLERANCE_4_BIT, rtol=0)
