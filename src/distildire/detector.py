@@ -6,11 +6,11 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,19 @@ class _Engine:
     process: int
     sessions: Sessions
     workers: ThreadPoolExecutor
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A picture that is read when its turn comes."""
+
+    path: str
+    """To appear in the verdict."""
+    read: Callable[[], bytes]
+    """Gives the file's bytes, or raises what is wrong with it."""
+
+
+Given: TypeAlias = Source | Unread
 
 
 def is_file(item: Any) -> bool:
@@ -195,7 +208,7 @@ class Detector:
                 progress(len(verdicts))
         return verdicts
 
-    def stream(self, items: Iterable[Source], fpr: float | None = None) -> Iterator[Verdict]:
+    def stream(self, items: Iterable[Given], fpr: float | None = None) -> Iterator[Verdict]:
         """Verdicts one by one, in order, in bounded memory; each core has its own picture.
 
         On a GPU the cores decode, and it takes many pictures at a time.
@@ -216,7 +229,7 @@ class Detector:
                     return
                 yield from waiting.popleft().result()
 
-    def _stream_batches(self, items: Iterable[Source], fpr: float) -> Iterator[Verdict]:
+    def _stream_batches(self, items: Iterable[Given], fpr: float) -> Iterator[Verdict]:
         most = max(1, GPU_CROPS // self.bundle.preprocessing.views)
         source = iter(items)
         waiting: deque[Future[Loaded]] = deque()
@@ -237,7 +250,7 @@ class Detector:
         self._thresholds(budget)
         return self.judge([self.load(item)], [budget])
 
-    def _load_and_judge(self, item: Source, fpr: float) -> list[Verdict]:
+    def _load_and_judge(self, item: Given, fpr: float) -> list[Verdict]:
         return self.judge([self.load(item)], [fpr], alone=False)
 
     def logit(self, rgb: RGB) -> float:
@@ -297,7 +310,7 @@ class Detector:
     def _thresholds(self, fpr: float) -> tuple[float, float]:
         return self._calibration().thresholds(fpr)
 
-    def load(self, item: Source, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Loaded:
+    def load(self, item: Given, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Loaded:
         """Read, hash, decode and cut one item; what is wrong with it goes into `error`.
 
         Args:
@@ -310,6 +323,9 @@ class Detector:
             if isinstance(item, str | Path):
                 path = os.fspath(item)
                 item = read_bytes(Path(item))
+            elif isinstance(item, Unread):
+                path = item.path
+                item = item.read()
             elif is_file(item):
                 item = item.read()
             if isinstance(item, bytes | bytearray | memoryview):

@@ -107,7 +107,7 @@ def test_a_row_is_found_whatever_its_key_ends_in(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {name: [None] * len(items) for name in SCHEMA.names}
     columns |= {"path": [i.path for i in items], "size": [i.size for i in items],
                 "mtime": [i.mtime for i in items]}  # fmt: skip
-    write_part(pa.table(columns, schema=SCHEMA), tmp_path / "part-000000.parquet")
+    write_part(pa.table(columns, schema=SCHEMA), tmp_path, "part-000000.parquet")
     done = Done(tmp_path)
     assert all(item in done for item in items)
     assert not any(Item("b.png", item.size, 1.5) in done for item in items)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +15,10 @@ from distildire.cli.app import (
     FprOption,
     ModelOption,
     app,
-    progress_bar,
-    say,
 )
+
+if TYPE_CHECKING:
+    from distildire.scale.pace import Pace
 
 
 class Engine(StrEnum):
@@ -29,31 +31,65 @@ class Engine(StrEnum):
 @app.command()
 def score(
     source: Annotated[
-        Path,
-        typer.Argument(help="A folder, a manifest (.parquet, .csv), or a list: one path a line."),
+        str,
+        typer.Argument(
+            help="A folder, a manifest (.parquet, .csv), a list (one path a line), tar shards, "
+            "Parquet with image bytes; a pattern or an address (s3://...) of them."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the part-*.parquet files.")],
+    out: Annotated[str, typer.Option(help="Folder of the part-*.parquet files, or its address.")],
     engine: Annotated[
         Engine, typer.Option(help="This machine, or a Ray cluster (extra 'scale').")
     ] = Engine.local,
     model: ModelOption = "nano",
     fpr: FprOption = 0.01,
     device: DeviceOption = DeviceName.cpu,
+    dedup: Annotated[
+        bool, typer.Option("--dedup", help="Score equal bytes once; every file has its row.")
+    ] = False,
+    price: Annotated[
+        float | None, typer.Option(help="Price of a core-hour: say what a million cost.", min=0.0)
+    ] = None,
 ) -> None:
     """Score very many pictures; run it again after a kill, and it goes on.
 
     A row an image, keyed by path, size and modification time; changed files are scored again.
     Exit code 0: every file has a score; 1: some rows have an error; 2: wrong usage.
     """
+    from distildire.scale.pace import cost_per_million
     from distildire.scale.score import score as run
 
-    bar = progress_bar("pictures")
     report = run(
         source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
-        progress=lambda done: bar(done, None),
+        dedup=dedup, progress=pace_line(),
     )  # fmt: skip
-    say(
-        out,
-        f"{report.scored} scored, {report.present} there already, {report.errors} with an error",
-    )
+    copies = f", {report.copies} of them copies" if dedup else ""
+    lines = [
+        f"{report.scored} scored{copies}, {report.present} there already, "
+        f"{report.errors} with an error"
+    ]
+    if price is not None and report.scored:
+        cost = cost_per_million(price, report.cores, report.scored, report.seconds)
+        lines.append(
+            f"{cost:.2f} a million pictures, at {price:g} a core-hour "
+            f"({report.scored / report.seconds:.1f} a second on {report.cores} cores)"
+        )
+    for line in (*lines, out):
+        typer.echo(line)
     raise typer.Exit(1 if report.errors else 0)
+
+
+def pace_line() -> Callable[[Pace], None] | None:
+    """A callback that draws on stderr, twice a second, if that is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+    last = 0.0
+
+    def draw(pace: Pace) -> None:
+        nonlocal last
+        if pace.seconds - last >= 0.5:
+            last = pace.seconds
+            sys.stderr.write(f"\r\033[Kpictures: {pace}")
+            sys.stderr.flush()
+
+    return draw

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from distildire.io.finding import OnError, find_files, is_video
@@ -24,12 +25,34 @@ class Item:
     size: int | None
     """Bytes; None where the file can't be looked at."""
     mtime: float | None
-    """Modification time in seconds since the epoch."""
+    """Modification time in seconds since the epoch; inside a tar or Parquet, of the shard."""
+    etag: str | None = None
+    """What a store that tells no modification time says of the version."""
+    read: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+    """Gives the bytes, or raises what is wrong with them; None for a file at `path`."""
+    at_once: bool = field(default=False, compare=False)
+    """`read` works only until the next item is asked for."""
 
     @property
     def key(self) -> bytes:
-        """16 bytes that stand for path, size and modification time."""
-        return digest(f"{storable(self.path)}\0{self.size}\0{self.mtime!r}")
+        """16 bytes that stand for path, size and modification time (or ETag)."""
+        version = "" if self.etag is None else f"\0{self.etag}"
+        return digest(f"{storable(self.path)}\0{self.size}\0{self.mtime!r}{version}")
+
+    def held(self) -> Item:
+        """The same with its bytes in hand, where they have to be read at once."""
+        if not self.at_once or self.read is None:
+            return self
+        try:
+            data = self.read()
+        except Exception as error:  # the row says so
+            return replace(self, read=partial(failing, str(error)), at_once=False)
+        return replace(self, read=lambda: data, at_once=False)
+
+
+def failing(sentence: str) -> bytes:
+    """Raise `sentence`: a `read` of what can't be read."""
+    raise SourceError(sentence)
 
 
 def digest(text: str) -> bytes:
@@ -57,13 +80,16 @@ def list_items(source: str | Path, on_error: OnError | None = None) -> Iterator[
         paths = (p for p in find_files([source], on_error) if not is_video(p))
     elif not source.is_file():
         raise SourceError(f"{source}: no such folder, manifest or list")
-    elif source.suffix.lower() in {".parquet", ".csv"}:
-        root = source.parent
-        paths = (str(root / p) for p in _column(source))
     else:
         root = source.parent
-        paths = (str(root / line) for line in _lines(source))
+        paths = (entry if "://" in entry else str(root / entry) for entry in entries(source))
     return map(item_of, paths)
+
+
+def entries(source: Path) -> Iterator[str]:
+    """What a manifest or a list names, as it stands there."""
+    is_table = source.suffix.lower() in {".parquet", ".csv"}
+    return _column(source) if is_table else _lines(source)
 
 
 def item_of(path: str) -> Item:

@@ -6,9 +6,10 @@ leaves only whole parts. What is in them is done; the rest is scored by the next
 
 from __future__ import annotations
 
-import itertools
 import json
+import re
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from distildire.io.writing import whole_file, write_json
+from distildire.scale.folders import Folder, folder_of
 from distildire.scale.items import Item, digest, storable
 from distildire.verdict import plain_types
 
@@ -29,28 +30,39 @@ SCHEMA = pa.schema(
 )
 """The fields of a JSON line of `detect`, then the file's bytes and modification time."""
 
+ETAG = pa.field("etag", pa.string())
+"""A column more, in parts with rows of a store that tells no modification times."""
+
 PART_ROWS = 2000
 PART_SECONDS = 30.0
 """A part is written at so many rows or after so long: that much work a kill can cost."""
+
+
+NOTE = "_score.json"
+"""What made the scores; begins with an underscore, as readers of Parquet folders skip that."""
 
 
 class PartsError(ValueError):
     """A folder of parts that can't be gone on with; the message is one sentence."""
 
 
+_KEY = ("path", "size", "mtime", "etag")
+
+
 class Done:
     """Which items the parts of a folder hold, in 16 bytes a row."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path | Folder) -> None:
+        folder = folder_of(folder)
         self.errors = 0
         """Rows that have no score."""
         keys: list[NDArray[np.bytes_]] = [np.empty(0, "S16")]
         for part in part_files(folder):
-            table = _read(part, ["path", "size", "mtime", "error"])
+            table = _read(folder, part, [*_KEY, "error"])
             self.errors += len(table) - table["error"].null_count
-            columns = (table[name].to_pylist() for name in ("path", "size", "mtime"))
-            items = itertools.starmap(Item, zip(*columns, strict=True))
-            keys.append(np.array([item.key for item in items], "S16"))
+            here = [name for name in _KEY if name in table.column_names]
+            columns = zip(*(table[name].to_pylist() for name in here), strict=True)
+            keys.append(np.array([Item(*values).key for values in columns], "S16"))
         self._keys = np.sort(np.concatenate(keys))
 
     def __len__(self) -> int:
@@ -65,20 +77,24 @@ class Done:
         return place < len(self._keys) and bool(self._keys[place] == key)
 
 
-def part_files(folder: Path) -> list[Path]:
-    """The parts in the order in which they were written."""
-    return sorted(folder.glob("part-*.parquet"))
+def part_files(folder: Folder) -> list[str]:
+    """Names of the parts in the order in which they were written."""
+    return [name for name in folder.names() if re.fullmatch(r"part-\d+\.parquet", name)]
 
 
 class PartWriter:
     """Gathers rows and writes them as parts."""
 
     def __init__(
-        self, folder: Path, *, rows: int = PART_ROWS, seconds: float = PART_SECONDS
+        self,
+        folder: str | Path | Folder,
+        *,
+        rows: int = PART_ROWS,
+        seconds: float = PART_SECONDS,
     ) -> None:
-        self._folder, self._most, self._seconds = folder, rows, seconds
-        parts = part_files(folder)
-        self._number = int(parts[-1].stem.removeprefix("part-")) + 1 if parts else 0
+        self._folder, self._most, self._seconds = folder_of(folder), rows, seconds
+        parts = part_files(self._folder)
+        self._number = int(parts[-1][len("part-") : -len(".parquet")]) + 1 if parts else 0
         self._rows: list[dict[str, Any]] = []
         self._since = time.monotonic()
 
@@ -91,20 +107,21 @@ class PartWriter:
     def flush(self) -> None:
         """Write what was gathered."""
         if self._rows:
-            table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
-            write_part(table, self._folder / f"part-{self._number:06d}.parquet")
+            tagged = any(row.get("etag") is not None for row in self._rows)
+            schema = SCHEMA.append(ETAG) if tagged else SCHEMA
+            table = pa.Table.from_pylist(self._rows, schema=schema)
+            write_part(table, self._folder, f"part-{self._number:06d}.parquet")
             self._number += 1
             self._rows.clear()
         self._since = time.monotonic()
 
 
-def write_part(table: pa.Table, path: Path) -> None:
+def write_part(table: pa.Table, folder: str | Path | Folder, name: str) -> None:
     """Write a part so that it is there whole, or not there."""
-    with whole_file(path, durable=True) as file:
-        pq.write_table(table, file, compression="zstd")
+    folder_of(folder).write(name, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
-def drop_stale(folder: Path) -> int:
+def drop_stale(folder: Folder) -> int:
     """Leave of several rows of one path only the last; gives the number of rows dropped.
 
     The others come from files that were changed and scored again, or listed twice.
@@ -112,7 +129,7 @@ def drop_stale(folder: Path) -> int:
     parts = part_files(folder)
     keys: list[NDArray[np.bytes_]] = [np.empty(0, "S16")]
     for part in parts:
-        paths = _read(part, ["path"])["path"].to_pylist()
+        paths = _read(folder, part, ["path"])["path"].to_pylist()
         keys.append(np.array([digest(path) for path in paths], "S16"))
     stale = _repeated_later(np.concatenate(keys))
     start = 0
@@ -120,9 +137,9 @@ def drop_stale(folder: Path) -> int:
         drop = stale[start : start + held]
         start += held
         if drop.all():
-            part.unlink()
+            folder.remove(part)
         elif drop.any():
-            write_part(_read(part, None).filter(pa.array(~drop)), part)
+            write_part(_read(folder, part, None).filter(pa.array(~drop)), folder, part)
     return int(stale.sum())
 
 
@@ -135,31 +152,43 @@ def _repeated_later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
     return again
 
 
-def _read(part: Path, columns: list[str] | None) -> pa.Table:
+def _read(folder: Folder, part: str, columns: Sequence[str] | None) -> pa.Table:
     try:
-        return pq.read_table(part, columns=columns, partitioning=None)
+        with folder.open(part) as file, pq.ParquetFile(file) as table:
+            if columns is not None:
+                columns = [name for name in columns if name in table.schema_arrow.names]
+            return table.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise PartsError(f"{part}: damaged: {error}; remove it to score its files again") from None
+        words = f"{folder}/{part}: damaged: {error}"
+        raise PartsError(f"{words}; remove it to score its files again") from None
 
 
-def open_folder(folder: Path, about: dict[str, Any]) -> None:
+def scored_before(folder: Folder) -> Iterator[dict[str, Any]]:
+    """The rows of the parts that have a hash."""
+    for part in part_files(folder):
+        for row in _read(folder, part, None).to_pylist():
+            if row["sha256"] is not None:
+                yield row
+
+
+def open_folder(folder: Folder, about: dict[str, Any]) -> None:
     """Make the folder, or check that its scores were made in the same way.
 
     Raises:
         PartsError: they are of another model or error budget, or it is no folder.
     """
-    if folder.exists() and not folder.is_dir():
-        raise PartsError(f"{folder}: not a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".*.tmp"):
-        left.unlink()
-    note = folder / "score.json"
-    if note.is_file():
-        before = json.loads(note.read_text())
+    try:
+        folder.prepare()
+    except (NotADirectoryError, FileExistsError):
+        raise PartsError(f"{folder}: not a folder") from None
+    if NOTE in folder.names():
+        with folder.open(NOTE) as file:
+            before = json.loads(file.read())
         if before != about:
             changed = ", ".join(k for k in about if before.get(k) != about[k])
             raise PartsError(f"{folder}: holds scores with another {changed}: give another --out")
         return
     if part_files(folder):
-        raise PartsError(f"{folder}: holds parts but no score.json: give another --out")
-    write_json(note, about)
+        raise PartsError(f"{folder}: holds parts but no {NOTE}: give another --out")
+    text = json.dumps(about, indent=1) + "\n"
+    folder.write(NOTE, lambda file: file.write(text.encode()))

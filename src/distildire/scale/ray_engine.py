@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import ray
 
-from distildire.detector import Detector
-from distildire.scale.items import Item
+from distildire.detector import Detector, Unread
+from distildire.scale.addresses import is_address, read_address
+from distildire.scale.items import Item, failing
+from distildire.scale.shards import BETWEEN
 
 BATCH = 32
 """Files that an actor takes at a time."""
@@ -17,22 +20,62 @@ BATCH = 32
 CHUNK = 20_000
 """Files that are handed to Ray at a time, so that the list of all is never in memory."""
 
+CHUNK_BYTES = 256 * 2**20
+"""The same where the driver has read them, out of a shard."""
+
 
 class Scorer:
     """What an actor does: batches of files to columns of results."""
 
-    def __init__(self, model: str, fpr: float) -> None:
-        self._detector = Detector(model, fpr=fpr, threads=1)
+    def __init__(self, model: str, fpr: float, device: str = "cpu") -> None:
+        self._detector = Detector(model, fpr=fpr, threads=1, device=device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Columns `path`, `size`, `mtime` -> the columns of the parts."""
-        verdicts = self._detector.predict([str(path) for path in batch["path"]])
+        """Columns `path`, `size`, `mtime`, `etag`, `data`, `wrong` -> those of the parts."""
+        given = zip(batch["path"], batch["data"], batch["wrong"], strict=True)
+        verdicts = list(self._detector.stream(itertools.starmap(_picture, given)))
         rows = [verdict.to_dict() for verdict in verdicts]
         columns = {name: [row[name] for row in rows] for name in rows[0]}
-        return columns | {"size": list(batch["size"]), "mtime": list(batch["mtime"])}
+        return columns | {name: list(batch[name]) for name in ("size", "mtime", "etag")}
 
 
-def score_items(items: Iterable[Item], model: str, fpr: float) -> Iterator[dict[str, Any]]:
+def _picture(path: Any, data: Any, wrong: Any) -> str | Unread:
+    path = str(path)
+    if isinstance(wrong, str):
+        return Unread(path, partial(failing, wrong))
+    if isinstance(data, bytes):
+        return Unread(path, partial(bytes, data))
+    return Unread(path, partial(read_address, path)) if is_address(path) else path
+
+
+def _row_of(item: Item) -> dict[str, Any]:
+    """What an actor is told; bytes only of what stands in a shard."""
+    row: dict[str, Any] = {name: getattr(item, name) for name in ("path", "size", "mtime", "etag")}
+    row |= {"data": None, "wrong": None}
+    if item.read is not None and not (is_address(item.path) and BETWEEN not in item.path):
+        try:
+            row["data"] = item.read()
+        except Exception as error:  # the row says so
+            row["wrong"] = str(error)
+    return row
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[dict[str, Any]] = []
+    held = 0
+    for row in map(_row_of, items):
+        chunk.append(row)
+        held += len(row["data"] or b"")
+        if len(chunk) == CHUNK or held >= CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def score_items(
+    items: Iterable[Item], model: str, fpr: float, device: str = "cpu"
+) -> Iterator[dict[str, Any]]:
     """Rows of the parts, in no particular order.
 
     A cluster that runs already is used (`RAY_ADDRESS`), else one is started on this machine.
@@ -40,13 +83,11 @@ def score_items(items: Iterable[Item], model: str, fpr: float) -> Iterator[dict[
     if not ray.is_initialized():
         ray.init(logging_level="warning", include_dashboard=False)
     actors = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    items = iter(items)
-    while chunk := list(itertools.islice(items, CHUNK)):
+    for chunk in _chunks(items):
         blocks = min(len(chunk), 4 * actors)
-        rows = [{"path": i.path, "size": i.size, "mtime": i.mtime} for i in chunk]
-        scored = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(
             Scorer,
-            fn_constructor_args=(model, fpr),
+            fn_constructor_args=(model, fpr, device),
             batch_size=BATCH,
             concurrency=min(actors, blocks),
         )

@@ -1,7 +1,9 @@
-"""Score a folder, a manifest or a list into Parquet parts; resumable, in bounded memory."""
+"""Score pictures, wherever they lie, into Parquet parts; resumable, in bounded memory."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,8 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distildire import __version__
-from distildire.detector import DEFAULT_FPR, Detector
-from distildire.scale.items import Item, list_items
+from distildire.detector import DEFAULT_FPR, Detector, Unread
+from distildire.scale.folders import folder_of
+from distildire.scale.items import Item
+from distildire.scale.once import Once
+from distildire.scale.pace import Pace
 from distildire.scale.parts import (
     PART_ROWS,
     PART_SECONDS,
@@ -18,11 +23,15 @@ from distildire.scale.parts import (
     PartWriter,
     drop_stale,
     open_folder,
+    scored_before,
 )
+from distildire.scale.sources import how_many, items_of
 
 Engine = Literal["local", "ray"]
 
 Rows = Iterator[dict[str, Any]]
+
+OnPace = Callable[[Pace], None]
 
 
 @dataclass(frozen=True)
@@ -35,17 +44,24 @@ class Report:
     """Files that were done before."""
     errors: int
     """Rows of the folder that have no score, and folders that could not be listed."""
+    copies: int = 0
+    """Of `scored`, those whose bytes had been scored already (`dedup`)."""
+    seconds: float = 0.0
+    """From the first file to the last row."""
+    cores: int = 1
+    """That the run could use."""
 
 
 def score(
     source: str | Path,
-    out: Path,
+    out: str | Path,
     *,
     model: str | Path = "nano",
     fpr: float = DEFAULT_FPR,
     engine: Engine = "local",
     device: str = "cpu",
-    progress: Callable[[int], None] | None = None,
+    dedup: bool = False,
+    progress: OnPace | None = None,
     part_rows: int = PART_ROWS,
     part_seconds: float = PART_SECONDS,
 ) -> Report:
@@ -56,27 +72,33 @@ def score(
     file that can't be scored has a row with `error`.
 
     Args:
-        source: folder, manifest or list of paths; see `list_items`.
-        out: folder, of this model and error budget alone.
+        source: folder, pattern, manifest, list or shards, here or in a store; see `items_of`.
+        out: folder, or its address in a store, of this model and error budget alone.
         model: bundled model by name, or the folder of a bundle.
         fpr: error budget of the verdicts, 0..0.5.
         engine: "local", or "ray" for the cluster that `ray.init` finds, whose machines must
             see the files under the same paths.
         device: what runs the network, see `Detector`.
-        progress: called with the number of files scored.
+        dedup: score equal bytes once; every file has its row. For the engine "local".
+        progress: hears of each file.
         part_rows: rows of a part at most.
         part_seconds: time after which what was scored is written.
 
     Raises:
         ValueError: a source, folder or model that can't be used; the message says why.
-        ImportError: pyarrow or, for its engine, ray is missing.
+        ImportError: pyarrow, fsspec for an address or, for its engine, ray is missing.
     """
+    if dedup and engine == "ray":
+        raise ValueError("--dedup goes with --engine local: actors don't know of each other")
     detector = Detector(model, fpr=fpr, device=device)
-    sha256 = detector.bundle.sha256
-    about = {"model": detector.name, "sha256": sha256, "fpr": fpr, "version": __version__}
-    open_folder(out, about)
-    drop_stale(out)
-    done = Done(out)
+    about = {
+        "model": detector.name, "sha256": detector.bundle.sha256, "fpr": fpr,
+        "version": __version__,
+    }  # fmt: skip
+    folder = folder_of(out)
+    open_folder(folder, about)
+    drop_stale(folder)
+    done = Done(folder)
     present = scored = errors = 0
 
     def failed(_: str) -> None:
@@ -85,43 +107,66 @@ def score(
 
     def pending() -> Iterator[Item]:
         nonlocal present
-        for item in list_items(source, failed):
+        for item in items_of(source, failed):
             if item in done:
                 present += 1
             else:
-                yield item
+                yield item.held()
 
-    writer = PartWriter(out, rows=part_rows, seconds=part_seconds)
-    for row in _engine(engine, detector, model, fpr)(pending()):
+    once = Once(detector, scored_before(folder)) if dedup else None
+    total = _Total(source) if progress is not None else None
+    writer = PartWriter(folder, rows=part_rows, seconds=part_seconds)
+    began = time.monotonic()
+    for row in _engine(engine, detector, model, fpr, once)(pending()):
         writer.add(row)
         scored += 1
         errors += row["error"] is not None
-        if progress is not None:
-            progress(scored)
+        if progress is not None and total is not None:
+            progress(Pace(scored, present, total.number, time.monotonic() - began))
     writer.flush()
-    drop_stale(out)
-    return Report(scored, present, errors + done.errors)
+    seconds = time.monotonic() - began
+    drop_stale(folder)
+    copies = once.copies if once is not None else 0
+    return Report(scored, present, errors + done.errors, copies, seconds, detector.cores)
+
+
+class _Total:
+    """Counts a source beside the work."""
+
+    def __init__(self, source: str | Path) -> None:
+        self.number: int | None = None
+        self._source = source
+        threading.Thread(target=self._count, name="count", daemon=True).start()
+
+    def _count(self) -> None:
+        self.number = how_many(self._source)
 
 
 def _engine(
-    engine: Engine, detector: Detector, model: str | Path, fpr: float
+    engine: Engine, detector: Detector, model: str | Path, fpr: float, once: Once | None
 ) -> Callable[[Iterable[Item]], Rows]:
     if engine == "ray":
         from distildire.scale.ray_engine import score_items
 
-        return lambda items: score_items(items, str(model), fpr)
+        return lambda items: score_items(items, str(model), fpr, detector.device)
+    if once is not None:
+        return lambda items: (row | facts_of_file(item) for item, row in once.rows(items))
     return lambda items: score_here(detector, items)
+
+
+def facts_of_file(item: Item) -> dict[str, Any]:
+    """The columns of a row that the listing knew."""
+    return {"size": item.size, "mtime": item.mtime, "etag": item.etag}
 
 
 def score_here(detector: Detector, items: Iterable[Item]) -> Rows:
     """Rows in the order of the items, on the cores of this machine."""
     at_work: deque[Item] = deque()
 
-    def paths() -> Iterator[str]:
+    def pictures() -> Iterator[str | Unread]:
         for item in items:
             at_work.append(item)
-            yield item.path
+            yield item.path if item.read is None else Unread(item.path, item.read)
 
-    for verdict in detector.stream(paths()):
-        item = at_work.popleft()
-        yield verdict.to_dict() | {"size": item.size, "mtime": item.mtime}
+    for verdict in detector.stream(pictures()):
+        yield verdict.to_dict() | facts_of_file(at_work.popleft())

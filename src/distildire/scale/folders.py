@@ -1,0 +1,120 @@
+"""The folder that `score` writes into, here or in a store; files are there whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from distildire.io.writing import whole_file
+from distildire.scale.addresses import is_address, local_form, open_store, patiently
+
+
+class Folder(Protocol):
+    """What is asked of a folder."""
+
+    def __str__(self) -> str: ...
+
+    def prepare(self) -> None:
+        """Make it, and clear away what a killed run left.
+
+        Raises:
+            NotADirectoryError: it is a file.
+        """
+
+    def names(self) -> list[str]:
+        """Of the files in it, in order."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to read."""
+
+    def write(self, name: str, save: Callable[[BinaryIO], object]) -> None:
+        """Let `save` fill a file that takes its name when it is whole."""
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+
+
+class LocalFolder:
+    """On a disk of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def prepare(self) -> None:
+        """As `Folder`."""
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for left in self.path.glob(".*.tmp"):
+            left.unlink()
+
+    def names(self) -> list[str]:
+        """As `Folder`."""
+        return sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+
+    def open(self, name: str) -> BinaryIO:
+        """As `Folder`."""
+        return (self.path / name).open("rb")
+
+    def write(self, name: str, save: Callable[[BinaryIO], object]) -> None:
+        """As `Folder`; it outlives a power cut."""
+        with whole_file(self.path / name, durable=True) as file:
+            save(file)
+
+    def remove(self, name: str) -> None:
+        """As `Folder`."""
+        (self.path / name).unlink()
+
+
+class StoreFolder:
+    """In a store: an object appears when all of it has arrived."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        self._store, path = open_store(self.address)
+        self._path = path.rstrip("/")
+
+    def __str__(self) -> str:
+        return self.address
+
+    def prepare(self) -> None:
+        """As `Folder`."""
+        if patiently(lambda: self._store.isfile(self._path)):
+            raise NotADirectoryError(self.address)
+        patiently(lambda: self._store.makedirs(self._path, exist_ok=True))
+
+    def names(self) -> list[str]:
+        """As `Folder`."""
+        self._store.invalidate_cache(self._path)
+        try:
+            found: list[dict[str, Any]] = patiently(lambda: self._store.ls(self._path, detail=True))
+        except FileNotFoundError:
+            return []
+        return sorted(i["name"].rpartition("/")[2] for i in found if i["type"] == "file")
+
+    def open(self, name: str) -> BinaryIO:
+        """As `Folder`."""
+        return io.BytesIO(patiently(lambda: self._store.cat_file(f"{self._path}/{name}")))
+
+    def write(self, name: str, save: Callable[[BinaryIO], object]) -> None:
+        """As `Folder`."""
+        buffer = io.BytesIO()
+        save(buffer)
+        patiently(lambda: self._store.pipe_file(f"{self._path}/{name}", buffer.getvalue()))
+
+    def remove(self, name: str) -> None:
+        """As `Folder`."""
+        patiently(lambda: self._store.rm_file(f"{self._path}/{name}"))
+
+
+def folder_of(out: str | Path | Folder) -> Folder:
+    """A path, or the address of a folder in a store."""
+    if not isinstance(out, str | Path):
+        return out
+    text = local_form(str(out))
+    return StoreFolder(text) if is_address(text) else LocalFolder(Path(text))

@@ -1,0 +1,199 @@
+"""What `score` is given: folders, globs, manifests, lists, shards, here or in a store."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from distildire.io.finding import OnError
+from distildire.io.pictures import PICTURE_SUFFIXES
+from distildire.scale.addresses import (
+    address_of,
+    is_address,
+    item_at,
+    local_form,
+    open_store,
+    patiently,
+    pictures_below,
+)
+from distildire.scale.items import Item, SourceError, entries, item_of, list_items
+from distildire.scale.shards import (
+    Shard,
+    image_column,
+    is_tar,
+    open_file,
+    parquet_items,
+    tar_items,
+)
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+def items_of(source: str | Path, on_error: OnError | None = None) -> Iterator[Item]:
+    """The pictures of a source in a stable order, one at a time.
+
+    A source is what `list_items` takes, one picture, a tar, a Parquet file with image bytes,
+    a pattern of these (`*`, `?`, `[..]`, and WebDataset's `{0000..0099}` and `{a,b}`), and
+    the address of any of them.
+
+    Raises:
+        SourceError: no such source, or one that can't be read; of several, the others are
+            given, and it has an item that fails.
+    """
+    names = expand(local_form(str(source)))
+    first = next(names)
+    rest = list(itertools.islice(names, 1))
+    if not rest:
+        yield from _of_one(first, on_error)
+        return
+    for name in itertools.chain([first], rest, names):
+        try:
+            yield from _of_one(name, on_error)
+        except SourceError as error:
+            sentence = str(error).removeprefix(f"{name}: ")
+            yield Shard(Item(name, None, None), partial(open_file, name)).failed(sentence)
+
+
+def expand(pattern: str) -> Iterator[str]:
+    """The names that a pattern stands for, in order; a name that exists stands for itself.
+
+    Raises:
+        SourceError: a pattern that nothing matches.
+    """
+    if not is_address(pattern) and Path(pattern).exists():
+        yield pattern
+        return
+    found = False
+    for name in braces(pattern):
+        if not glob.has_magic(name):
+            matches: Iterable[str] = [name]
+        elif is_address(name):
+            store, path = open_store(name)
+            matches = (address_of(name, match) for match in sorted(store.glob(path)))
+        else:
+            matches = sorted(glob.iglob(name, recursive=True))  # noqa: PTH207 - absolute ones too
+        for match in matches:
+            found = True
+            yield match
+    if not found:
+        raise SourceError(f"{pattern}: nothing matches this pattern")
+
+
+def braces(pattern: str) -> Iterator[str]:
+    """`a-{08..10}.tar` -> a-08.tar, a-09.tar, a-10.tar; `{a,b}` -> a, b; several multiply."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    if numbers is not None:
+        width = len(numbers[1]) if numbers[1].startswith("0") else 0
+        first, last = int(numbers[1]), int(numbers[2])
+        parts: Iterable[str] = (f"{n:0{width}d}" for n in range(first, last + 1))
+    else:
+        parts = found[1].split(",")
+    for part in parts:
+        for rest in braces(pattern[found.end() :]):
+            yield f"{pattern[: found.start()]}{part}{rest}"
+
+
+def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
+    if is_address(name):
+        return _of_address(name)
+    if Path(name).is_dir():
+        return list_items(name, on_error)
+    if PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES:
+        return iter([item_of(name)])
+    shard = Shard(item_of(name), partial(open_file, name))
+    if is_tar(name):
+        return tar_items(shard)
+    if name.lower().endswith(".parquet") and Path(name).is_file():
+        column = _image_column(shard)
+        if column is not None:
+            return parquet_items(shard, column)
+    return _with_addresses(list_items(name, on_error))
+
+
+def _of_address(name: str) -> Iterator[Item]:
+    store, path = open_store(name)
+    if patiently(lambda: store.isdir(path)):
+        return pictures_below(name)
+    item = item_at(name)
+    if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES:
+        return iter([item])
+    shard = Shard(item, lambda: patiently(lambda: store.open(path, "rb")))
+    if is_tar(name):
+        return tar_items(shard)
+    if not patiently(lambda: store.exists(path)):
+        raise SourceError(f"{name}: no such folder, manifest or list")
+    if name.lower().endswith(".parquet"):
+        column = _image_column(shard)
+        if column is not None:
+            return parquet_items(shard, column)
+    return _listed_in_store(name, store, path)
+
+
+def _listed_in_store(name: str, store: Any, path: str) -> Iterator[Item]:
+    """A manifest or list in a store; its relative paths are relative to it."""
+    folder = name.rpartition("/")[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / PurePosixPath(path).name
+        patiently(lambda: store.get_file(path, str(copy)))
+        for entry in entries(copy):
+            if is_address(entry):
+                yield item_at(entry)
+            else:
+                yield item_of(entry) if entry.startswith("/") else item_at(f"{folder}/{entry}")
+
+
+def _with_addresses(items: Iterable[Item]) -> Iterator[Item]:
+    for item in items:
+        yield item_at(item.path) if is_address(item.path) else item
+
+
+def _image_column(shard: Shard) -> str | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with shard.open() as file:
+            return image_column(pq.read_schema(file))
+    except (pa.ArrowException, OSError) as error:
+        words = str(error).strip().split("\n")[0]
+        raise SourceError(f"{shard.path}: not a readable Parquet file: {words}") from None
+
+
+def how_many(source: str | Path) -> int | None:
+    """Items of a source without reading them; None where only reading it all would tell."""
+    total = 0
+    try:
+        for name in expand(local_form(str(source))):
+            number = _how_many_in(name)
+            if number is None:
+                return None
+            total += number
+    except (ValueError, OSError, tarfile.TarError):
+        return None
+    return total
+
+
+def _how_many_in(name: str) -> int | None:
+    if is_tar(name):
+        if is_address(name) or not name.lower().endswith(".tar"):
+            return None
+        with tarfile.open(name, "r:") as tar:
+            return sum(
+                PurePosixPath(member.name).suffix.lower() in PICTURE_SUFFIXES for member in tar
+            )
+    if name.lower().endswith(".parquet") and not is_address(name):
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(name).num_rows)
+    return sum(1 for _ in _of_one(name, None))

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from distildire.cli.app import app
+
+
+def test_score_says_what_it_did_and_what_it_costs(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "a.png", folder / "b.png")
+    command = ["score", str(folder), "--out", str(tmp_path / "out"), "--model", str(bundle)]
+    done = CliRunner().invoke(app, [*command, "--dedup", "--price", "0.04"])
+    assert done.exit_code == 0, done.output
+    first, cost, where = done.stdout.splitlines()
+    assert first == "3 scored, 1 of them copies, 0 there already, 0 with an error"
+    assert "a million pictures, at 0.04 a core-hour" in cost
+    assert where == str(tmp_path / "out")
+    again = CliRunner().invoke(app, command)
+    assert again.stdout.splitlines()[0] == "0 scored, 3 there already, 0 with an error"
+
+
+def test_what_can_not_be_scored_is_one_line(bundle: Path, tmp_path: Path) -> None:
+    import pytest
+
+    from distildire.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        command = ["distildire", "score", "nothing://x", "--out", str(tmp_path / "out")]
+        patch.setattr("sys.argv", [*command, "--model", str(bundle)])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 2
