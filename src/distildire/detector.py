@@ -6,11 +6,11 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +18,9 @@ from PIL import Image
 
 from distildire.bundle import BundleError, load_bundle
 from distildire.calibration import Calibration, Label
-from distildire.gate import nothing_to_judge
-from distildire.io.hashing import sha256_of
-from distildire.io.pictures import (
-    MAX_PIXELS,
-    RGB,
-    Source,
-    decode,
-    decode_bytes,
-    read_bytes,
-)
+from distildire.io.pictures import MAX_PIXELS, RGB, Source
 from distildire.io.progress import Done
-from distildire.provenance import declares
+from distildire.loading import Given, Loaded, is_file, load
 from distildire.runtime.cores import usable_cores
 from distildire.runtime.engines import checked_device
 from distildire.runtime.sessions import GPU_CROPS, Sessions
@@ -47,49 +38,12 @@ MAX_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """One item made ready for the network, or what is wrong with it."""
-
-    path: str
-    """To appear in the verdict."""
-    sha256: str | None = None
-    """Of the file's bytes; of the pixels for pictures and arrays."""
-    size: tuple[int, int] = (0, 0)
-    """Width and height of the whole picture."""
-    crops: NDArray[np.uint8] | None = None
-    """uint8 [crops, S, S, 3]; None where `error` is set."""
-    error: str | None = None
-    note: str | None = None
-    """Why there is nothing to judge."""
-    declares: str | None = None
-    """What the file says of its own origin."""
-
-
-@dataclass(frozen=True)
 class _Engine:
     """What runs the graph in one process."""
 
     process: int
     sessions: Sessions
     workers: ThreadPoolExecutor
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A picture that is read when its turn comes."""
-
-    path: str
-    """To appear in the verdict."""
-    read: Callable[[], bytes]
-    """Gives the file's bytes, or raises what is wrong with it."""
-
-
-Given: TypeAlias = Source | Unread
-
-
-def is_file(item: Any) -> bool:
-    """Whether it is a file opened for reading."""
-    return callable(getattr(item, "read", None)) and not isinstance(item, Image.Image)
 
 
 def is_one_picture(items: Any) -> bool:
@@ -311,40 +265,8 @@ class Detector:
         return self._calibration().thresholds(fpr)
 
     def load(self, item: Given, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Loaded:
-        """Read, hash, decode and cut one item; what is wrong with it goes into `error`.
-
-        Args:
-            item: a path, the bytes of a file, a picture or an array.
-            name: to appear as the path of what is no path itself.
-            max_pixels: larger pictures are refused.
-        """
-        path, sha256, said = name, None, None
-        try:
-            if isinstance(item, str | Path):
-                path = os.fspath(item)
-                item = read_bytes(Path(item))
-            elif isinstance(item, Unread):
-                path = item.path
-                item = item.read()
-            elif is_file(item):
-                item = item.read()
-            if isinstance(item, bytes | bytearray | memoryview):
-                item = bytes(item)
-                sha256 = sha256_of(item)
-                rgb = decode_bytes(item, max_pixels=max_pixels)
-                said = declares(item)
-            else:
-                rgb = decode(item, max_pixels=max_pixels)
-                sha256 = sha256_of(rgb.tobytes())
-            size = (rgb.shape[1], rgb.shape[0])
-            crops = self.bundle.preprocessing(rgb)
-            return Loaded(path, sha256, size, crops, note=nothing_to_judge(rgb), declares=said)
-        except MemoryError:
-            return Loaded(path, sha256, error="too large to judge in the memory at hand")
-        # Whatever one item does, it has its row and the others theirs.
-        except Exception as error:
-            words = str(error).strip() or type(error).__name__
-            return Loaded(path, sha256, error=words)
+        """Read, hash, decode and cut one item; see `loading.load`."""
+        return load(item, self.bundle.preprocessing, name=name, max_pixels=max_pixels)
 
     def not_scored(
         self, path: str, error: str, sha256: str | None = None, *, fpr: float | None = None

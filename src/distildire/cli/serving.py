@@ -25,12 +25,17 @@ def serve(
     fpr: FprOption = 0.01,
     kind: KindOption = None,
     device: DeviceOption = DeviceName.cpu,
+    isolate: Annotated[
+        bool, typer.Option(help="Decode uploads in processes of their own, under limits.")
+    ] = True,
 ) -> None:
     """Serve the page at / and the API at /v1; DISTILDIRE_API_KEY asks for a bearer key."""
     from distildire.detector import Detector
     from distildire.web.server import serve as run
+    from distildire.web.settings import Settings, key_from_environment
 
+    settings = Settings(key=key_from_environment(), isolate=isolate)
     detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
     say_device(detector, device)
     typer.echo(f"distildire: http://{host}:{port}/", err=True)
-    run(detector, host=host, port=port)
+    run(detector, host=host, port=port, settings=settings)

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distildire.detector import Detector, Unread
+from distildire.detector import Detector
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import read_bytes
+from distildire.loading import Unread
 from distildire.scale.items import Item, failing
 
 READERS = 8

@@ -9,7 +9,8 @@ from typing import Any
 
 import ray
 
-from distildire.detector import Detector, Unread
+from distildire.detector import Detector
+from distildire.loading import Unread
 from distildire.scale.addresses import is_address, read_address
 from distildire.scale.items import Item, failing
 from distildire.scale.shards import BETWEEN

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distildire import __version__
-from distildire.detector import DEFAULT_FPR, Detector, Unread
+from distildire.detector import DEFAULT_FPR, Detector
+from distildire.loading import Unread
 from distildire.scale.folders import folder_of
 from distildire.scale.items import Item
 from distildire.scale.once import Once

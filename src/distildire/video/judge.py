@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from distildire.calibration import Label
 from distildire.detector import NO_EVIDENCE, Detector
 from distildire.io.hashing import sha256_of
+from distildire.io.preprocessing import Preprocessing
 from distildire.io.progress import Done
 from distildire.provenance import declares
 from distildire.verdict import Verdict
@@ -72,6 +73,18 @@ class VideoVerdict(Verdict):
         return tree
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A video made ready to be judged, or what is wrong with it."""
+
+    sha256: str | None = None
+    declares: str | None = None
+    """What the file says of its own origin."""
+    frames: Frames | None = None
+    """None where `error` is set."""
+    error: str | None = None
+
+
 def judge_video(
     detector: Detector,
     source: str | Path | BinaryIO,
@@ -104,19 +117,41 @@ def judge_video(
     if frames < 1:
         raise ValueError(f"frames is {frames}: give at least 1")
     shown = name if name is not None else str(source) if isinstance(source, str | Path) else ""
+    prepared = prepare_video(source, detector.bundle.preprocessing, frames)
+    return judge_prepared(detector, prepared, fpr=budget, name=shown, progress=progress)
+
+
+def prepare_video(
+    source: str | Path | BinaryIO, preprocessing: Preprocessing, frames: int = FRAMES
+) -> Prepared:
+    """Read a video and cut at most `frames` of its frames; all that needs a decoder."""
     sha256 = None
     try:
         sha256 = sha256_of(source)
         opened = str(source) if isinstance(source, str | Path) else source
         said = _declared(source)
-        sampled = sample_frames(opened, detector.bundle.preprocessing, frames)
+        return Prepared(sha256, said, sample_frames(opened, preprocessing, frames))
     except (VideoError, OSError) as error:
         words = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-        refused = detector.not_scored(shown, words, sha256, fpr=budget)
+        return Prepared(sha256, error=words)
+
+
+def judge_prepared(
+    detector: Detector,
+    prepared: Prepared,
+    *,
+    fpr: float,
+    name: str,
+    progress: Done | None = None,
+) -> VideoVerdict:
+    """Score what `prepare_video` gave; the arguments are those of `judge_video`."""
+    if prepared.frames is None:
+        error = prepared.error or "not scored"
+        refused = detector.not_scored(name, error, prepared.sha256, fpr=fpr)
         return VideoVerdict(**refused.to_dict())
-    logits = _score(detector, sampled, progress)
-    judged = _verdict(detector, sampled, logits, budget, shown, sha256)
-    return replace(judged, declares=said)
+    logits = _score(detector, prepared.frames, progress)
+    judged = _verdict(detector, prepared.frames, logits, fpr, name, prepared.sha256)
+    return replace(judged, declares=prepared.declares)
 
 
 def pool(logits: Sequence[float]) -> tuple[float, int, int]:

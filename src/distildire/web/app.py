@@ -13,8 +13,9 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from distildire import __version__
-from distildire.detector import Detector
+from distildire.detector import MAX_WORKERS, Detector
 from distildire.web import problems
+from distildire.web.isolation import Workers
 from distildire.web.metrics import SECONDS, Registry, resident_bytes
 from distildire.web.routes import build_router
 from distildire.web.schemas import ProblemDetails
@@ -41,10 +42,13 @@ _HEADERS = [
 ]
 
 
-def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
+def create_app(
+    detector: Detector, settings: Settings | None = None, *, decoder: str | None = None
+) -> FastAPI:
     """The service over one detector; it serves its page at `/`.
 
-    Uploads stay in memory, and nothing that a request names is fetched.
+    Uploads stay in memory, and nothing that a request names is fetched. `decoder`: for tests, see
+    `isolation.Workers`.
 
     Raises:
         BundleError: the detector is not calibrated.
@@ -53,15 +57,23 @@ def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
     detector.verdict_of(0.0)
     detector.warm_up()
     metrics = Registry()
-    queue = ScoringQueue(detector, queue_size=settings.queue_size, max_pixels=settings.max_pixels)
+    workers = _start_workers(detector, metrics, decoder) if settings.isolate else None
+    queue = ScoringQueue(
+        detector,
+        queue_size=settings.queue_size,
+        max_pixels=settings.max_pixels,
+        workers=workers,
+    )
     lane = SlowLane(settings.max_explanations)
-    service = Service(detector, settings, queue, lane, metrics)
+    service = Service(detector, settings, queue, lane, metrics, workers)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         lane.close()
         queue.close()
+        if workers is not None:
+            workers.close()
 
     app = FastAPI(
         title="distildire",
@@ -84,6 +96,13 @@ def create_app(detector: Detector, settings: Settings | None = None) -> FastAPI:
     app.add_middleware(_Observed, metrics=metrics)
     _describe_problems(app)
     return app
+
+
+def _start_workers(detector: Detector, metrics: Registry, decoder: str | None) -> Workers:
+    crashes = metrics.counter("distildire_decoder_crashes_total", "Decoding processes that died.")
+    # One more for the slow lane.
+    count = min(MAX_WORKERS, detector.cores) + 1
+    return Workers(detector.bundle.preprocessing, count, decoder=decoder, crashed=crashes.add)
 
 
 class _Observed:

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from distildire.detector import MAX_WORKERS, Detector, Loaded
+from distildire.detector import MAX_WORKERS, Detector
+from distildire.loading import Loaded
 from distildire.verdict import Verdict
+from distildire.web.isolation import Workers
 from distildire.web.uploads import Upload
 
 
@@ -47,10 +49,12 @@ class ScoringQueue:
         *,
         queue_size: int = 256,
         max_pixels: int = 50_000_000,
+        workers: Workers | None = None,
     ) -> None:
         self._detector = detector
         self._queue_size = queue_size
         self._max_pixels = max_pixels
+        self._workers = workers
         self._pending = 0
         self._lock = threading.Lock()
         self._seconds_each = 0.05
@@ -99,7 +103,7 @@ class ScoringQueue:
             return
         upload = job.upload
         try:
-            loaded = self._detector.load(upload.data, name=upload.name, max_pixels=self._max_pixels)
+            loaded = self._load(upload)
         except Exception as error:
             self._release(1)
             job.future.set_exception(error)
@@ -108,7 +112,13 @@ class ScoringQueue:
             self._ready.put((job, loaded))
             return
         self._release(1)
-        job.future.set_result(self._detector.not_scored(loaded.path, loaded.error, loaded.sha256))
+        refused = self._detector.not_scored(loaded.path, loaded.error, loaded.sha256, fpr=job.fpr)
+        job.future.set_result(refused)
+
+    def _load(self, upload: Upload) -> Loaded:
+        if self._workers is not None:
+            return self._workers.load(upload.data, upload.name, self._max_pixels)
+        return self._detector.load(upload.data, name=upload.name, max_pixels=self._max_pixels)
 
     def _score_forever(self) -> None:
         while (ready := self._ready.get()) is not None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -16,6 +17,7 @@ from distildire.explain.explanation import noise_of
 from distildire.explain.record import Record, make_record
 from distildire.io.pictures import ImageError, decode_bytes
 from distildire.verdict import Verdict
+from distildire.web.isolation import Workers
 from distildire.web.metrics import Registry
 from distildire.web.problems import Problem
 from distildire.web.scoring import Busy, ScoringQueue
@@ -38,12 +40,14 @@ class Service:
         queue: ScoringQueue,
         lane: SlowLane,
         metrics: Registry,
+        workers: Workers | None = None,
     ) -> None:
         self.detector = detector
         self.settings = settings
         self.metrics = metrics
         self._queue = queue
         self._lane = lane
+        self._workers = workers
         self._requests = 0
         self._in_flight = 0
         self._files = metrics.counter("distildire_files_total", "Files by verdict or error.")
@@ -95,7 +99,11 @@ class Service:
             upload = uploads[0]
 
             def work() -> tuple[Record, str | None]:
-                rgb = decode_bytes(upload.data, max_pixels=self.settings.max_pixels)
+                most = self.settings.max_pixels
+                if self._workers is None:
+                    rgb = decode_bytes(upload.data, max_pixels=most)
+                else:
+                    rgb = self._workers.pixels(upload.data, most)
                 record = make_record(self.detector, upload.data, name=upload.name, fpr=fpr, rgb=rgb)
                 return record, noise_of(self.detector, rgb) if noise else None
 
@@ -113,9 +121,8 @@ class Service:
         results = []
         for i, upload in enumerate(uploads):
             if i in videos:
-                results.append(
-                    await self._lane.run(lambda up=upload: judge_upload(self.detector, up, fpr))  # type: ignore[misc]
-                )
+                work = partial(judge_upload, self.detector, upload, fpr, self._workers)
+                results.append(await self._lane.run(work))
             else:
                 results.append((await next(waiting)).to_dict())
         return results

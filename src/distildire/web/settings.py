@@ -36,11 +36,14 @@ class Settings:
     """For the whole body of a request to arrive."""
     answer_seconds: float = 120.0
     """From the whole body to the answer."""
+    isolate: bool = False
+    """Decode uploads in processes of their own, so that a file that crashes its decoder costs one
+    answer; `distildire serve` does. A process takes about 80 MB."""
     key: str | None = field(default=None, repr=False)
     """Bearer key that `/v1` and `/metrics` ask for; none asked where it is None."""
 
     def __post_init__(self) -> None:
-        for name in (f.name for f in fields(self) if f.name != "key"):
+        for name in (f.name for f in fields(self) if f.name not in {"key", "isolate"}):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0")
         if self.max_files > self.queue_size:

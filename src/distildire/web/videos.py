@@ -10,6 +10,7 @@ from typing import Any
 from distildire.detector import Detector
 from distildire.io.containers import HEIC_BRANDS
 from distildire.io.hashing import sha256_of
+from distildire.web.isolation import Workers
 from distildire.web.uploads import Upload
 
 _PICTURE_BRANDS = HEIC_BRANDS | {b"avif", b"avis", b"miaf", b"crx "}
@@ -31,13 +32,18 @@ def holds_video(data: bytes) -> bool:
     return len(data) > 188 and data[0] == 0x47 == data[188]
 
 
-def judge_upload(detector: Detector, upload: Upload, fpr: float) -> dict[str, Any]:
+def judge_upload(
+    detector: Detector, upload: Upload, fpr: float, workers: Workers | None = None
+) -> dict[str, Any]:
     """The fields of a result, with the timeline where it could be scored."""
     if not can_read_videos():
         error = "a video: this service was installed without the extra distildire[video]"
         sha256 = sha256_of(upload.data)
         return detector.not_scored(upload.name, error, sha256).to_dict()
-    from distildire.video.judge import judge_video
+    from distildire.video.judge import judge_prepared, judge_video
 
+    if workers is not None:
+        prepared = workers.video(upload.data)
+        return judge_prepared(detector, prepared, fpr=fpr, name=upload.name).to_dict()
     verdict = judge_video(detector, io.BytesIO(upload.data), fpr=fpr, name=upload.name)
     return verdict.to_dict()

@@ -1,0 +1,102 @@
+"""One item made ready for the network: read, hashed, decoded and cut, with what it declares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from distildire.gate import nothing_to_judge
+from distildire.io.hashing import sha256_of
+from distildire.io.pictures import MAX_PIXELS, RGB, Source, decode, decode_bytes, read_bytes
+from distildire.io.preprocessing import Preprocessing
+from distildire.provenance import declares
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One item made ready for the network, or what is wrong with it."""
+
+    path: str
+    """To appear in the verdict."""
+    sha256: str | None = None
+    """Of the file's bytes; of the pixels for pictures and arrays."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the whole picture."""
+    crops: NDArray[np.uint8] | None = None
+    """uint8 [crops, S, S, 3]; None where `error` is set."""
+    error: str | None = None
+    note: str | None = None
+    """Why there is nothing to judge."""
+    declares: str | None = None
+    """What the file says of its own origin."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A picture that is read when its turn comes."""
+
+    path: str
+    """To appear in the verdict."""
+    read: Callable[[], bytes]
+    """Gives the file's bytes, or raises what is wrong with it."""
+
+
+Given: TypeAlias = Source | Unread
+
+
+def is_file(item: Any) -> bool:
+    """Whether it is a file opened for reading."""
+    return callable(getattr(item, "read", None)) and not isinstance(item, Image.Image)
+
+
+def load(
+    item: Given,
+    preprocessing: Preprocessing,
+    *,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
+    decoder: Callable[..., RGB] = decode_bytes,
+) -> Loaded:
+    """Read, hash, decode and cut one item; what is wrong with it goes into `error`.
+
+    Args:
+        item: a path, the bytes of a file, a picture or an array.
+        preprocessing: cuts the crops.
+        name: to appear as the path of what is no path itself.
+        max_pixels: larger pictures are refused.
+        decoder: of the bytes of a file.
+    """
+    path, sha256, said = name, None, None
+    try:
+        if isinstance(item, str | Path):
+            path = os.fspath(item)
+            item = read_bytes(Path(item))
+        elif isinstance(item, Unread):
+            path = item.path
+            item = item.read()
+        elif is_file(item):
+            item = item.read()
+        if isinstance(item, bytes | bytearray | memoryview):
+            item = bytes(item)
+            sha256 = sha256_of(item)
+            rgb = decoder(item, max_pixels=max_pixels)
+            said = declares(item)
+        else:
+            rgb = decode(item, max_pixels=max_pixels)
+            sha256 = sha256_of(rgb.tobytes())
+        size = (rgb.shape[1], rgb.shape[0])
+        crops = preprocessing(rgb)
+        return Loaded(path, sha256, size, crops, note=nothing_to_judge(rgb), declares=said)
+    except MemoryError:
+        return Loaded(path, sha256, error="too large to judge in the memory at hand")
+    # Whatever one item does, it has its row and the others theirs.
+    except Exception as error:
+        words = str(error).strip() or type(error).__name__
+        return Loaded(path, sha256, error=words)

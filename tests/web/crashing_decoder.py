@@ -1,0 +1,33 @@
+"""A decoder with faults that a file can ask for, to stand in for hostile files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+from distildire.io.pictures import ImageError, decode_bytes
+
+ABORT, SPIN, EAT = b"PLEASE-ABORT", b"PLEASE-SPIN", b"PLEASE-EAT"
+SEGFAULT, WRITE = b"PLEASE-SEGFAULT", b"PLEASE-WRITE"
+
+
+def decode(data: bytes, *, max_pixels: int) -> Any:
+    """As `decode_bytes`, unless the file holds one of the words above."""
+    if ABORT in data:
+        os.abort()
+    if SEGFAULT in data:
+        ctypes.string_at(0)
+    while SPIN in data:
+        pass
+    if EAT in data:
+        return bytearray(2**36)
+    if WRITE in data:
+        target = Path(data.partition(WRITE)[2].decode())
+        try:
+            with target.open("wb") as file:
+                file.write(b"x" * 10)
+        except OSError as error:
+            raise ImageError(f"not written: {error.strerror}") from None
+    return decode_bytes(data, max_pixels=max_pixels)
