@@ -38,7 +38,7 @@ class Settings:
     """From the whole body to the answer."""
     isolate: bool = False
     """Decode uploads in processes of their own, so that a file that crashes its decoder costs one
-    answer; `distildire serve` does. A process takes about 80 MB."""
+    answer; `distildire serve` does. A process takes about 40 MB."""
     key: str | None = field(default=None, repr=False)
     """Bearer key that `/v1` and `/metrics` ask for; none asked where it is None."""
 
