@@ -39,6 +39,7 @@ from distildire.noise.schedule import to_unit
 
 if TYPE_CHECKING:
     import pandas as pd
+    from accelerate import Accelerator
 
     from distildire.data.cache import DireReader
     from distildire.data.stream import DireMaps
@@ -199,7 +200,29 @@ def train(
     if writer is not None:
         for symptom in symptoms(history):
             log.warning("%s", symptom)
+        writer.close()
+
+    # End ----------------------------------------------------------------------------------
+    learner, loader = accelerator.unwrap_model(learner), None
+    end(accelerator)
     return out / "best.pt"
+
+
+def end(accelerator: Accelerator) -> None:
+    """Take down the process group, once every process is through.
+
+    Its threads, and those of the loader, must not outlive the interpreter: one that C++ finds
+    at work then aborts a process whose work is done ("terminate called without an active
+    exception"). The parallel wrapper and the loader hold the group, so they go first.
+    """
+    from accelerate.state import AcceleratorState
+
+    several = accelerator.num_processes > 1
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    accelerator.end_training()
+    if several:  # a next run in this process makes a group of its own
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def fit_head_first(
@@ -291,6 +314,11 @@ class Metrics:
         self.board.flush()
         if self.report is not None:
             self.report(row)
+
+    def close(self) -> None:
+        """Write what is left and end TensorBoard's thread."""
+        self.file.close()
+        self.board.close()
 
 
 def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
