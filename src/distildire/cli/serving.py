@@ -8,10 +8,7 @@ import typer
 
 from distildire.cli.app import (
     DeviceName,
-    DeviceOption,
-    FprOption,
     KindOption,
-    ModelOption,
     app,
     say_device,
 )
@@ -19,12 +16,26 @@ from distildire.cli.app import (
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address; loopback by default.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port.")] = 8000,
-    model: ModelOption = "nano",
-    fpr: FprOption = 0.01,
+    host: Annotated[
+        str, typer.Option(help="Address; loopback by default.", envvar="DISTILDIRE_HOST")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port.", envvar="DISTILDIRE_PORT")] = 8000,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Bundled model by name, or the folder of a bundle.",
+            envvar="DISTILDIRE_MODEL",
+        ),
+    ] = "nano",
+    fpr: Annotated[
+        float, typer.Option(help="Error budget, 0 to 0.5.", envvar="DISTILDIRE_FPR")
+    ] = 0.01,
     kind: KindOption = None,
-    device: DeviceOption = DeviceName.cpu,
+    device: Annotated[
+        DeviceName, typer.Option(help="What runs the network.", envvar="DISTILDIRE_DEVICE")
+    ] = DeviceName.cpu,
     isolate: Annotated[
         bool, typer.Option(help="Decode uploads in processes of their own, under limits.")
     ] = True,
