@@ -50,8 +50,11 @@ class Content:
 def nothing_to_judge(rgb: RGB) -> str | None:
     """Why a picture [H, W, 3] can't be judged, as one sentence; None where it can.
 
-    About 5 ms, whatever the size.
+    Most photographs show themselves in a few rows, in half a millisecond; the others are
+    measured, in some ten.
     """
+    if plainly_a_photograph(rgb):
+        return None
     look = measure(rgb)
     if look.detail < 1.0 or (look.detail < 2.0 and look.tones < 4.0):
         return "nothing to judge: the picture is a uniform area or a smooth gradient"
@@ -67,6 +70,40 @@ def nothing_to_judge(rgb: RGB) -> str | None:
     if look.dead_blocks > 0.62 and look.equal > 0.74 and look.background < 0.5:
         return "nothing to judge: strong compression has left no detail"
     return None
+
+
+_ROWS = 48
+_RUN = 512
+"""Pixels of each row, from its middle."""
+
+
+def plainly_a_photograph(rgb: RGB) -> bool:
+    """Whether a few rows of a picture [H, W, 3] are far from every bound of `nothing_to_judge`.
+
+    They have detail, tones that differ, neighbours that are alike but not equal, and no colour
+    that fills the picture.
+    """
+    height, width = rgb.shape[:2]
+    if height < _ROWS or width < 128:
+        return False
+    rows = np.linspace(0, height - 1, _ROWS).astype(int)
+    left, run = max(0, (width - _RUN) // 2), min(width, _RUN) // 8 * 8
+    sample = rgb[rows, left : left + run].astype(np.int16)
+    grey = sample.sum(axis=2, dtype=np.int16).astype(np.float32) / 3
+    groups = grey.reshape(_ROWS, -1, 8)
+    means = groups.mean(axis=2)
+    detail, spread = float((groups - means[..., None]).std()), float(grey.std())
+    centred = grey - grey.mean()
+    far = float((centred[:, 8:] * centred[:, :-8]).mean()) / (spread**2 + 1e-6)
+    steps = np.diff(grey, axis=1)
+    equal = float((steps == 0).mean())
+    levels = sample[:, ::4] >> 4
+    codes = (levels[..., 0] << 8) + (levels[..., 1] << 4) + levels[..., 2]
+    background = float(np.bincount(codes.ravel()).max()) / codes.size
+    return (
+        detail > 5.0 and detail > 0.12 * spread and spread > 12.0
+        and far > 0.35 and equal < 0.35 and background < 0.2
+    )  # fmt: skip
 
 
 def measure(rgb: RGB) -> Content:
@@ -109,7 +146,10 @@ def _small(rgb: RGB) -> RGB:
     if scale >= 1:
         return np.ascontiguousarray(rgb)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+    # Every second or third pixel of a large picture tells areas and tones as well.
+    step = max(1, int(0.5 / scale))
+    picture = Image.fromarray(np.ascontiguousarray(rgb[::step, ::step]))
+    return np.asarray(picture.resize(size, Image.Resampling.BOX))
 
 
 def _foreground(rgb: RGB) -> tuple[float, float]:
