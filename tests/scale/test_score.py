@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from distildire import Detector
+from distildire.io.writing import BusyError, only_writer
+from distildire.scale.folders import LOCK
 from distildire.scale.items import Item, SourceError, list_items
 from distildire.scale.parts import SCHEMA, Done, PartsError, write_part
 from distildire.scale.score import score
@@ -163,3 +166,89 @@ def test_ray_gives_the_same_rows(folder: Path, bundle: Path, tmp_path: Path) -> 
         return str(row["path"])
 
     assert sorted(rows_of(there), key=path_of) == sorted(rows_of(here), key=path_of)
+
+
+def test_the_folder_is_one_table_to_others(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    score(folder, out, model=bundle, part_rows=2)
+    table = pq.read_table(out)
+    assert table.schema.names == SCHEMA.names
+    assert table.num_rows == 4
+    assert [p.name for p in out.iterdir() if not p.name.startswith(("part-", "_"))] == []
+    duckdb = pytest.importorskip("duckdb")
+    found = duckdb.sql(f"SELECT count(model_sha256) FROM '{out}/*.parquet'").fetchall()
+    assert found == [(4,)]
+
+
+def test_a_folder_of_an_earlier_version_is_gone_on_with(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    score(folder, out, model=bundle)
+    new = rows_of(out)
+    (part,) = out.glob("part-*")
+    write_part(
+        pq.read_table(part).drop(["note", "declares", "model_sha256", "fpr"]), out, part.name
+    )
+    (out / "_score.json").rename(out / "score.json")
+    assert score(folder, out, model=bundle).scored == 0
+    assert rows_of(out) == new
+    assert pq.read_table(out).schema.names == SCHEMA.names
+
+
+def test_errors_that_lie_in_the_machine_are_tried_again(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    for error, again in (("cannot be read: Permission denied", 1), ("too small to judge", 0)):
+        out = tmp_path / error
+        score(folder, out, model=bundle)
+        (part,) = out.glob("part-*")
+        table = pq.read_table(part)
+        place = table.schema.names.index("error")
+        errors = [error if path.endswith("/a.png") else None for path in table["path"].to_pylist()]
+        write_part(table.set_column(place, SCHEMA.field("error"), pa.array(errors)), out, part.name)
+        assert score(folder, out, model=bundle).scored == again
+        assert len(rows_of(out)) == 4
+        assert sum(row["error"] == error for row in rows_of(out)) == 1 - again
+
+
+def test_a_second_writer_is_refused(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with only_writer(out.parent / "other", tmp_path / "lock"):
+        score(folder, out, model=bundle)
+    with only_writer(out, out / LOCK), pytest.raises(BusyError, match="another run"):
+        score(folder, out, model=bundle)
+    (out / LOCK).write_text("process 1, long dead")
+    assert score(folder, out, model=bundle).scored == 0
+
+
+def test_tables_at_the_edge(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    """Two pictures are named, in every code; rows that name none are told and left out."""
+    name = "sub folder/Ärger über Öl.png"
+    lists: dict[str, bytes] = {
+        "bom.csv": f"path,label\na.png,real\n{name},fake\n".encode("utf-8-sig"),
+        "semicolon.csv": f"path;label\na.png;real\n{name};fake\n".encode(),
+        "latin.csv": f"path\na.png\n{name}\n".encode("latin-1"),
+        "short.csv": f"label,path\nreal,a.png\nreal\nfake,{name}\n".encode(),
+        "bom.txt": f"a.png\r\n{name}\r\n".encode("utf-8-sig"),
+        "utf16.txt": f"a.png\n{name}\n".encode("utf-16"),
+        "latin.txt": f"a.png\n{name}\n".encode("latin-1"),
+    }
+    for file, content in lists.items():
+        (folder / file).write_bytes(content)
+    pq.write_table(pa.table({"path": ["a.png", None, name]}), folder / "null.parquet")
+    for file in [*lists, "null.parquet"]:
+        said: list[str] = []
+        report = score(folder / file, tmp_path / file, model=bundle, on_error=said.append)
+        bad = file in {"short.csv", "null.parquet"}
+        assert (report.scored, report.errors, len(said)) == (2, bad, bad), file
+        assert all(f"{file}: row 2: no path" in words for words in said)
+        assert sorted(str(row["path"]) for row in rows_of(tmp_path / file)) == sorted(
+            [str(folder / "a.png"), str(folder / name)]
+        )
+
+
+def test_bytes_that_are_no_utf_8_are_escaped(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "a.png", folder / os.fsdecode(b"caf\xe9.png"))
+    assert score(folder, tmp_path / "out", model=bundle).scored == 5
+    assert any(str(row["path"]).endswith("caf\\xe9.png") for row in rows_of(tmp_path / "out"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from distildire import __version__
+from distildire.io.text import shown
 
 if TYPE_CHECKING:
     from distildire.detector import Detector
@@ -67,8 +69,14 @@ AcceptLeak = Annotated[
 
 def fail(message: str) -> NoReturn:
     """One line on stderr, exit code 2."""
-    typer.echo(f"distildire: {message}", err=True)
+    warn(message)
     raise SystemExit(2)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    with contextlib.suppress(OSError):  # a full disk under stderr: there is no one left to tell
+        typer.echo(f"distildire: {shown(message)}", err=True)
 
 
 _EXTRAS = {
@@ -155,4 +163,4 @@ def show_row(row: dict[str, Any], run: str = "") -> None:
 def say(path: Path, *lines: str) -> None:
     """Where results were written, and what they come to, for stdout."""
     for line in (*lines, str(path)):
-        typer.echo(line)
+        typer.echo(shown(line))

@@ -15,7 +15,9 @@ from distildire.cli.app import (
     FprOption,
     ModelOption,
     app,
+    warn,
 )
+from distildire.io.text import shown
 
 if TYPE_CHECKING:
     from distildire.scale.pace import Pace
@@ -61,7 +63,7 @@ def score(
 
     report = run(
         source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
-        dedup=dedup, progress=pace_line(),
+        dedup=dedup, progress=pace_line(), on_error=warn,
     )  # fmt: skip
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [
@@ -75,7 +77,7 @@ def score(
             f"({report.scored / report.seconds:.1f} a second on {report.cores} cores)"
         )
     for line in (*lines, out):
-        typer.echo(line)
+        typer.echo(shown(line))
     raise typer.Exit(1 if report.errors else 0)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from distildire.data.lists import LISTS, LayoutError, read_list, read_lists
 from distildire.data.manifest import FAKE, REAL
+from distildire.io.finding import is_litter_folder
 from distildire.io.pictures import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -292,13 +293,17 @@ def find_pictures(root: Path) -> list[Path]:
     found = []
     for folder, folders, names in os.walk(root, followlinks=True):
         # Hidden folders hold thumbnails and the like; a link upwards would never end.
-        folders[:] = sorted(d for d in folders if not d.startswith(".") and not _loops(folder, d))
+        folders[:] = sorted(d for d in folders if not _hidden(d) and not _loops(folder, d))
         found += [
             Path(folder, name)
             for name in sorted(names)
             if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
         ]
     return sorted(found)
+
+
+def _hidden(folder: str) -> bool:
+    return folder.startswith(".") or is_litter_folder(folder)
 
 
 def _loops(folder: str, name: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import FAKE, REAL, ManifestError, translate_labels
+from distildire.io.text import TextError, name_meant, rows_of, western
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,18 +109,15 @@ def _is_forensichub(path: Path) -> bool:
 
 
 def _grip(path: Path) -> list[tuple[str, str, str, str, str]]:
-    import pandas as pd
-
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise LayoutError(f"{path}: not a readable CSV: {error}") from error
-    if not {"filename", "typ"} <= set(table.columns):
-        raise LayoutError(
-            f"{path}: has the columns {', '.join(table.columns)}. Known: {'; '.join(LISTS)}"
-        )
+        table = [
+            (name_meant(row["filename"], path.parent), western(row["typ"]))
+            for row in rows_of(path, ["filename", "typ"])
+        ]
+    except TextError as error:
+        raise LayoutError(f"{error}. Known: {'; '.join(LISTS)}") from None
     rows = []
-    for name, kind in zip(table["filename"], table["typ"], strict=True):
+    for name, kind in table:
         real = kind.strip().lower() == REAL
         source = Path(name).parent.as_posix()
         rows.append((name, REAL if real else FAKE, "", "" if real else kind, source))
@@ -127,6 +125,8 @@ def _grip(path: Path) -> list[tuple[str, str, str, str, str]]:
 
 
 def _is_grip(path: Path) -> bool:
-    with path.open("rb") as file:
-        header = file.readline(2000).decode("utf-8", "replace").strip().split(",")
-    return {"filename", "typ"} <= set(header)
+    try:
+        next(rows_of(path, ["filename", "typ"], lambda _: None), None)
+    except TextError:
+        return False
+    return True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from distildire.io.text import TextError, name_meant, rows_of, western
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,12 +47,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest (a .parquet or .csv file is needed)")
 
-    def read() -> pd.DataFrame:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-    table = read_columns(path, {"path", "label"}, "manifest", read)
+    table = read_columns(path, {"path", "label"}, "manifest")
     if table.empty:
         raise ManifestError(f"{path}: the manifest has no rows")
     for column in OPTIONAL_COLUMNS:
@@ -58,7 +55,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
         table[column] = values.fillna("").astype(str)
     table["label"] = translate_labels(table["label"], str(path))
     root = path.resolve().parent
-    table["path"] = [str(root / p) for p in table["path"].astype(str)]
+    table["path"] = [str(root / p) for p in table["path"]]
     both = table.groupby("path")["label"].nunique()
     if (both > 1).any():
         raise ManifestError(f"{path}: {both.idxmax()} is labelled both real and fake")
@@ -66,22 +63,43 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
 
 
 def read_columns(
-    path: Path, needed: Set[str], what: str, read: Callable[[], pd.DataFrame]
+    path: Path, needed: Set[str], what: str, filled: Set[str] | None = None
 ) -> pd.DataFrame:
-    """Read a table that must have some columns; `what` names it in messages.
+    """Read a .parquet, or else a CSV in any of the codes and separators of `rows_of`.
+
+    It must have the columns `needed`, and a value in each cell of `filled`, by default the
+    same; `what` names it in messages. The cells of a CSV are text.
 
     Raises:
-        ManifestError: unreadable file, or a missing column.
+        ManifestError: unreadable file, a missing column, or a row without such a value.
     """
+    import pandas as pd
+
+    if path.suffix.lower() != ".parquet":
+        try:
+            rows = [
+                {
+                    name: name_meant(cell, path.parent) if name == "path" else western(cell)
+                    for name, cell in row.items()
+                }
+                for row in rows_of(path, sorted(needed), filled=filled)
+            ]
+        except TextError as error:
+            raise ManifestError(str(error)) from None
+        return pd.DataFrame(rows, columns=None if rows else sorted(needed))
     try:
-        table = read()
+        table = pd.read_parquet(path)
     except Exception as error:
         raise ManifestError(f"{path}: not a readable {what}: {error}") from error
     missing = needed - set(table.columns)
     if missing:
-        raise ManifestError(
-            f"{path}: no column {', '.join(sorted(missing))} (it has {', '.join(table.columns)})"
-        )
+        has = ", ".join(map(str, table.columns))
+        raise ManifestError(f"{path}: no column {', '.join(sorted(missing))} (it has {has})")
+    for name in sorted(needed if filled is None else filled):
+        values = table[name]
+        empty = values.isna() | (values.astype(str).str.strip() == "")
+        if empty.any():
+            raise ManifestError(f"{path}: row {int(empty.to_numpy().argmax()) + 1}: no {name}")
     return table
 
 

@@ -292,14 +292,7 @@ def read_sources(manifest: Path) -> pd.DataFrame:
     Raises:
         ManifestError: unreadable, or a needed column is missing.
     """
-    import pandas as pd
-
-    def read() -> pd.DataFrame:
-        if manifest.suffix == ".parquet":
-            return pd.read_parquet(manifest)
-        return pd.read_csv(manifest, dtype=str, keep_default_na=False)
-
-    table = read_columns(manifest, set(NEEDED), "manifest", read)
+    table = read_columns(manifest, set(NEEDED), "manifest")
     table["label"] = translate_labels(table["label"], str(manifest))
     return table
 

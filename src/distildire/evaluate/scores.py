@@ -111,11 +111,7 @@ def read_scores(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    given = read_columns(
-        path, {"path", "score"}, "CSV of path,score",
-        lambda: pd.read_csv(path, dtype={"path": str}),
-    )  # fmt: skip
-    given = given.dropna(subset=["path"])
+    given = read_columns(path, {"path", "score"}, "CSV of path,score", {"path"})
     score = pd.to_numeric(given["score"], errors="coerce").to_numpy(float, copy=True)
     score[~np.isfinite(score)] = np.nan
     rows = _match(given["path"].to_list(), path.resolve().parent, table["path"].to_list())

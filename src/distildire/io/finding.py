@@ -25,7 +25,22 @@ VIDEO_SUFFIXES = frozenset(
     ]
 )
 
+_NOT_OURS = frozenset(
+    ["__MACOSX", ".AppleDouble", "@eaDir", ".Trashes", "$RECYCLE.BIN", "System Volume Information"]
+)
+"""Folders that archives and systems add, with thumbnails and halves of files."""
+
 OnError = Callable[[str], None]
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file is one that systems leave in folders: `._x.png` is no picture."""
+    return name.startswith("._") or name in {".DS_Store", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
+
+
+def is_litter_folder(name: str) -> bool:
+    """Whether a folder is one that systems leave beside a user's."""
+    return name in _NOT_OURS
 
 
 def is_video(path: str | Path) -> bool:
@@ -37,13 +52,21 @@ def find_files(paths: Iterable[str | Path], on_error: OnError | None = None) -> 
     """Files as given, and below every folder those whose names end like a picture's or video's.
 
     Folders are walked recursively in the order of their names; links are followed, each
-    real folder once. A folder that can't be listed is reported to `on_error`.
+    real folder once. What systems leave there (`._x.png`, `__MACOSX`) is passed over. A folder
+    that can't be listed is reported to `on_error`.
     """
     for path in paths:
-        if Path(path).is_dir():
+        if _is_folder(path):
             yield from _walk(str(path), on_error)
         else:
             yield str(path)
+
+
+def _is_folder(path: str | Path) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        return False
 
 
 def _walk(top: str, on_error: OnError | None) -> Iterator[str]:
@@ -58,8 +81,10 @@ def _walk(top: str, on_error: OnError | None) -> Iterator[str]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not is_litter_folder(name))
         for name in sorted(names):
+            if is_litter(name):
+                continue
             suffix = Path(name).suffix.lower()
             if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
                 yield str(Path(folder) / name)

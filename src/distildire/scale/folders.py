@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from distildire.io.writing import whole_file
+from distildire.io.writing import make_folder, only_writer, whole_file
 from distildire.scale.addresses import is_address, local_form, open_store, patiently
+
+LOCK = "_score.lock"
+"""Held by the run that writes into a folder on a disk."""
 
 
 class Folder(Protocol):
@@ -17,10 +21,17 @@ class Folder(Protocol):
     def __str__(self) -> str: ...
 
     def prepare(self) -> None:
-        """Make it, and clear away what a killed run left.
+        """Make it.
 
         Raises:
             NotADirectoryError: it is a file.
+        """
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Be the only process that writes there, as far as that can be had.
+
+        Raises:
+            BusyError: another process writes there.
         """
 
     def names(self) -> list[str]:
@@ -49,9 +60,15 @@ class LocalFolder:
         """As `Folder`."""
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        for left in self.path.glob(".*.tmp"):
-            left.unlink()
+        make_folder(self.path)
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """As `Folder`; what a killed run left is cleared away."""
+        with only_writer(self.path, self.path / LOCK):
+            for left in self.path.glob(".*.tmp"):
+                left.unlink()
+            yield
 
     def names(self) -> list[str]:
         """As `Folder`."""
@@ -87,6 +104,10 @@ class StoreFolder:
         if patiently(lambda: self._store.isfile(self._path)):
             raise NotADirectoryError(self.address)
         patiently(lambda: self._store.makedirs(self._path, exist_ok=True))
+
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Nothing: stores have no locks."""
+        return nullcontext()
 
     def names(self) -> list[str]:
         """As `Folder`."""

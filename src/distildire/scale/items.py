@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from distildire.io.finding import OnError, find_files, is_video
+from distildire.io.text import TextError, lines_of, name_meant, rows_of, storable
 
 
 class SourceError(ValueError):
@@ -57,12 +57,7 @@ def failing(sentence: str) -> bytes:
 
 def digest(text: str) -> bytes:
     """16 bytes of BLAKE2."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
-
-
-def storable(path: str) -> str:
-    """The path as a Parquet file can hold it: bytes that are no UTF-8 become `\\xNN`."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return hashlib.blake2b(storable(text).encode(), digest_size=16).digest()
 
 
 def list_items(source: str | Path, on_error: OnError | None = None) -> Iterator[Item]:
@@ -70,26 +65,46 @@ def list_items(source: str | Path, on_error: OnError | None = None) -> Iterator[
 
     A folder is walked recursively, videos left out. A manifest (.parquet or .csv) has a
     column `path`; any other file is read as one path a line. Their relative paths are
-    relative to the file. A path that a list repeats is given each time.
+    relative to the file. A path that a list repeats is given each time. Both may be UTF-8,
+    UTF-16 or Latin-1, and a .csv may separate by `,` `;` tab or `|`.
+
+    Args:
+        source: folder, manifest or list.
+        on_error: takes a sentence for each folder that can't be listed and each row that
+            names no file; they are left out.
 
     Raises:
         SourceError: no such source, not readable, or a manifest without `path`.
     """
     source = Path(source)
     if source.is_dir():
-        paths = (p for p in find_files([source], on_error) if not is_video(p))
+        paths: Iterator[str] = (p for p in find_files([source], on_error) if not is_video(p))
     elif not source.is_file():
         raise SourceError(f"{source}: no such folder, manifest or list")
     else:
         root = source.parent
-        paths = (entry if "://" in entry else str(root / entry) for entry in entries(source))
+        paths = (
+            entry if "://" in entry else str(root / entry) for entry in entries(source, on_error)
+        )
     return map(item_of, paths)
 
 
-def entries(source: Path) -> Iterator[str]:
-    """What a manifest or a list names, as it stands there."""
+def entries(source: Path, on_error: OnError | None = None) -> Iterator[str]:
+    """What a manifest or a list names, as it stands there.
+
+    Raises:
+        SourceError: not readable, or a manifest without `path`.
+    """
     is_table = source.suffix.lower() in {".parquet", ".csv"}
-    return _column(source) if is_table else _lines(source)
+    try:
+        for name in _column(source, on_error or _ignore) if is_table else lines_of(source):
+            yield name_meant(name, source.parent)
+    except TextError as error:
+        raise SourceError(str(error)) from None
+
+
+def _ignore(_: str) -> None:
+    pass
 
 
 def item_of(path: str) -> Item:
@@ -101,31 +116,25 @@ def item_of(path: str) -> Item:
     return Item(path, found.st_size, found.st_mtime)
 
 
-def _lines(source: Path) -> Iterator[str]:
-    with source.open(encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            if path := line.rstrip("\r\n"):
-                yield path
-
-
-def _column(source: Path) -> Iterator[str]:
+def _column(source: Path, on_error: OnError) -> Iterator[str]:
     if source.suffix.lower() == ".csv":
-        with source.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if "path" not in (reader.fieldnames or []):
-                raise SourceError(f"{source}: no column path")
-            for row in reader:
-                yield row["path"]
+        for row in rows_of(source, ["path"], on_error):
+            yield row["path"]
         return
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
-        file = pq.ParquetFile(source)
+        with pq.ParquetFile(source) as file:
+            if "path" not in file.schema_arrow.names:
+                raise SourceError(f"{source}: no column path")
+            for batch in file.iter_batches(columns=["path"]):
+                for path in batch["path"].to_pylist():
+                    number += 1
+                    if path is None or path in {"", b""}:
+                        on_error(f"{source}: row {number}: no path")
+                    else:
+                        yield os.fsdecode(path) if isinstance(path, bytes) else str(path)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{source}: not a readable Parquet file: {error}") from None
-    with file:
-        if "path" not in file.schema_arrow.names:
-            raise SourceError(f"{source}: no column path")
-        for batch in file.iter_batches(columns=["path"]):
-            yield from map(str, batch["path"].to_pylist())

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from distildire.io.text import stored
 from distildire.scale.folders import Folder, folder_of
-from distildire.scale.items import Item, digest, storable
+from distildire.scale.items import Item, digest
 from distildire.verdict import plain_types
 
 _ARROW = {str: pa.string(), float: pa.float64(), int: pa.int32()}
@@ -38,7 +40,7 @@ PART_SECONDS = 30.0
 """A part is written at so many rows or after so long: that much work a kill can cost."""
 
 
-NOTE = "_score.json"
+NOTE, _OLD_NOTE = "_score.json", "score.json"
 """What made the scores; begins with an underscore, as readers of Parquet folders skip that."""
 
 
@@ -49,16 +51,29 @@ class PartsError(ValueError):
 _KEY = ("path", "size", "mtime", "etag")
 
 
+def may_pass(error: str) -> bool:
+    """Whether an error may be gone next time although size and time of the file are the same."""
+    if error.endswith("no such file"):
+        return False  # once it is there it has a size and a time
+    passing = ("cannot be read", "memory at hand", "needs a package")
+    return any(words in error for words in passing)
+
+
 class Done:
-    """Which items the parts of a folder hold, in 16 bytes a row."""
+    """Which items the parts of a folder hold, in 16 bytes a row.
+
+    A row whose error lies in the machine and not in the file doesn't count: it is tried again.
+    """
 
     def __init__(self, folder: str | Path | Folder) -> None:
         folder = folder_of(folder)
         self.errors = 0
-        """Rows that have no score."""
+        """Rows that have no score, and won't have one."""
         keys: list[NDArray[np.bytes_]] = [np.empty(0, "S16")]
         for part in part_files(folder):
             table = _read(folder, part, [*_KEY, "error"])
+            again = [error is not None and may_pass(error) for error in table["error"].to_pylist()]
+            table = table.filter(pa.array([not one for one in again], pa.bool_()))
             self.errors += len(table) - table["error"].null_count
             here = [name for name in _KEY if name in table.column_names]
             columns = zip(*(table[name].to_pylist() for name in here), strict=True)
@@ -100,7 +115,7 @@ class PartWriter:
 
     def add(self, row: dict[str, Any]) -> None:
         """Take a row; it is safe once its part is full, or old enough."""
-        self._rows.append(row | {"path": storable(row["path"])})
+        self._rows.append(stored(row))
         if len(self._rows) >= self._most or time.monotonic() - self._since >= self._seconds:
             self.flush()
 
@@ -152,6 +167,19 @@ def _repeated_later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
     return again
 
 
+def _names(folder: Folder, part: str) -> list[str]:
+    try:
+        with folder.open(part) as file:
+            return list(pq.read_schema(file).names)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(folder, part, error) from None
+
+
+def _damaged(folder: Folder, part: str, error: Exception) -> PartsError:
+    words = f"{folder}/{part}: damaged: {error}"
+    return PartsError(f"{words}; remove it to score its files again")
+
+
 def _read(folder: Folder, part: str, columns: Sequence[str] | None) -> pa.Table:
     try:
         with folder.open(part) as file, pq.ParquetFile(file) as table:
@@ -159,8 +187,7 @@ def _read(folder: Folder, part: str, columns: Sequence[str] | None) -> pa.Table:
                 columns = [name for name in columns if name in table.schema_arrow.names]
             return table.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        words = f"{folder}/{part}: damaged: {error}"
-        raise PartsError(f"{words}; remove it to score its files again") from None
+        raise _damaged(folder, part, error) from None
 
 
 def scored_before(folder: Folder) -> Iterator[dict[str, Any]]:
@@ -171,24 +198,62 @@ def scored_before(folder: Folder) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def open_folder(folder: Folder, about: dict[str, Any]) -> None:
-    """Make the folder, or check that its scores were made in the same way.
+@contextmanager
+def open_folder(folder: Folder, about: dict[str, Any]) -> Iterator[None]:
+    """Make the folder, or check that its scores were made in the same way; be its one writer.
 
     Raises:
         PartsError: they are of another model or error budget, or it is no folder.
+        BusyError: another run writes there.
     """
     try:
         folder.prepare()
     except (NotADirectoryError, FileExistsError):
         raise PartsError(f"{folder}: not a folder") from None
-    if NOTE in folder.names():
-        with folder.open(NOTE) as file:
-            before = json.loads(file.read())
+    with folder.only_writer():
+        _check(folder, about)
+        yield
+
+
+def _check(folder: Folder, about: dict[str, Any]) -> None:
+    held = next((name for name in (NOTE, _OLD_NOTE) if name in folder.names()), None)
+    if held is not None:
+        try:
+            with folder.open(held) as file:
+                before = json.loads(file.read())
+        except ValueError:
+            raise PartsError(f"{folder}/{held}: damaged: give another --out") from None
         if before != about:
             changed = ", ".join(k for k in about if before.get(k) != about[k])
             raise PartsError(f"{folder}: holds scores with another {changed}: give another --out")
+        _bring_up_to_date(folder, about)
+        if held == _OLD_NOTE:
+            _write_note(folder, about)
+            folder.remove(_OLD_NOTE)
         return
     if part_files(folder):
         raise PartsError(f"{folder}: holds parts but no {NOTE}: give another --out")
+    _write_note(folder, about)
+
+
+def _bring_up_to_date(folder: Folder, about: dict[str, Any]) -> None:
+    """Give parts of an earlier version the columns that they lack."""
+    known = {"model_sha256": about["sha256"], "fpr": about["fpr"]}
+    for part in part_files(folder):
+        names = _names(folder, part)
+        if set(SCHEMA.names) <= set(names):
+            continue
+        table = _read(folder, part, None)
+        schema = SCHEMA.append(ETAG) if ETAG.name in names else SCHEMA
+        columns = [
+            table[field.name].cast(field.type)
+            if field.name in names
+            else pa.array([known.get(field.name)] * len(table), field.type)
+            for field in schema
+        ]
+        write_part(pa.table(columns, schema=schema), folder, part)
+
+
+def _write_note(folder: Folder, about: dict[str, Any]) -> None:
     text = json.dumps(about, indent=1) + "\n"
     folder.write(NOTE, lambda file: file.write(text.encode()))

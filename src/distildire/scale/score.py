@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from distildire import __version__
 from distildire.detector import DEFAULT_FPR, Detector
+from distildire.io.finding import OnError
 from distildire.loading import Unread
 from distildire.scale.folders import folder_of
 from distildire.scale.items import Item
@@ -44,7 +45,7 @@ class Report:
     present: int
     """Files that were done before."""
     errors: int
-    """Rows of the folder that have no score, and folders that could not be listed."""
+    """Rows of the folder that have no score; folders and rows of a list that name no file."""
     copies: int = 0
     """Of `scored`, those whose bytes had been scored already (`dedup`)."""
     seconds: float = 0.0
@@ -65,6 +66,7 @@ def score(
     progress: OnPace | None = None,
     part_rows: int = PART_ROWS,
     part_seconds: float = PART_SECONDS,
+    on_error: OnError | None = None,
 ) -> Report:
     """Write a row for each picture of `source` into `part-*.parquet` files under `out`.
 
@@ -84,6 +86,8 @@ def score(
         progress: hears of each file.
         part_rows: rows of a part at most.
         part_seconds: time after which what was scored is written.
+        on_error: takes a sentence for each folder that can't be listed, and for each row of a
+            manifest that names no file.
 
     Raises:
         ValueError: a source, folder or model that can't be used; the message says why.
@@ -97,38 +101,40 @@ def score(
         "version": __version__,
     }  # fmt: skip
     folder = folder_of(out)
-    open_folder(folder, about)
-    drop_stale(folder)
-    done = Done(folder)
-    present = scored = errors = 0
+    with open_folder(folder, about):
+        drop_stale(folder)
+        done = Done(folder)
+        present = scored = errors = 0
 
-    def failed(_: str) -> None:
-        nonlocal errors
-        errors += 1
+        def failed(message: str) -> None:
+            nonlocal errors
+            errors += 1
+            if on_error is not None:
+                on_error(message)
 
-    def pending() -> Iterator[Item]:
-        nonlocal present
-        for item in items_of(source, failed):
-            if item in done:
-                present += 1
-            else:
-                yield item.held()
+        def pending() -> Iterator[Item]:
+            nonlocal present
+            for item in items_of(source, failed):
+                if item in done:
+                    present += 1
+                else:
+                    yield item.held()
 
-    once = Once(detector, scored_before(folder)) if dedup else None
-    total = _Total(source) if progress is not None else None
-    writer = PartWriter(folder, rows=part_rows, seconds=part_seconds)
-    began = time.monotonic()
-    for row in _engine(engine, detector, model, fpr, once)(pending()):
-        writer.add(row)
-        scored += 1
-        errors += row["error"] is not None
-        if progress is not None and total is not None:
-            progress(Pace(scored, present, total.number, time.monotonic() - began))
-    writer.flush()
-    seconds = time.monotonic() - began
-    drop_stale(folder)
-    copies = once.copies if once is not None else 0
-    return Report(scored, present, errors + done.errors, copies, seconds, detector.cores)
+        once = Once(detector, scored_before(folder)) if dedup else None
+        total = _Total(source) if progress is not None else None
+        writer = PartWriter(folder, rows=part_rows, seconds=part_seconds)
+        began = time.monotonic()
+        for row in _engine(engine, detector, model, fpr, once)(pending()):
+            writer.add(row)
+            scored += 1
+            errors += row["error"] is not None
+            if progress is not None and total is not None:
+                progress(Pace(scored, present, total.number, time.monotonic() - began))
+        writer.flush()
+        seconds = time.monotonic() - began
+        drop_stale(folder)
+        copies = once.copies if once is not None else 0
+        return Report(scored, present, errors + done.errors, copies, seconds, detector.cores)
 
 
 class _Total:

@@ -106,7 +106,7 @@ def braces(pattern: str) -> Iterator[str]:
 
 def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
     if is_address(name):
-        return _of_address(name)
+        return _of_address(name, on_error)
     if Path(name).is_dir():
         return list_items(name, on_error)
     if PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES:
@@ -121,7 +121,7 @@ def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
     return _with_addresses(list_items(name, on_error))
 
 
-def _of_address(name: str) -> Iterator[Item]:
+def _of_address(name: str, on_error: OnError | None) -> Iterator[Item]:
     store, path = open_store(name)
     if patiently(lambda: store.isdir(path)):
         return pictures_below(name)
@@ -137,16 +137,16 @@ def _of_address(name: str) -> Iterator[Item]:
         column = _image_column(shard)
         if column is not None:
             return parquet_items(shard, column)
-    return _listed_in_store(name, store, path)
+    return _listed_in_store(name, store, path, on_error)
 
 
-def _listed_in_store(name: str, store: Any, path: str) -> Iterator[Item]:
+def _listed_in_store(name: str, store: Any, path: str, on_error: OnError | None) -> Iterator[Item]:
     """A manifest or list in a store; its relative paths are relative to it."""
     folder = name.rpartition("/")[0]
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / PurePosixPath(path).name
         patiently(lambda: store.get_file(path, str(copy)))
-        for entry in entries(copy):
+        for entry in entries(copy, on_error):
             if is_address(entry):
                 yield item_at(entry)
             else:

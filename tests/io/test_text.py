@@ -1,0 +1,75 @@
+"""Text at the borders: names, streams and tables in any code."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from distildire.io.finding import find_files
+from distildire.io.text import TextError, holds, lines_of, name_meant, rows_of, shown, storable
+
+ROWS = [{"path": "a.png", "label": "real"}, {"path": "ä, b.png", "label": "fake"}]
+
+
+def table(separator: str) -> str:
+    return f'path{separator}label\na.png{separator}real\n\n"ä, b.png"{separator}fake\n'
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    "code", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
+def test_a_table_in_any_code_and_separator(tmp_path: Path, code: str, separator: str) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(table(separator).encode(code))
+    assert list(rows_of(file, ["path"])) == ROWS
+    file.write_bytes("a.png\r\n\nb ü.png".encode(code))
+    assert list(lines_of(file)) == ["a.png", "b ü.png"]
+
+
+def test_latin_1_means_the_file_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(table(",").encode("latin-1"))
+    name = list(rows_of(file, ["path"]))[1]["path"]
+    assert name_meant(name, tmp_path) == "ä, b.png"
+    raw = b"\xe4, b.png".decode("utf-8", "surrogateescape")
+    (tmp_path / raw).touch()
+    assert name_meant(name, tmp_path) == raw
+
+
+def test_rows_that_cannot_be_right_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("label,path\nreal,a.png\nreal\nfake,b.png\nreal,c,d.png\n")
+    with pytest.raises(TextError, match=r"t\.csv: row 2: no path"):
+        list(rows_of(file, ["path"]))
+    said: list[str] = []
+    assert [row["path"] for row in rows_of(file, ["path"], said.append)] == ["a.png", "b.png"]
+    assert [words.split(": ")[1] for words in said] == ["row 2", "row 4"]
+    with pytest.raises(TextError, match="no column score"):
+        list(rows_of(file, ["score"]))
+    file.write_bytes(b"\xff\xfea")
+    with pytest.raises(TextError, match=r"t\.csv"):
+        list(rows_of(file, ["path"]))
+
+
+def test_names_go_out_as_they_are_or_escaped() -> None:
+    assert storable("[a] Ä 写.png") == "[a] Ä 写.png"
+    assert storable("caf\udce9.png") == "caf\\xe9.png"
+    assert storable("\ud83d") == "\\ud83d"
+    assert shown("a\nb\x1b[31m\u202e.png") == "a\\nb\\x1b[31m\\u202e.png"
+    assert json.loads(json.dumps(shown("a\\b"))) == "a\\b"
+    assert not holds(io.TextIOWrapper(io.BytesIO(), "cp1252"), "写")
+
+
+def test_what_systems_leave_in_folders_is_passed_over(tmp_path: Path) -> None:
+    for name in ("._a.png", ".DS_Store", "Thumbs.db", "__MACOSX/b.png", "@eaDir/c.png",
+                 "d.png", "sub/._e.png", "sub/e.png", ".hidden.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(Path(path).relative_to(tmp_path)) for path in find_files([tmp_path])]
+    assert found == [".hidden.png", "d.png", "sub/e.png"]
+    assert list(find_files([tmp_path / "._a.png"])) == [str(tmp_path / "._a.png")]
+    assert list(find_files(["x" * 5000, "a\0b"])) == ["x" * 5000, "a\0b"]
