@@ -15,7 +15,8 @@ from distildire.cli import (
     serving,
     training,
 )
-from distildire.cli.app import app, fail, missing_extra
+from distildire.cli.app import app, fail, give_up_stdout, in_words, missing_extra
+from distildire.io.text import escape_on_the_way_out
 
 __all__ = [
     "app",
@@ -33,9 +34,13 @@ __all__ = [
 
 def main() -> None:
     """Entry point: known errors become one line on stderr and exit code 2."""
+    escape_on_the_way_out()
     try:
         app()
     except ImportError as error:
         fail(missing_extra(error))
+    except OSError as error:  # that of a write too, which is a ValueError as well
+        give_up_stdout()
+        fail(in_words(error))
     except ValueError as error:
         fail(str(error))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -13,6 +15,7 @@ import typer
 
 from distildire import __version__
 from distildire.io.text import shown
+from distildire.io.writing import WriteError
 
 if TYPE_CHECKING:
     from distildire.detector import Detector
@@ -23,6 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Tell camera images from generated ones: a calibrated score, on a laptop, offline.",
 )
+
+
+STDIN = "-"
+"""The path that stands for one picture on standard input."""
 
 
 class Format(StrEnum):
@@ -76,7 +83,47 @@ def fail(message: str) -> NoReturn:
 def warn(message: str) -> None:
     """One line on stderr."""
     with contextlib.suppress(OSError):  # a full disk under stderr: there is no one left to tell
-        typer.echo(f"distildire: {shown(message)}", err=True)
+        lines = "\n".join(map(shown, message.splitlines()))
+        typer.echo(f"distildire: {lines}", err=True)
+
+
+def in_words(error: OSError) -> str:
+    """A system error as one sentence that names the file."""
+    if isinstance(error, WriteError) or error.strerror is None:
+        return str(error) or type(error).__name__
+    if error.filename is None and error.errno in {errno.ENOSPC, errno.EIO, errno.EBADF}:
+        return f"cannot write standard output: {error.strerror}"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def give_up_stdout() -> None:
+    """Drop what stdout could not take, so that Python doesn't try again at its end."""
+    try:
+        sys.stdout.flush()
+    except (AttributeError, ValueError):
+        pass
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def read_stdin() -> bytes:
+    """The bytes of one picture on standard input.
+
+    Raises:
+        ImageError: none there, or more than a file may have.
+    """
+    from distildire.io.pictures import MAX_BYTES, ImageError
+
+    try:
+        data = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    if not data:
+        raise ImageError("nothing is on standard input")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"too large: over the limit of {MAX_BYTES / 2**20:.0f} MiB")
+    return data
 
 
 _EXTRAS = {
@@ -160,7 +207,7 @@ def show_row(row: dict[str, Any], run: str = "") -> None:
     typer.echo(f"{run}{': ' if run else ''}step {row['step']}: {values}", err=True)
 
 
-def say(path: Path, *lines: str) -> None:
+def say(path: Path, *lines: str | Path) -> None:
     """Where results were written, and what they come to, for stdout."""
-    for line in (*lines, str(path)):
+    for line in map(str, (*lines, path)):
         typer.echo(shown(line))

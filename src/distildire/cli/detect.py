@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distildire.cli.app import (
+    STDIN,
     DeviceName,
     DeviceOption,
     Format,
@@ -21,7 +22,9 @@ from distildire.cli.app import (
     app,
     fail,
     missing_extra,
+    read_stdin,
     say_device,
+    warn,
     with_counter,
 )
 
@@ -32,14 +35,18 @@ if TYPE_CHECKING:
 
 @app.command()
 def detect(
-    paths: Annotated[list[str], typer.Argument(help="Pictures, videos, and folders of them.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Pictures, videos, and folders of them; - is a picture on stdin."),
+    ],
     model: ModelOption = "nano",
     format: Annotated[Format, typer.Option(help="How the results are written.")] = Format.table,
     out: Annotated[
         Path | None, typer.Option(help="Write the results to this file, not to stdout.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with --out FILE: skip what it holds already.")
+        bool,
+        typer.Option("--resume", help="Go on with --out FILE: skip what it holds, but for errors."),
     ] = False,
     fpr: FprOption = 0.01,
     kind: KindOption = None,
@@ -60,39 +67,62 @@ def detect(
     """
     from distildire.detector import Detector
     from distildire.io.finding import find_files
-    from distildire.io.results import resume_jsonl, write_csv, write_jsonl, write_table
+    from distildire.io.results import output, write_csv, write_jsonl, write_table
+    from distildire.io.resuming import Held, held_by, replace_rows
+    from distildire.io.text import stored
+    from distildire.io.writing import make_folder, only_writer
     from distildire.verdict import COLUMNS
 
-    if resume and (out is None or format is not Format.jsonl or sort):
-        fail("--resume goes with --format jsonl --out FILE, and not with --sort")
-    if out is not None and not out.parent.is_dir():
-        fail(f"--out {out}: no such folder {out.parent}")
+    if resume and (out is None or format is not Format.jsonl or sort or STDIN in paths):
+        fail("--resume goes with --format jsonl --out FILE, and not with --sort or -")
+    if out is not None:
+        if not out.parent.is_dir():
+            fail(f"--out {out}: no such folder {out.parent}")
+        if out.is_dir():
+            fail(f"--out {out}: a folder has this name: give a file")
+        # A link stays a link.
+        out = out.resolve() if out.is_file() else out
     detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
     say_device(detector, device)
+    if heatmap is not None:
+        make_folder(heatmap)
     errors = 0
 
     def folder_failed(message: str) -> None:
         nonlocal errors
         errors += 1
-        typer.echo(f"distildire: cannot list {message}", err=True)
+        warn(f"cannot list {message}")
 
-    done = resume_jsonl(out) if resume and out is not None else set()
-    files = (p for p in find_files(paths, folder_failed) if p not in done)
+    def judged(files: Iterable[str]) -> Iterator[dict[str, Any]]:
+        return with_counter(judge(detector, files, fpr, stability, heatmap), "pictures")
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows(held: Held) -> Iterator[dict[str, Any]]:
         nonlocal errors
-        judged = 0
-        for row in with_counter(judge(detector, files, fpr, stability, heatmap), "pictures"):
-            judged += 1
+        files = find_files(paths, folder_failed)
+        if resume:
+            files = _once(files, lambda name: name not in held.done and name not in held.failed)
+        count = 0
+        for row in judged(files):
+            count += 1
             errors += row["error"] is not None
             yield row
-        if not judged and not done:
-            typer.echo("distildire: no pictures found", err=True)
+        if not count and not held.done and not held.failed:
+            warn("no pictures found")
 
-    results: Iterable[dict[str, Any]] = rows()
-    if sort:
-        results = fakes_first(results)
-    with output(out, append=resume) as file:
+    with contextlib.ExitStack() as stack:
+        if out is not None and (out.is_file() or not out.exists()):
+            stack.enter_context(only_writer(out))
+        held = Held()
+        if resume and out is not None:
+            held = held_by(out, {"model_sha256": detector.bundle.sha256, "fpr": fpr})
+            again = _once(find_files(paths), frozenset(held.failed).__contains__)
+            replace_rows(out, held, map(stored, judged(again)))
+            errors += len(held.failed)
+        results: Iterable[dict[str, Any]] = rows(held)
+        if sort:
+            results = fakes_first(results)
+        lines = format is Format.jsonl
+        file = stack.enter_context(output(out, lines=lines, append=resume))
         if format is Format.jsonl:
             write_jsonl(results, file)
         elif format is Format.csv:
@@ -101,6 +131,18 @@ def detect(
             caution = f" {detector.bundle.heatmap_note}" if heatmap else ""
             write_table(results, file, _note(detector, fpr) + caution)
     raise typer.Exit(1 if errors else 0)
+
+
+def _once(files: Iterable[str], wanted: Callable[[str], bool]) -> Iterator[str]:
+    """The files whose names, as rows have them, are wanted; each once."""
+    from distildire.io.text import storable
+
+    seen: set[str] = set()
+    for path in files:
+        name = storable(path)
+        if name not in seen and wanted(name):
+            seen.add(name)
+            yield path
 
 
 def fakes_first(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -118,52 +160,91 @@ def judge(
     detector: Detector, files: Iterable[str], fpr: float, stability: bool, heatmap: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of the results in the order of the files, pictures and videos alike."""
+
+    def row_of(verdict: Verdict, source: str | bytes) -> dict[str, Any]:
+        if verdict.error is None and (stability or heatmap):
+            return _look_closer(detector, verdict, source, fpr, stability, heatmap)
+        return verdict.to_dict()
+
+    for kind, group in itertools.groupby(files, _kind_of):
+        if kind == "video":
+            yield from (_judge_video(detector, path, fpr) for path in group)
+        elif kind == "stdin":
+            for _ in group:
+                yield _judge_stdin(detector, fpr, row_of)
+        else:
+            for verdict in detector.stream(group, fpr):
+                yield row_of(verdict, verdict.path)
+
+
+def _judge_stdin(
+    detector: Detector, fpr: float, row_of: Callable[[Verdict, bytes], dict[str, Any]]
+) -> dict[str, Any]:
+    from distildire.io.pictures import ImageError
+
+    try:
+        data = read_stdin()
+    except ImageError as error:
+        return detector.not_scored(STDIN, str(error), fpr=fpr).to_dict()
+    return row_of(detector.judge([detector.load(data, name=STDIN)], [fpr])[0], data)
+
+
+def _kind_of(path: str) -> str:
     from distildire.io.finding import is_video
 
-    for video, group in itertools.groupby(files, is_video):
-        if video:
-            yield from (_judge_video(detector, path, fpr) for path in group)
-            continue
-        for verdict in detector.stream(group, fpr):
-            row = verdict.to_dict()
-            if verdict.error is None and (stability or heatmap):
-                row |= _look_closer(detector, verdict, fpr, stability, heatmap)
-            yield row
+    return "stdin" if path == STDIN else "video" if is_video(path) else "picture"
 
 
 def _judge_video(detector: Detector, path: str, fpr: float) -> dict[str, Any]:
+    from distildire.io.pictures import refuse_unreadable
+
     try:
+        # Before anything opens it: a decoder of videos fetches addresses, and waits for pipes.
+        refuse_unreadable(Path(path))
         from distildire.video.judge import judge_video
 
         return judge_video(detector, path, fpr=fpr).to_dict()
     except ModuleNotFoundError as error:
         message = missing_extra(error)
+    except MemoryError:
+        message = "too large to judge in the memory at hand"
     except ValueError as error:
         message = str(error)
     return detector.not_scored(path, message, fpr=fpr).to_dict()
 
 
 def _look_closer(
-    detector: Detector, verdict: Verdict, fpr: float, stability: bool, heatmap: Path | None
+    detector: Detector,
+    verdict: Verdict,
+    source: str | bytes,
+    fpr: float,
+    stability: bool,
+    heatmap: Path | None,
 ) -> dict[str, Any]:
-    """Stability and heat map of one picture that was scored."""
-    from distildire.io.pictures import decode
+    """The row of a picture that was scored, with stability and heat map."""
+    from distildire.io.pictures import ImageError, decode
 
-    rgb = decode(verdict.path)
-    extra: dict[str, Any] = {}
-    if stability:
-        from distildire.explain.stability import stability as check
+    row = verdict.to_dict()
+    try:
+        rgb = decode(source)
+        if stability:
+            from distildire.explain.stability import stability as check
 
-        found = check(detector, rgb, fpr=fpr)
-        extra = {"verdict": found.verdict, "stability": found.to_dict()}
-    if heatmap is not None:
-        from distildire.explain.heatmap import heat_of, save_heatmap
+            found = check(detector, rgb, fpr=fpr)
+            row |= {"verdict": found.verdict, "stability": found.to_dict()}
+        if heatmap is not None:
+            from distildire.explain.heatmap import heat_of, save_heatmap
 
-        target = heatmap / f"{Path(verdict.path).stem}-{(verdict.sha256 or '')[:8]}.png"
-        note = detector.bundle.heatmap_note
-        save_heatmap(target, rgb, heat_of(detector, rgb), note)
-        extra |= {"heatmap": str(target), "heatmap_note": note}
-    return extra
+            stem = "stdin" if verdict.path == STDIN else Path(verdict.path).stem
+            # A name of a file has 255 bytes at most.
+            target = heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
+            note = detector.bundle.heatmap_note
+            save_heatmap(target, rgb, heat_of(detector, rgb), note)
+            row |= {"heatmap": str(target), "heatmap_note": note}
+    except (ImageError, MemoryError) as error:  # the file was changed since it was scored
+        message = str(error) or "too large to judge in the memory at hand"
+        return detector.not_scored(verdict.path, message, verdict.sha256, fpr=fpr).to_dict()
+    return row
 
 
 def _note(detector: Detector, fpr: float) -> str:
@@ -175,20 +256,3 @@ def _note(detector: Detector, fpr: float) -> str:
         f"at an error budget of {fpr:.0%}, from {images} held-out pictures{data}; a verdict is a "
         "reason to look closer, not a proof."
     )
-
-
-class output:  # noqa: N801 - reads as a function
-    """stdout, or a file that is opened when the first result is there to be written."""
-
-    def __init__(self, path: Path | None, *, append: bool = False) -> None:
-        self.path, self.mode = path, "a" if append else "w"
-        self.file: IO[str] = sys.stdout
-
-    def __enter__(self) -> IO[str]:
-        if self.path is not None:
-            self.file = self.path.open(self.mode, encoding="utf-8")
-        return self.file
-
-    def __exit__(self, *_: object) -> None:
-        if self.path is not None:
-            self.file.close()

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from distildire.detector import Detector
+from distildire.io.text import escape_on_the_way_out, shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,12 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fpr", type=float, default=0.001, help="error budget")
     parser.add_argument("--model", default="nano")
     options = parser.parse_args(arguments)
+    escape_on_the_way_out()
     refused = 0
     for verdict in Detector(options.model).stream(options.pictures, options.fpr):
         if verdict.error is not None:
-            print(f"{verdict.path}: not scored: {verdict.error}")
+            print(f"{shown(verdict.path)}: not scored: {verdict.error}")
         elif verdict.verdict == "fake":
-            print(f"{verdict.path}: likely generated ({verdict.probability:.1%})")
+            print(f"{shown(verdict.path)}: likely generated ({verdict.probability:.1%})")
             refused += 1
     return min(refused, 1)
 

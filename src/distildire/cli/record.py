@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 
-from distildire.cli.app import FprOption, KindOption, ModelOption, app, fail
+from distildire.cli.app import (
+    STDIN,
+    FprOption,
+    KindOption,
+    ModelOption,
+    app,
+    fail,
+    read_stdin,
+    say,
+    warn,
+)
 
 _SUFFIXES = frozenset({".json", ".html", ".htm"})
 
 
 @app.command()
 def record(
-    picture: Annotated[str, typer.Argument(help="The picture to examine.")],
+    picture: Annotated[str, typer.Argument(help="The picture to examine; - is one on stdin.")],
     model: ModelOption = "nano",
     out: Annotated[
         Path | None,
@@ -33,17 +43,23 @@ def record(
     from distildire.detector import Detector
     from distildire.explain.record import make_record
     from distildire.io.pictures import ImageError
+    from distildire.io.writing import make_folder
 
-    targets = _targets(picture, out)
+    targets = _targets("stdin" if picture == STDIN else picture, out)
     detector = Detector(model, fpr=fpr, kind=kind)
     try:
-        made = make_record(detector, picture, fpr=fpr, stability=stability, heatmap=heatmap)
-    except ImageError as error:
-        typer.echo(f"distildire: {picture}: {error}", err=True)
+        source = read_stdin() if picture == STDIN else picture
+        made = make_record(
+            detector, source, name=STDIN if picture == STDIN else None, fpr=fpr,
+            stability=stability, heatmap=heatmap,
+        )  # fmt: skip
+    except (ImageError, MemoryError) as error:
+        warn(f"{picture}: {error or 'too large to judge in the memory at hand'}")
         raise typer.Exit(1) from None
     for target in targets:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        typer.echo(made.save(target))
+        make_folder(target.parent)
+    made.save_all(targets)
+    say(targets[-1], *targets[:-1])
 
 
 def _targets(picture: str, out: Path | None) -> list[Path]:

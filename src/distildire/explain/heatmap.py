@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from distildire.bundle import Bundle
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import Preprocessing, halve, reflect_to
+from distildire.io.writing import make_folder, whole_file
 
 Heat: TypeAlias = NDArray[np.float32]
 """[H, W] in logits: positive leans to fake; its mean is about the logit of the picture."""
@@ -173,5 +174,6 @@ def save_heatmap(path: Path, rgb: RGB, heat: Heat, note: str = "") -> None:
         draw.text((4, picture.height + 2 + 14 * i), line, fill="black")
     about = PngImagePlugin.PngInfo()
     about.add_text("Description", "; ".join(text))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path, "PNG", pnginfo=about)
+    make_folder(path.parent)
+    with whole_file(path) as file:
+        canvas.save(file, "PNG", pnginfo=about)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -26,7 +26,8 @@ from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import MAX_PIXELS, RGB, decode_bytes, read_bytes
-from distildire.io.writing import write_text
+from distildire.io.text import storable
+from distildire.io.writing import write_texts
 from distildire.provenance import declares, findings
 
 FORMAT = 1
@@ -54,9 +55,15 @@ class Record:
     def save(self, path: str | Path) -> Path:
         """Write HTML where the name ends so, else JSON; returns the path."""
         path = Path(path)
-        html = path.suffix.lower() in {".html", ".htm"}
-        write_text(path, self.to_html() if html else self.to_json())
+        self.save_all([path])
         return path
+
+    def save_all(self, paths: Iterable[Path]) -> None:
+        """Write several files, all of them or none; see `save`."""
+        html = {".html", ".htm"}
+        write_texts(
+            {p: self.to_html() if p.suffix.lower() in html else self.to_json() for p in paths}
+        )
 
 
 def schema() -> dict[str, Any]:
@@ -130,7 +137,7 @@ def make_record(
 def _input(data: bytes, rgb: RGB, name: str) -> dict[str, Any]:
     facts = file_facts(data)
     return {
-        "name": name,
+        "name": storable(name),
         "sha256": sha256_of(data),
         "perceptual_hash": perceptual_hash(rgb),
         "bytes": len(data),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ MIN_SIDE = 32
 
 MAX_BYTES = 512 * 2**20
 """Files over this many bytes are not read."""
+
+_ADDRESS = re.compile(r"(https?|s3|gs|ftps?|rtsps?|rtmps?|hf|az|abfss?|data|file):/", re.IGNORECASE)
 
 PICTURE_SUFFIXES = frozenset(
     [
@@ -122,20 +125,36 @@ def read_bytes(path: Path) -> bytes:
 
     Only regular files of at most `MAX_BYTES`: a pipe or a device may never end.
     """
-    if str(path).startswith(("http:/", "https:/", "s3:/", "gs:/", "ftp:/")):
-        raise ImageError("cannot be read: an address; nothing is fetched, give a file")
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError("cannot be read: it is a folder")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("cannot be read: a pipe, socket or device, not a file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(
-                f"too large: {status.st_size / 2**20:,.0f} MiB is over the limit of "
-                f"{MAX_BYTES / 2**20:.0f} MiB"
-            )
+    size = refuse_unreadable(path)
+    if size > MAX_BYTES:
+        raise ImageError(
+            f"too large: {size / 2**20:,.0f} MiB is over the limit of {MAX_BYTES / 2**20:.0f} MiB"
+        )
+    with _reading(path):
         return path.read_bytes()
+
+
+def refuse_unreadable(path: Path) -> int:
+    """The size of a regular file in bytes, which is not opened.
+
+    Raises:
+        ImageError: an address, a folder, a pipe, a device, or nothing.
+    """
+    if _ADDRESS.match(str(path)):
+        raise ImageError("cannot be read: an address; nothing is fetched, give a file")
+    with _reading(path):
+        status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError("cannot be read: it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("cannot be read: a pipe, socket or device, not a file")
+    return status.st_size
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         kind = "a dangling link" if path.is_symlink() else "no such file"
         raise ImageError(f"cannot be read: {kind}") from None

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
+
+from distildire.io.text import holds, shown, stored
+from distildire.io.writing import WriteError, whole_file, writing
+
+
+def as_line(row: dict[str, Any], file: IO[str] | None = None) -> str:
+    """A row as a line of JSON, in ASCII where the stream can't hold its letters."""
+    row = stored(row)
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    if file is not None and not holds(file, line):
+        line = json.dumps(row) + "\n"
+    return line
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], file: IO[str]) -> None:
     """One object a line, flushed line by line: a killed run keeps what it has judged."""
     for row in rows:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.write(as_line(row, file))
         file.flush()
 
 
@@ -25,7 +39,7 @@ def write_csv(
     if header:
         writer.writeheader()
     for row in rows:
-        writer.writerow(row)
+        writer.writerow(stored(row))
         file.flush()
 
 
@@ -37,41 +51,91 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
     from rich.text import Text
 
     colours = {"fake": "red", "real": "green", "unsure": "yellow"}
+    full, empty = "█░" if holds(file, "█░") else "#."
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("picture", "verdict", "P(fake)", "", "size"):
         table.add_column(name, justify="right" if name == "P(fake)" else "left", overflow="fold")
     for row in rows:
+        # As Text, not as a string: a name with brackets is no markup.
+        path = Text(shown(row["path"]))
         if row["error"]:
-            table.add_row(row["path"], Text("error", "magenta"), "", row["error"], "")
+            table.add_row(path, Text("error", "magenta"), "", Text(shown(row["error"])), "")
             continue
-        bar = "█" * round(row["probability"] * 10) + "░" * (10 - round(row["probability"] * 10))
+        tenths = round(row["probability"] * 10)
         colour = colours[row["verdict"]]
         table.add_row(
-            row["path"], Text(row["verdict"], colour), f"{row['probability']:.2f}",
-            Text(bar, colour), f"{row['width']} x {row['height']}",
+            path, Text(row["verdict"], colour), f"{row['probability']:.2f}",
+            Text(full * tenths + empty * (10 - tenths), colour),
+            f"{row['width']} x {row['height']}",
         )  # fmt: skip
     # A pipe has no width of its own: wide enough for long paths beats eighty columns.
     console = Console(file=file, width=None if file.isatty() else 120)
     console.print(table)
-    console.print(note, style="dim", highlight=False)
+    console.print(Text(shown(note), "dim"))
 
 
-def resume_jsonl(path: Path) -> set[str]:
-    """Paths that a JSON-lines file holds already; a line cut short by a kill is removed."""
-    if not path.is_file():
-        return set()
-    done: set[str] = set()
-    with path.open("rb+") as file:
-        good = 0
-        for line in file:
+class LineFile(io.TextIOBase):
+    """A file of lines, each of which is there whole or not at all."""
+
+    encoding = "utf-8"
+
+    def __init__(self, path: Path, *, append: bool) -> None:
+        self._path = path
+        with writing(path):
+            # Without a buffer: what could not be written is not tried again at the end.
+            self._file = path.open("ab" if append else "wb", buffering=0)
+            self._size = path.stat().st_size
+
+    def write(self, line: str, /) -> int:
+        """One line with its end.
+
+        Raises:
+            WriteError: the system refuses; nothing of the line is left.
+        """
+        rest = memoryview(line.encode("utf-8", "backslashreplace"))
+        size = len(rest)
+        with writing(self._path):
             try:
-                row = json.loads(line)
-                if not line.endswith(b"\n"):
-                    break
-                done.add(row["path"])
-            except (ValueError, KeyError, TypeError):
-                break
-            good += len(line)
-        if good < os.fstat(file.fileno()).st_size:
-            file.truncate(good)
-    return done
+                while rest:
+                    rest = rest[self._file.write(rest) or 0 :]
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(self._size)
+                raise
+        self._size += size
+        return len(line)
+
+    def close(self) -> None:
+        """Close the file; nothing waits to be written."""
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def output(path: Path | None, *, lines: bool, append: bool = False) -> Iterator[IO[str]]:
+    """Where rows go: stdout, or a file.
+
+    A file of `lines` grows row by row, any other is there whole or not at all. A device or a
+    pipe is written as it is.
+
+    Raises:
+        WriteError: the system refuses, now or in the middle.
+    """
+    if path is None:
+        if sys.stdout is None:
+            raise WriteError(None, "it is closed", "standard output")
+        with writing("standard output"):
+            yield sys.stdout
+            sys.stdout.flush()
+    elif lines:
+        with LineFile(path, append=append) as file:
+            yield cast(IO[str], file)
+    elif path.exists() and not path.is_file():
+        with writing(path), path.open("w", encoding="utf-8", errors="backslashreplace") as special:
+            yield special
+    else:
+        with whole_file(path) as raw:
+            text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", newline="")
+            yield text
+            text.flush()
+            text.detach()

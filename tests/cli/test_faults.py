@@ -1,0 +1,312 @@
+"""What the world does to a command: names, consoles, full disks, kills, pipes, second runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distildire.io.writing import only_writer
+
+
+def run(
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    stdout: int | io.IOBase = subprocess.PIPE,
+    limit: Callable[[], None] | None = None,
+    **environment: str,
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "distildire", *map(str, arguments)], cwd=cwd, input=stdin,
+        stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False, preexec_fn=limit,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def rows_of(text: bytes) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def one_line(error: bytes, *words: str) -> None:
+    text = error.decode()
+    assert text.startswith("distildire: ")
+    assert text.count("\n") == 1
+    for word in words:
+        assert word in text
+
+
+NAMES = (
+    "00012-[a1b2c3] cat.png",
+    "set[",
+    "[red]x.png",
+    "写.png",
+    b"caf\xe9.png",
+    "a\nb\x1b[2J.png",
+)
+
+
+@pytest.fixture
+def named(folder: Path) -> Path:
+    """A folder of names that are markup, no ASCII, no UTF-8, or control a terminal."""
+    for name in NAMES:
+        target = folder / os.fsdecode(name)
+        if name == "set[":
+            target = target / "img].png"
+            target.parent.mkdir()
+        shutil.copy(folder / "a.png", target)
+    shutil.rmtree(folder / "sub folder")
+    return folder
+
+
+@pytest.mark.parametrize("code", ["utf-8", "cp1252", "ascii"])
+def test_every_row_comes_out_on_every_console(named: Path, bundle: Path, code: str) -> None:
+    options = ("detect", ".", "--model", bundle)
+    expected = {"a.png", "00012-[a1b2c3] cat.png", "set[/img].png", "[red]x.png", "写.png",
+                "caf\\xe9.png", "a\nb\x1b[2J.png"}  # fmt: skip
+    done = run(*options, "--format", "jsonl", cwd=named, PYTHONIOENCODING=code)
+    assert done.returncode == 0, done.stderr
+    assert {row["path"] for row in rows_of(done.stdout)} == expected
+    done = run(*options, "--format", "csv", cwd=named, PYTHONIOENCODING=code)
+    assert done.returncode == 0, done.stderr
+    found = {row["path"] for row in csv.DictReader(io.StringIO(done.stdout.decode(code), ""))}
+    held = {name.encode(code, "backslashreplace").decode(code) for name in expected}
+    assert found == held
+    done = run(*options, cwd=named, PYTHONIOENCODING=code)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.decode(code)
+    for name in held - {"a\nb\x1b[2J.png"} | {"a\\nb\\x1b[2J.png"}:
+        assert name in table
+    assert "\x1b" not in table
+
+
+def test_names_in_files_and_on_stderr(named: Path, bundle: Path, tmp_path: Path) -> None:
+    name, out = os.fsdecode(b"caf\xe9.png"), tmp_path / "o.jsonl"
+    asked = ("detect", ".", "--model", bundle, "--format", "jsonl", "--out", out, "--resume")
+    for _ in range(2):
+        assert run(*asked, cwd=named).returncode == 0
+        assert len(rows_of(out.read_bytes())) == 7
+    done = run("record", name, "--model", bundle, "--out", tmp_path / "r", cwd=named)
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\xe9.png.record.json" in done.stdout
+    tree = json.loads((tmp_path / "r" / f"{name}.record.json").read_text())
+    assert tree["input"]["name"] == "caf\\xe9.png"
+    (named / name).write_text("[/red] no picture")
+    done = run("record", name, "--model", bundle, cwd=named, PYTHONIOENCODING="ascii")
+    assert done.returncode == 1
+    one_line(done.stderr, "caf\\xe9.png")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("format", ["jsonl", "csv", "table"])
+def test_a_full_disk_under_stdout(folder: Path, bundle: Path, format: str) -> None:
+    options = ("detect", folder, "--model", bundle, "--format", format)
+    with Path("/dev/full").open("wb") as full:
+        done = run(*options, stdout=full)
+    assert done.returncode == 2
+    one_line(done.stderr, "standard output", "No space left")
+    done = run(*options, "--out", "/dev/full")
+    assert done.returncode == 2
+    one_line(done.stderr, "/dev/full", "No space left")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_reader_that_goes_away(folder: Path, bundle: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = run("detect", folder, "--model", bundle, "--format", "jsonl", stdout=write)
+    os.close(write)
+    assert done.stderr == b""
+
+
+def small_files() -> None:
+    """Files of at most 1,500 bytes, as on a disk that is nearly full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    for i in range(8):
+        shutil.copy(folder / "a.png", folder / f"{i}.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    common = ("--model", bundle)
+    for arguments, file in (
+        (("detect", folder, *common, "--heatmap", out), ".png"),
+        (("record", folder / "a.png", *common, "--out", out), "a.png.record."),
+        (("detect", folder, *common, "--format", "csv", "--out", out / "o.csv"), "o.csv"),
+        (("score", folder, *common, "--out", out), "part-000000.parquet"),
+    ):
+        done = run(*arguments, limit=small_files)
+        assert done.returncode == 2, done.stderr
+        one_line(done.stderr, file, "File too large")
+        assert [p.name for p in out.iterdir() if p.name != "_score.json"] == []
+
+
+def test_rows_on_a_full_disk_are_whole_and_gone_on_with(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    for i in range(8):
+        shutil.copy(folder / "a.png", folder / f"{i}.png")
+    out = tmp_path / "o.jsonl"
+    asked = ("detect", folder, "--model", bundle, "--format", "jsonl", "--out", out, "--resume")
+    done = run(*asked, limit=small_files)
+    assert done.returncode == 2
+    one_line(done.stderr, str(out), "File too large")
+    held = rows_of(out.read_bytes())
+    assert 0 < len(held) < 10
+    assert run(*asked).returncode == 0
+    rows = rows_of(out.read_bytes())
+    assert rows[: len(held)] == held
+    assert len({row["path"] for row in rows}) == len(rows) == 10
+    assert [p.name for p in tmp_path.iterdir() if "o.jsonl" in p.name] == ["o.jsonl"]
+
+
+def test_a_folder_where_a_file_should_be(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    file = folder / "a.png"
+    for arguments in (
+        ("detect", file, "--out", folder),
+        ("detect", file, "--heatmap", file),
+        ("record", file, "--out", file / "below"),
+        ("score", folder, "--out", file),
+    ):
+        done = run(*arguments, "--model", bundle)
+        assert done.returncode == 2
+        one_line(done.stderr, str(arguments[-1]))
+
+
+def test_errors_are_tried_again_in_their_place(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    good, bad, out = folder / "a.png", folder / "b.png", tmp_path / "r.jsonl"
+    late = folder / "c.png"
+    shutil.copy(good, late)
+    bad.write_text("no picture")
+    asked = ("detect", good, bad, late, "--model", bundle, "--format", "jsonl", "--out", out)
+    assert run(*asked).returncode == 1
+    first = out.read_bytes().splitlines()
+    for _ in range(2):
+        assert run(*asked, "--resume").returncode == 1
+        assert out.read_bytes().splitlines() == first
+    # The row stands although this run doesn't ask for its file.
+    assert run("detect", good, *asked[4:], "--resume").returncode == 1
+    shutil.copy(good, bad)
+    assert run(*asked, "--resume").returncode == 0
+    rows = rows_of(out.read_bytes())
+    assert [row["path"] for row in rows] == [str(good), str(bad), str(late)]
+    assert [row["error"] for row in rows] == [None] * 3
+    again = run("detect", late, late, good, folder / "new", *asked[4:], "--resume")
+    assert again.returncode == 1
+    assert len(rows_of(out.read_bytes())) == 4
+
+
+def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    asked = ("detect", folder, "--format", "jsonl", "--out", out)
+    assert run(*asked, "--model", bundle).returncode == 0
+    before = out.read_bytes()
+    for extra in (("--model", bundle, "--fpr", "0.4"), ("--model", "nano")):
+        done = run(*asked, *extra, "--resume")
+        assert done.returncode == 2
+        one_line(done.stderr, str(out), "another", "model_sha256" if "nano" in extra else "fpr")
+        assert out.read_bytes() == before
+    old = [
+        {key: row[key] for key in row if key not in {"model_sha256", "fpr"}}
+        for row in rows_of(before)
+    ]
+    for text in ("\n".join(map(json.dumps, old)) + "\n", "path,verdict\na.png,real\n", "notes"):
+        out.write_text(text)
+        done = run(*asked, "--model", bundle, "--resume")
+        assert done.returncode == 2
+        one_line(done.stderr, str(out))
+        assert out.read_text() == text
+
+
+def test_one_writer_at_a_time(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    asked = ("detect", folder, "--model", bundle, "--format", "jsonl", "--out", out)
+    with only_writer(out):
+        for extra in ((), ("--resume",)):
+            done = run(*asked, *extra)
+            assert done.returncode == 2
+            one_line(done.stderr, str(out), "another run", str(os.getpid()))
+    command = [sys.executable, "-c",
+               "import sys, time, pathlib; from distildire.io.writing import only_writer\n"
+               "with only_writer(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)",
+               str(out)]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert run(*asked).returncode == 2
+        other.kill()
+    assert (tmp_path / ".r.jsonl.lock").exists()
+    assert run(*asked).returncode == 0
+    assert len(rows_of(out.read_bytes())) == 2
+    assert not (tmp_path / ".r.jsonl.lock").exists()
+
+
+def test_killed_while_errors_are_tried_again(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    for i in range(150):
+        (folder / f"{i:03d}.png").write_text("no picture")
+    asked = ("detect", folder, "--model", bundle, "--format", "jsonl", "--out", out, "--resume")
+    assert run(*asked).returncode == 1
+    order = [row["path"] for row in rows_of(out.read_bytes())]
+    for i in range(150):
+        shutil.copy(folder / "a.png", folder / f"{i:03d}.png")
+    for wait in (0.5, 0.8, 1.1, 1.4):
+        command = [sys.executable, "-m", "distildire", *map(str, asked)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            time.sleep(wait)
+            process.kill()
+        assert [row["path"] for row in rows_of(out.read_bytes())] == order
+    assert run(*asked).returncode == 0
+    rows = rows_of(out.read_bytes())
+    assert [row["path"] for row in rows] == order
+    assert {row["error"] for row in rows} == {None}
+
+
+def test_pipes_devices_and_huge_files_cost_a_row(folder: Path, bundle: Path) -> None:
+    os.mkfifo(folder / "fifo.jpg")
+    os.mkfifo(folder / "fifo.mp4")
+    with (folder / "huge.jpg").open("wb") as file:
+        file.truncate(2**33)
+    arguments = (folder, "/dev/zero", folder / "huge.jpg", "https://example.org/u.png",
+                 "HTTP://example.org/u.mp4")  # fmt: skip
+    done = run("detect", *arguments, "--model", bundle, "--format", "jsonl")
+    assert done.returncode == 1
+    rows = {Path(str(row["path"])).name: row["error"] for row in rows_of(done.stdout)}
+    assert len(rows) == 8
+    assert [name for name, error in rows.items() if error is None] == [
+        "a.png", "Ärger über Öl.png",
+    ]  # fmt: skip
+    assert "nothing is fetched" in str(rows["u.mp4"])
+    assert "512 MiB" in str(rows["huge.jpg"])
+    assert all("pipe" in str(rows[name]) for name in ("fifo.jpg", "fifo.mp4", "zero"))
+
+
+def test_one_picture_on_standard_input(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    data = (folder / "a.png").read_bytes()
+    options = ("--model", bundle, "--format", "jsonl")
+    done = run("detect", "-", *options, "--heatmap", tmp_path / "h", stdin=data)
+    (row,) = rows_of(done.stdout)
+    (same,) = rows_of(run("detect", folder / "a.png", *options).stdout)
+    assert (done.returncode, row["path"]) == (0, "-")
+    assert {**same, "path": "-"}.items() <= row.items()
+    assert Path(str(row["heatmap"])).is_file()
+    done = run("detect", "-", folder / "a.png", *options)
+    assert [bool(row["error"]) for row in rows_of(done.stdout)] == [True, False]
+    done = run("record", "-", "--model", bundle, "--out", tmp_path / "r", stdin=data)
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "r/stdin.record.json").read_text())["input"]["name"] == "-"
