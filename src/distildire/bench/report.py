@@ -91,14 +91,14 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def chart(rows: Sequence[Row]) -> Any:
-    """FLOPs and seconds an image, as bars on logarithmic axes."""
+    """FLOPs and seconds per image, as bars on logarithmic axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.5, 1.2 + 0.5 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     titles = [row["title"] for row in rows]
     for ax, key, label, text in zip(
-        panels, ("flops", "seconds_total"), ("FLOPs an image", "seconds, decode to verdict"),
+        panels, ("flops", "seconds_total"), ("FLOPs per image", "seconds, decode to verdict"),
         (_scaled, _time), strict=True,
     ):  # fmt: skip
         values = [row[key] for row in rows]
