@@ -58,16 +58,16 @@ def nothing_to_judge(rgb: RGB) -> str | None:
     look = measure(rgb)
     if look.detail < 1.0 or (look.detail < 2.0 and look.tones < 4.0):
         return "nothing to judge: the picture is a uniform area or a smooth gradient"
-    if look.relative_detail < 0.065 or (look.equal > 0.9 and look.background < 0.4):
+    if look.relative_detail < 0.055 or (look.equal > 0.9 and look.background < 0.4):
         return "nothing to judge: an enlarged thumbnail, or what strong compression has left"
     noisy = look.far < 0.15 and look.near < 0.85 and look.relative_detail > 0.7
     if noisy and look.background < 0.4:
         return "nothing to judge: the picture is noise"
-    if noisy or (look.background > 0.45 and look.core < 0.04):
+    if noisy or (look.background > 0.5 and look.core < 0.025):
         return "nothing to judge: the picture is text or a drawing, not a photograph"
     if look.equal > 0.85 and look.background > 0.4 and look.core < 0.25:
         return "nothing to judge: the picture is a diagram or a screenshot, not a photograph"
-    if look.dead_blocks > 0.62 and look.equal > 0.74 and look.background < 0.5:
+    if look.dead_blocks > 0.68 and look.equal > 0.78 and look.background < 0.5:
         return "nothing to judge: strong compression has left no detail"
     return None
 
