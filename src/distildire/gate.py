@@ -29,8 +29,8 @@ class Content:
     detail: float
     """Deviation of the native pixels from an eightfold smaller picture brought back."""
     relative_detail: float
-    """The same over the deviation of the whole: under 0.06 nothing finer than a thumbnail is
-    left, near 1 there is nothing but noise."""
+    """The same over the deviation of the whole: near 0 nothing finer than a thumbnail is left,
+    near 1 there is nothing but noise."""
     equal: float
     """Share of neighbouring pixels that are equal."""
     dead_blocks: float
@@ -50,8 +50,7 @@ class Content:
 def nothing_to_judge(rgb: RGB) -> str | None:
     """Why a picture [H, W, 3] can't be judged, as one sentence; None where it can.
 
-    Most photographs show themselves in a few rows, in half a millisecond; the others are
-    measured, in some ten.
+    Most photographs show themselves in a few rows; only the others are measured.
     """
     if plainly_a_photograph(rgb):
         return None

@@ -7,7 +7,6 @@ scale, kernel and box, then one JPEG pass. Both classes go through it alike.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -24,7 +23,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
+from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
+from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +164,7 @@ def make_row(row: Row, original: bytes | None, out: Path, reconstruct: Reconstru
     made = {**row, "problem": ""}
     if original is None:
         return {**made, "problem": "missing: no such file at that commit"}
-    digest = hashlib.sha256(original).hexdigest()
+    digest = sha256_of(original)
     expected = row.get("original_sha256") or digest
     if digest != expected:
         return {**made, "problem": "different: the original has other bytes"}
@@ -194,7 +195,7 @@ def make_row(row: Row, original: bytes | None, out: Path, reconstruct: Reconstru
             return {**made, "problem": f"missing: no autoencoder {name} was given"}
         pixels = reconstruct(name, pixels)
     content = encode_jpeg(pixels, cut.jpeg_quality, cut.jpeg_subsampling)
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = sha256_of(content)
     path = row.get("path") or (
         f"{row['label']}/{row['repository'].replace('/', '+')}/"
         f"{digest[:16]}-{int(row.get('crop') or 0)}{'-' + name if name else ''}.jpg"
@@ -247,14 +248,12 @@ def _make_repository(
             make_row(row, blob, out, reconstruct) for row, blob in zip(rows, blobs, strict=True)
         ]
     part.parent.mkdir(parents=True, exist_ok=True)
-    hidden = part.with_suffix(".tmp")
-    hidden.write_text(json.dumps({"asked": _fingerprint(rows), "rows": done}))
-    hidden.replace(part)
+    write_json(part, {"asked": _fingerprint(rows), "rows": done})
     return done
 
 
 def _fingerprint(rows: list[Row]) -> str:
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(rows, sort_keys=True).encode())
 
 
 def _finished(part: Path, rows: list[Row], out: Path) -> list[Row] | None:
@@ -314,7 +313,6 @@ def rebuild(
     Raises:
         ManifestError: the manifest can't be read, or nothing of it could be made.
     """
-
     table = read_sources(manifest)
     rows_of = {
         str(name): json.loads(group.to_json(orient="records"))
@@ -357,7 +355,8 @@ def _collect(done: list[Row], out: Path, manifest: Path) -> Rebuilt:
     first_columns = ["path", "label"]
     table = table[first_columns + [c for c in table if c not in first_columns]]
     table = table.sort_values("path").reset_index(drop=True)
-    table.to_parquet(out / "manifest.parquet", index=False)
+    with whole_file(out / "manifest.parquet") as file:
+        table.to_parquet(file, index=False)
     if problems:
         lines = pd.DataFrame(problems, columns=["repository", "original_path", "problem"])
         lines.to_csv(out / "problems.csv", index=False)
