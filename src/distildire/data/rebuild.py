@@ -11,9 +11,8 @@ import io
 import json
 import os
 import random
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from distildire.data.clones import find_clone, read_blobs
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
@@ -120,38 +120,6 @@ def look(image: Image.Image) -> str:
     grey = ImageOps.exif_transpose(image).convert("RGB").convert("L")
     small = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS))
     return np.packbits(small[:, :-1] < small[:, 1:]).tobytes().hex()
-
-
-def find_clone(clones: Path, repository: str) -> Path | None:
-    """The git directory of `owner/name` below `clones`, bare or with a work tree."""
-    joined = repository.replace("/", "+")
-    for folder in (clones / joined / "repo", clones / joined, clones / repository):
-        for directory in (folder / ".git", folder):
-            if (directory / "HEAD").is_file() and (directory / "objects").is_dir():
-                return directory
-    return None
-
-
-def read_blobs(git: Path, names: Sequence[str]) -> Iterator[bytes | None]:
-    """The contents of `commit:path` names in order; None where there is none."""
-    command = ["git", "--git-dir", str(git), "cat-file", "--batch"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for name in names:
-            if "\n" in name:
-                yield None
-                continue
-            process.stdin.write(name.encode("utf-8", "surrogateescape") + b"\n")
-            process.stdin.flush()
-            header = process.stdout.readline().split()
-            if len(header) < 3 or not header[-1].isdigit():
-                yield None
-                continue
-            content = process.stdout.read(int(header[-1]))
-            process.stdout.read(1)
-            yield content if header[-2] == b"blob" else None
-        process.stdin.close()
 
 
 Row = dict[str, Any]
