@@ -1,4 +1,4 @@
 """Manifests, dataset layouts, rebuilding, audit, augmentation, caches.
 
-Extra `eval`; the training stream and the filling of caches: extra `train`.
+Extra `eval`; the training stream, the filling of caches and reconstructions: extra `train`.
 """
