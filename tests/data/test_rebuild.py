@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
 from typer.testing import CliRunner
 
 from distildire.cli import app
 from distildire.data.manifest import ManifestError
-from distildire.data.rebuild import Cut, cut_picture, default_cut, rebuild
+from distildire.data.rebuild import Cut, cut_picture, default_cut, encode_jpeg, rebuild
+from distildire.io.pictures import RGB
 
 RECORDED = Cut(
     scale=0.36635, kernel="box", box=(76, 166, 524, 614), jpeg_quality=86, jpeg_subsampling=2
@@ -133,3 +135,54 @@ def test_the_command_ends_with_one_line(tmp_path: Path, clone: tuple[Path, str])
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1].endswith("1 made, 1 missing, 0 different")
+
+
+def darker(name: str, rgb: RGB) -> RGB:
+    if name != "half":
+        raise ValueError(f"no autoencoder {name}")
+    return rgb // 2
+
+
+def test_a_reconstruction_is_made_of_the_crop_its_original_gives(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    clones, commit = clone
+    names = ("large.png", "sämall one.jpg", "large.png")
+    reconstruction = ["half", "", "other"]
+    asked = manifest(tmp_path, commit, *names, reconstruction=reconstruction)
+    result = rebuild(asked, clones, tmp_path / "out", reconstruct=darker, workers=1)
+    assert str(result) == "2 made, 1 missing, 0 different"
+    assert result.problems == [("owner/name", "large.png", "missing: no autoencoder other")]
+    row = result.table.set_index("original_path").loc["large.png"]
+    assert row["path"].endswith("-0-half.jpg")
+    cut = default_cut(row["original_sha256"], 1200, 900)
+    pixels = cut_picture(np.asarray(picture(0, 1200, 900)), cut)
+    expected = encode_jpeg(pixels // 2, cut.jpeg_quality, cut.jpeg_subsampling)
+    assert (tmp_path / "out" / row["path"]).read_bytes() == expected
+    ratio = peak_signal_noise_ratio(pixels, pixels // 2, data_range=255)
+    assert row["psnr"] == pytest.approx(ratio, abs=0.01)
+    small = result.table.set_index("original_path").loc["sämall one.jpg"]
+    assert np.isnan(small["psnr"])
+
+
+@pytest.mark.parametrize(("off", "different"), [(0.05, 0), (0.5, 1)])
+def test_a_reconstruction_may_differ_by_rounding(
+    tmp_path: Path, clone: tuple[Path, str], off: float, different: int
+) -> None:
+    clones, commit = clone
+    asked = manifest(tmp_path, commit, "large.png", reconstruction="half")
+    made = rebuild(asked, clones, tmp_path / "a", reconstruct=darker, workers=1).table
+    stated = tmp_path / "stated.parquet"
+    made.assign(sha256="0" * 64, psnr=made["psnr"] + off).to_parquet(stated)
+    again = rebuild(stated, clones, tmp_path / "b", reconstruct=darker, workers=1)
+    assert str(again) == f"1 made, 0 missing, {different} different"
+
+
+def test_the_tiny_autoencoders_are_asked_unless_others_are_given(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    clones, commit = clone
+    asked = manifest(tmp_path, commit, "large.png", "large.png", reconstruction=["taef2", ""])
+    result = rebuild(asked, clones, tmp_path / "out", workers=1)
+    assert str(result) == "1 made, 1 missing, 0 different"
+    assert "no clone of madebyollin/taesd" in result.problems[0][2]
