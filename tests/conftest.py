@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,22 @@ def busy() -> NDArray[np.uint8]:
     """The same with grain [200, 240, 3], which the stand-in calls real."""
     grain = np.random.default_rng(7).normal(0, 25, (200, 240, 3))
     return np.clip(blotches() + grain, 0, 255).astype(np.uint8)
+
+
+def encode(rgb: NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def fake_png(flat: NDArray[np.uint8]) -> bytes:
+    return encode(flat)
+
+
+@pytest.fixture(scope="session")
+def real_png(busy: NDArray[np.uint8]) -> bytes:
+    return encode(busy)
 
 
 @pytest.fixture

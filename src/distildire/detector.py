@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,15 +162,27 @@ class Detector:
                 progress(len(verdicts))
         return verdicts
 
-    def stream(self, items: Iterable[Given], fpr: float | None = None) -> Iterator[Verdict]:
+    def stream(
+        self,
+        items: Iterable[Given],
+        fpr: float | None = None,
+        *,
+        load: Callable[[Given], Loaded] | None = None,
+    ) -> Iterator[Verdict]:
         """Verdicts one by one, in order, in bounded memory; each core has its own picture.
 
         On a GPU the cores decode, and it takes many pictures at a time.
+
+        Args:
+            items: paths, bytes, pictures, arrays, or what is read when its turn comes.
+            fpr: error budget, 0..0.5; the detector's by default.
+            load: in the place of `self.load`, such as one that decodes in other processes.
         """
+        load = load or self.load
         budget = self.fpr if fpr is None else fpr
         self._thresholds(budget)
         if self.device == "cuda" and self.bundle.torch is None:
-            yield from self._stream_batches(items, budget)
+            yield from self._stream_batches(items, budget, load)
             return
         workers = min(MAX_WORKERS, self.cores)
         source = iter(items)
@@ -178,12 +190,14 @@ class Detector:
         with ThreadPoolExecutor(workers) as pool:
             while True:
                 for item in itertools.islice(source, 4 * workers - len(waiting)):
-                    waiting.append(pool.submit(self._load_and_judge, item, budget))
+                    waiting.append(pool.submit(self._load_and_judge, load, item, budget))
                 if not waiting:
                     return
                 yield from waiting.popleft().result()
 
-    def _stream_batches(self, items: Iterable[Given], fpr: float) -> Iterator[Verdict]:
+    def _stream_batches(
+        self, items: Iterable[Given], fpr: float, load: Callable[[Given], Loaded]
+    ) -> Iterator[Verdict]:
         most = max(1, GPU_CROPS // self.bundle.preprocessing.views)
         source = iter(items)
         waiting: deque[Future[Loaded]] = deque()
@@ -191,12 +205,12 @@ class Detector:
             while True:
                 # The next batch is decoded while this one is on the GPU.
                 for item in itertools.islice(source, 2 * most - len(waiting)):
-                    waiting.append(pool.submit(self.load, item))
+                    waiting.append(pool.submit(load, item))
                 if not waiting:
                     return
                 batch = [waiting.popleft().result() for _ in range(min(most, len(waiting)))]
                 for item in itertools.islice(source, 2 * most - len(waiting)):
-                    waiting.append(pool.submit(self.load, item))
+                    waiting.append(pool.submit(load, item))
                 yield from self.judge(batch, [fpr] * len(batch))
 
     def _alone(self, item: Source, fpr: float | None) -> list[Verdict]:
@@ -204,8 +218,10 @@ class Detector:
         self._thresholds(budget)
         return self.judge([self.load(item)], [budget])
 
-    def _load_and_judge(self, item: Given, fpr: float) -> list[Verdict]:
-        return self.judge([self.load(item)], [fpr], alone=False)
+    def _load_and_judge(
+        self, load: Callable[[Given], Loaded], item: Given, fpr: float
+    ) -> list[Verdict]:
+        return self.judge([load(item)], [fpr], alone=False)
 
     def logit(self, rgb: RGB) -> float:
         """Uncalibrated score of one decoded picture, uint8 [H, W, 3]: mean over its crops."""

@@ -73,30 +73,42 @@ def load(
         max_pixels: larger pictures are refused.
         decoder: of the bytes of a file.
     """
-    path, sha256, said = name, None, None
+    path, sha256, said = shown_name(item) or name, None, None
     try:
-        if isinstance(item, str | Path):
-            path = os.fspath(item)
-            item = read_bytes(Path(item))
-        elif isinstance(item, Unread):
-            path = item.path
-            item = item.read()
-        elif is_file(item):
-            item = item.read()
-        if isinstance(item, bytes | bytearray | memoryview):
-            item = bytes(item)
-            sha256 = sha256_of(item)
-            rgb = decoder(item, max_pixels=max_pixels)
-            said = declares(item)
+        content = content_of(item)
+        if isinstance(content, bytes):
+            sha256 = sha256_of(content)
+            rgb = decoder(content, max_pixels=max_pixels)
+            said = declares(content)
         else:
-            rgb = decode(item, max_pixels=max_pixels)
+            rgb = decode(content, max_pixels=max_pixels)
             sha256 = sha256_of(rgb.tobytes())
         size = (rgb.shape[1], rgb.shape[0])
         crops = preprocessing(rgb)
         return Loaded(path, sha256, size, crops, note=nothing_to_judge(rgb), declares=said)
-    except MemoryError:
-        return Loaded(path, sha256, error="too large to judge in the memory at hand")
     # Whatever one item does, it has its row and the others theirs.
     except Exception as error:
-        words = str(error).strip() or type(error).__name__
-        return Loaded(path, sha256, error=words)
+        return Loaded(path, sha256, error=what_is_wrong(error))
+
+
+def shown_name(item: Given) -> str:
+    """A path as it is given; empty for what has none."""
+    if isinstance(item, Unread):
+        return item.path
+    return os.fspath(item) if isinstance(item, str | Path) else ""
+
+
+def content_of(item: Given) -> Any:
+    """The bytes of a file; a picture or an array as it is."""
+    if isinstance(item, str | Path):
+        item = read_bytes(Path(item))
+    elif isinstance(item, Unread) or is_file(item):
+        item = item.read()
+    return bytes(item) if isinstance(item, bytes | bytearray | memoryview) else item
+
+
+def what_is_wrong(error: Exception) -> str:
+    """One sentence for the owner of an item."""
+    if isinstance(error, MemoryError):
+        return "too large to judge in the memory at hand"
+    return str(error).strip() or type(error).__name__

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import crashing_decoder as crashing
 from distildire import Detector
 from distildire.io.writing import BusyError, only_writer
 from distildire.scale.folders import LOCK
@@ -114,6 +115,24 @@ def test_a_row_is_found_whatever_its_key_ends_in(tmp_path: Path) -> None:
     done = Done(tmp_path)
     assert all(item in done for item in items)
     assert not any(Item("b.png", item.size, 1.5) in done for item in items)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are those of POSIX")
+@pytest.mark.parametrize("dedup", [False, True])
+def test_a_file_that_crashes_its_decoder_costs_its_row(
+    folder: Path, bundle: Path, tmp_path: Path, dedup: bool
+) -> None:
+    score(folder, tmp_path / "plain", model=bundle)
+    for name, word in (("b.png", crashing.ABORT), ("c.png", crashing.SEGFAULT)):
+        (folder / name).write_bytes(word)
+    out = tmp_path / "out"
+    decoder = "crashing_decoder:decode"
+    report = score(folder, out, model=bundle, isolate=True, decoder=decoder, dedup=dedup)
+    assert (report.scored, report.errors) == (6, 3)
+    rows = {Path(str(row["path"])).name: row for row in rows_of(out)}
+    for name in ("b.png", "c.png"):
+        assert rows.pop(name)["error"] == "this file makes its decoder crash"
+    assert rows == {Path(str(row["path"])).name: row for row in rows_of(tmp_path / "plain")}
 
 
 KILLED = """

@@ -49,6 +49,13 @@ def score(
     dedup: Annotated[
         bool, typer.Option("--dedup", help="Score equal bytes once; every file has its row.")
     ] = False,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate/--no-isolate",
+            help="Decode in processes of their own: a file that crashes its decoder costs one row.",
+        ),
+    ] = False,
     price: Annotated[
         float | None, typer.Option(help="Price of a core-hour: say what a million cost.", min=0.0)
     ] = None,
@@ -63,7 +70,7 @@ def score(
 
     report = run(
         source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
-        dedup=dedup, progress=pace_line(), on_error=warn,
+        dedup=dedup, isolate=isolate, progress=pace_line(), on_error=warn,
     )  # fmt: skip
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from distildire.detector import Detector
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import read_bytes
-from distildire.loading import Unread
+from distildire.loading import Given, Loaded, Unread
 from distildire.scale.items import Item, failing
 
 READERS = 8
@@ -41,8 +41,14 @@ class Once:
     Some 400 bytes of memory for each picture that is not a copy.
     """
 
-    def __init__(self, detector: Detector, before: Iterable[dict[str, Any]] = ()) -> None:
-        self._detector = detector
+    def __init__(
+        self,
+        detector: Detector,
+        before: Iterable[dict[str, Any]] = (),
+        load: Callable[[Given], Loaded] | None = None,
+    ) -> None:
+        """Start from earlier rows; `load` as for `Detector.stream`."""
+        self._detector, self._load = detector, load
         self.known: dict[bytes, Facts | None] = {
             bytes.fromhex(row["sha256"]): facts_of(row) for row in before
         }
@@ -66,7 +72,7 @@ class Once:
                     self.known[digest] = None
                     yield Unread(item.path, partial(bytes, data))
 
-        for verdict in self._detector.stream(fresh()):
+        for verdict in self._detector.stream(fresh(), load=self._load):
             yield from self._copies(waiting)
             item, digest = waiting.popleft()
             row = verdict.to_dict()

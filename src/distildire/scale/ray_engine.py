@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from distildire.detector import Detector
+from distildire.isolation.pool import Workers
 from distildire.loading import Unread
 from distildire.scale.addresses import is_address, read_address
 from distildire.scale.items import Item, failing
@@ -28,13 +29,24 @@ CHUNK_BYTES = 256 * 2**20
 class Scorer:
     """What an actor does: batches of files to columns of results."""
 
-    def __init__(self, model: str, fpr: float, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: str,
+        fpr: float,
+        device: str = "cpu",
+        isolate: bool = False,
+        decoder: str | None = None,
+    ) -> None:
         self._detector = Detector(model, fpr=fpr, threads=1, device=device)
+        self._load = None
+        if isolate:
+            preprocessing = self._detector.bundle.preprocessing
+            self._load = Workers(preprocessing, 1, decoder=decoder).load_item
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Columns `path`, `size`, `mtime`, `etag`, `data`, `wrong` -> those of the parts."""
         given = zip(batch["path"], batch["data"], batch["wrong"], strict=True)
-        verdicts = list(self._detector.stream(itertools.starmap(_picture, given)))
+        verdicts = list(self._detector.stream(itertools.starmap(_picture, given), load=self._load))
         rows = [verdict.to_dict() for verdict in verdicts]
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         return columns | {name: list(batch[name]) for name in ("size", "mtime", "etag")}
@@ -75,9 +87,14 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[dict[str, Any]]]:
 
 
 def score_items(
-    items: Iterable[Item], model: str, fpr: float, device: str = "cpu"
+    items: Iterable[Item],
+    model: str,
+    fpr: float,
+    device: str = "cpu",
+    isolate: bool = False,
+    decoder: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the parts, in no particular order.
+    """Rows of the parts, in no particular order; `isolate` and `decoder` as for `score`.
 
     A cluster that runs already is used (`RAY_ADDRESS`), else one is started on this machine.
     """
@@ -88,7 +105,7 @@ def score_items(
         blocks = min(len(chunk), 4 * actors)
         scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(
             Scorer,
-            fn_constructor_args=(model, fpr, device),
+            fn_constructor_args=(model, fpr, device, isolate, decoder),
             batch_size=BATCH,
             concurrency=min(actors, blocks),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distildire import __version__
-from distildire.detector import DEFAULT_FPR, Detector
+from distildire.detector import DEFAULT_FPR, MAX_WORKERS, Detector
 from distildire.io.finding import OnError
-from distildire.loading import Unread
+from distildire.isolation.pool import Workers
+from distildire.loading import Given, Loaded, Unread
 from distildire.scale.folders import folder_of
 from distildire.scale.items import Item
 from distildire.scale.once import Once
@@ -34,6 +36,8 @@ Engine = Literal["local", "ray"]
 Rows = Iterator[dict[str, Any]]
 
 OnPace = Callable[[Pace], None]
+
+Load = Callable[[Given], Loaded]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ def score(
     engine: Engine = "local",
     device: str = "cpu",
     dedup: bool = False,
+    isolate: bool = False,
+    decoder: str | None = None,
     progress: OnPace | None = None,
     part_rows: int = PART_ROWS,
     part_seconds: float = PART_SECONDS,
@@ -83,6 +89,9 @@ def score(
             see the files under the same paths.
         device: what runs the network, see `Detector`.
         dedup: score equal bytes once; every file has its row. For the engine "local".
+        isolate: decode in processes of their own, so that a file that crashes its decoder costs
+            its row alone.
+        decoder: with `isolate`, for tests, see `isolation.pool.Workers`.
         progress: hears of each file.
         part_rows: rows of a part at most.
         part_seconds: time after which what was scored is written.
@@ -101,7 +110,7 @@ def score(
         "version": __version__,
     }  # fmt: skip
     folder = folder_of(out)
-    with open_folder(folder, about):
+    with open_folder(folder, about), contextlib.ExitStack() as stack:
         drop_stale(folder)
         done = Done(folder)
         present = scored = errors = 0
@@ -120,11 +129,22 @@ def score(
                 else:
                     yield item.held()
 
-        once = Once(detector, scored_before(folder)) if dedup else None
+        load = None
+        if isolate and engine == "local":
+            load = stack.enter_context(_isolated(detector, decoder)).load_item
+        once = Once(detector, scored_before(folder), load) if dedup else None
         total = _Total(source) if progress is not None else None
         writer = PartWriter(folder, rows=part_rows, seconds=part_seconds)
         began = time.monotonic()
-        for row in _engine(engine, detector, model, fpr, once)(pending()):
+        if engine == "ray":
+            from distildire.scale.ray_engine import score_items
+
+            rows = score_items(pending(), str(model), fpr, detector.device, isolate, decoder)
+        elif once is not None:
+            rows = (row | facts_of_file(item) for item, row in once.rows(pending()))
+        else:
+            rows = score_here(detector, pending(), load)
+        for row in rows:
             writer.add(row)
             scored += 1
             errors += row["error"] is not None
@@ -149,16 +169,14 @@ class _Total:
         self.number = how_many(self._source)
 
 
-def _engine(
-    engine: Engine, detector: Detector, model: str | Path, fpr: float, once: Once | None
-) -> Callable[[Iterable[Item]], Rows]:
-    if engine == "ray":
-        from distildire.scale.ray_engine import score_items
-
-        return lambda items: score_items(items, str(model), fpr, detector.device)
-    if once is not None:
-        return lambda items: (row | facts_of_file(item) for item, row in once.rows(items))
-    return lambda items: score_here(detector, items)
+@contextlib.contextmanager
+def _isolated(detector: Detector, decoder: str | None) -> Iterator[Workers]:
+    count = min(MAX_WORKERS, detector.cores)
+    workers = Workers(detector.bundle.preprocessing, count, decoder=decoder)
+    try:
+        yield workers
+    finally:
+        workers.close()
 
 
 def facts_of_file(item: Item) -> dict[str, Any]:
@@ -166,8 +184,8 @@ def facts_of_file(item: Item) -> dict[str, Any]:
     return {"size": item.size, "mtime": item.mtime, "etag": item.etag}
 
 
-def score_here(detector: Detector, items: Iterable[Item]) -> Rows:
-    """Rows in the order of the items, on the cores of this machine."""
+def score_here(detector: Detector, items: Iterable[Item], load: Load | None = None) -> Rows:
+    """Rows in the order of the items, on the cores of this machine; `load` as for a detector."""
     at_work: deque[Item] = deque()
 
     def pictures() -> Iterator[str | Unread]:
@@ -175,5 +193,5 @@ def score_here(detector: Detector, items: Iterable[Item]) -> Rows:
             at_work.append(item)
             yield item.path if item.read is None else Unread(item.path, item.read)
 
-    for verdict in detector.stream(pictures()):
+    for verdict in detector.stream(pictures(), load=load):
         yield verdict.to_dict() | facts_of_file(at_work.popleft())

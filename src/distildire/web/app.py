@@ -14,8 +14,8 @@ from fastapi.staticfiles import StaticFiles
 
 from distildire import __version__
 from distildire.detector import MAX_WORKERS, Detector
+from distildire.isolation.pool import Workers
 from distildire.web import problems
-from distildire.web.isolation import Workers
 from distildire.web.metrics import SECONDS, Registry, resident_bytes
 from distildire.web.routes import build_router
 from distildire.web.schemas import ProblemDetails
@@ -48,7 +48,7 @@ def create_app(
     """The service over one detector; it serves its page at `/`.
 
     Uploads stay in memory, and nothing that a request names is fetched. `decoder`: for tests, see
-    `isolation.Workers`.
+    `isolation.pool.Workers`.
 
     Raises:
         BundleError: the detector is not calibrated.

@@ -15,9 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from distildire.detector import MAX_WORKERS, Detector
+from distildire.isolation.pool import Workers
 from distildire.loading import Loaded
 from distildire.verdict import Verdict
-from distildire.web.isolation import Workers
 from distildire.web.uploads import Upload
 
 

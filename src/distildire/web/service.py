@@ -16,8 +16,8 @@ from distildire.detector import Detector
 from distildire.explain.explanation import noise_of
 from distildire.explain.record import Record, make_record
 from distildire.io.pictures import ImageError, decode_bytes
+from distildire.isolation.pool import Workers
 from distildire.verdict import Verdict
-from distildire.web.isolation import Workers
 from distildire.web.metrics import Registry
 from distildire.web.problems import Problem
 from distildire.web.scoring import Busy, ScoringQueue

@@ -10,7 +10,7 @@ from typing import Any
 from distildire.detector import Detector
 from distildire.io.containers import HEIC_BRANDS
 from distildire.io.hashing import sha256_of
-from distildire.web.isolation import Workers
+from distildire.isolation.pool import Workers
 from distildire.web.uploads import Upload
 
 _PICTURE_BRANDS = HEIC_BRANDS | {b"avif", b"avis", b"miaf", b"crx "}

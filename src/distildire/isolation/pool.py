@@ -1,4 +1,4 @@
-"""Uploads decoded in processes of their own: a file that crashes its decoder costs one answer.
+"""Files decoded in processes of their own: one that crashes its decoder costs one answer, or row.
 
 Codecs are C, and hostile files find their bugs. Each worker has limits of memory and CPU time and
 can write no file; one that dies is replaced.
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from distildire.io.hashing import sha256_of
-from distildire.io.pictures import RGB, ImageError
+from distildire.io.pictures import MAX_PIXELS, RGB, ImageError
 from distildire.io.preprocessing import Preprocessing
-from distildire.loading import Loaded
-from distildire.web.decoding_worker import receive, send
+from distildire.isolation.worker import receive, send
+from distildire.loading import Given, Loaded, content_of, shown_name, what_is_wrong
 
 if TYPE_CHECKING:
     from distildire.video.judge import Prepared
@@ -38,10 +38,10 @@ PICTURE_SECONDS, VIDEO_SECONDS = 60.0, 150.0
 """CPU seconds of one file; and twice that by the clock."""
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); \
-from distildire.web.decoding_worker import main; main()"
+from distildire.isolation.worker import main; main()"
 
 
-class Crashed(Exception):  # noqa: N818  (of the file, not of the service)
+class Crashed(Exception):  # noqa: N818  (of the file, not of the program)
     """A worker died of a file; the message is one sentence for its owner."""
 
 
@@ -54,7 +54,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # An interrupt of the service is no business of its workers: they end with its pipes.
+            # An interrupt of the parent is no business of its workers: they end with its pipes.
             start_new_session=True,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
@@ -145,7 +145,18 @@ class Workers:
         for _ in range(count):
             self._idle.put(_Worker(self._settings))
 
-    def load(self, data: bytes, name: str, max_pixels: int) -> Loaded:
+    def load_item(self, item: Given) -> Loaded:
+        """`loading.load` with a file read here and decoded in a worker."""
+        name = shown_name(item)
+        try:
+            content = content_of(item)
+        except Exception as error:  # its row says so
+            return Loaded(name, error=what_is_wrong(error))
+        if not isinstance(content, bytes):
+            raise TypeError(f"{type(content).__name__}: only files are decoded in processes")
+        return self.load(content, name)
+
+    def load(self, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Loaded:
         """`loading.load` in a worker; a crash is an error like any other."""
         words = {"what": "crops", "name": name, "max_pixels": max_pixels}
         try:

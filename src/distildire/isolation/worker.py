@@ -1,4 +1,4 @@
-"""A process that decodes uploads for the service, under limits; `isolation` talks to it.
+"""A process that decodes files under limits; `pool` talks to it.
 
 Its standard input brings requests and its standard output takes answers, each a line of JSON and
 bytes: nothing is unpickled, so that a decoder taken over by a file gains no more than its process.
