@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from distildire.bundle import Bundle
-from distildire.calibration import Calibration
+from distildire.calibration import Calibration, Kind
 from distildire.io.hashing import sha256_of
 from distildire.io.preprocessing import Preprocessing
 
@@ -79,6 +79,7 @@ def _calibration(sha256: str) -> Calibration:
         real_quantiles=tuple(round(q - 2.0, 4) for q in quantiles),
         fake_quantiles=tuple(round(q + 2.0, 4) for q in quantiles),
         data="drawn from two normal distributions",
+        kinds={"art": Kind(n_real=20, n_fake=20)},
     )
 
 

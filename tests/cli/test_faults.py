@@ -216,11 +216,26 @@ def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path:
     asked = ("detect", folder, "--format", "jsonl", "--out", out)
     assert run(*asked, "--model", bundle).returncode == 0
     before = out.read_bytes()
-    for extra in (("--model", bundle, "--fpr", "0.4"), ("--model", "nano")):
+    for extra, words in (
+        (("--model", bundle, "--fpr", "0.4"), ("another fpr",)),
+        (("--model", "nano"), ("another model_sha256",)),
+        (("--model", bundle, "--stability"), ("without --stability",)),
+        (("--model", bundle, "--kind", "art"), ("of no kind", "not of art")),
+    ):
         done = run(*asked, *extra, "--resume")
         assert done.returncode == 2
-        one_line(done.stderr, str(out), "another", "model_sha256" if "nano" in extra else "fpr")
+        one_line(done.stderr, str(out), *words)
         assert out.read_bytes() == before
+    for file, extra, words in (
+        ("s.jsonl", ("--stability",), "made with --stability"),
+        ("k.jsonl", ("--kind", "art"), "of the kind art"),
+    ):
+        made = (*asked[:-1], tmp_path / file, "--model", bundle)
+        assert run(*made, *extra).returncode == 0
+        assert run(*made, *extra, "--resume").returncode == 0
+        done = run(*made, "--resume")
+        assert done.returncode == 2
+        one_line(done.stderr, file, words)
     old = [
         {key: row[key] for key in row if key not in {"model_sha256", "fpr"}}
         for row in rows_of(before)

@@ -3,9 +3,12 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import os
 import re
+import socket
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ import av
 
 from clips import write_clip, write_sound
 from distildire import Detector
+from distildire.video.display import VideoError
 from distildire.video.frames import Candidate, _Scan, choose, sample_frames
 from distildire.video.judge import judge_pooled, judge_video, pool
 
@@ -249,7 +253,7 @@ def test_no_video(detector: Detector, data: bytes, words: str) -> None:
 
 
 def test_missing_file(detector: Detector, tmp_path: Path) -> None:
-    assert "No such file" in str(judge_video(detector, tmp_path / "none.mp4").error)
+    assert "no such file" in str(judge_video(detector, tmp_path / "none.mp4").error)
 
 
 def test_sound_only(detector: Detector, tmp_path: Path) -> None:
@@ -272,6 +276,42 @@ def test_long_clip_is_read_by_keyframes(
     assert len(verdict.timeline) == 10
     assert verdict.timeline[0].time < 3
     assert verdict.timeline[-1].time > 17
+
+
+def test_what_the_time_was_too_short_for_is_never_real(
+    detector: Detector,
+    tmp_path: Path,
+    real_frame: RGB,
+    fake_frame: RGB,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = clip_of(tmp_path / "real.mp4", (real_frame, 200), keyframes=5)
+    fake = clip_of(tmp_path / "fake.mp4", (fake_frame, 200), keyframes=5)
+    clock = map(float, itertools.count(0, 8))
+    hurried = partial(sample_frames, clock=clock.__next__)
+    for pixels in (2e9, 0.0):
+        monkeypatch.setattr("distildire.video.frames.DENSE_PIXELS", pixels)
+        monkeypatch.setattr("distildire.video.judge.sample_frames", sample_frames)
+        assert judge_video(detector, real).verdict == "real"
+        monkeypatch.setattr("distildire.video.judge.sample_frames", hurried)
+        verdict = judge_video(detector, real)
+        assert verdict.verdict == "unsure"
+        assert "the time was enough" in str(verdict.note)
+        assert judge_video(detector, fake).verdict == "fake"
+    with pytest.raises(VideoError, match="too slow"):
+        sample_frames(str(real), lambda rgb: rgb[None], 5, map(float, (0, 99, 99)).__next__)
+
+
+def test_nothing_is_fetched(detector: Detector, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.mp4"
+        for source in (url, Path(url), url.upper()):
+            assert "nothing is fetched" in str(judge_video(detector, source).error)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert "a pipe" in str(judge_video(detector, tmp_path / "pipe.mp4").error)
 
 
 def test_keyframes_far_apart_are_reached_by_seeking(

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +115,8 @@ def detect(
             stack.enter_context(only_writer(out))
         held = Held()
         if resume and out is not None:
-            held = held_by(out, {"model_sha256": detector.bundle.sha256, "fpr": fpr})
+            made_with = {"model_sha256": detector.bundle.sha256, "fpr": fpr}
+            held = held_by(out, made_with, partial(_made_otherwise, kind, stability))
             again = _once(find_files(paths), frozenset(held.failed).__contains__)
             replace_rows(out, held, map(stored, judged(again)))
             errors += len(held.failed)
@@ -131,6 +133,17 @@ def detect(
             caution = f" {detector.bundle.heatmap_note}" if heatmap else ""
             write_table(results, file, _note(detector, fpr) + caution)
     raise typer.Exit(1 if errors else 0)
+
+
+def _made_otherwise(kind: str | None, stability: bool, row: dict[str, Any]) -> str | None:
+    """How a row of an earlier run was made, where this one is to make it otherwise."""
+    if row.get("kind") != kind:
+        of = "of no kind" if row.get("kind") is None else f"of the kind {row['kind']}"
+        return f"{of}, not of {kind or 'none'}"
+    is_scored_picture = row.get("error") is None and "timeline" not in row
+    if is_scored_picture and ("stability" in row) != stability:
+        return "made without --stability" if stability else "made with --stability"
+    return None
 
 
 def _once(files: Iterable[str], wanted: Callable[[str], bool]) -> Iterator[str]:
@@ -160,7 +173,14 @@ def judge(
     detector: Detector, files: Iterable[str], fpr: float, stability: bool, heatmap: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of the results in the order of the files, pictures and videos alike."""
+    thresholds = {} if detector.kind is None else {"kind": detector.kind}
+    for row in _judge(detector, files, fpr, stability, heatmap):
+        yield row | thresholds
 
+
+def _judge(
+    detector: Detector, files: Iterable[str], fpr: float, stability: bool, heatmap: Path | None
+) -> Iterator[dict[str, Any]]:
     def row_of(verdict: Verdict, source: str | bytes) -> dict[str, Any]:
         if verdict.error is None and (stability or heatmap):
             return _look_closer(detector, verdict, source, fpr, stability, heatmap)
@@ -196,11 +216,7 @@ def _kind_of(path: str) -> str:
 
 
 def _judge_video(detector: Detector, path: str, fpr: float) -> dict[str, Any]:
-    from distildire.io.pictures import refuse_unreadable
-
     try:
-        # Before anything opens it: a decoder of videos fetches addresses, and waits for pipes.
-        refuse_unreadable(Path(path))
         from distildire.video.judge import judge_video
 
         return judge_video(detector, path, fpr=fpr).to_dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,17 @@ class Held:
     """Those whose row has an error: they are tried again."""
 
 
-def held_by(path: Path, made_with: dict[str, Any]) -> Held:
+def held_by(
+    path: Path,
+    made_with: dict[str, Any],
+    differs: Callable[[dict[str, Any]], str | None] = lambda _: None,
+) -> Held:
     """What a file of JSON lines holds; a last line that a kill has cut short is removed.
 
     Args:
         path: the file; nothing is held where there is none.
         made_with: values that each row must have, such as the model's hash.
+        differs: says how else a row was made otherwise, as in "holds rows ...".
 
     Raises:
         ResumeError: a row of another making, or something that is no row.
@@ -54,6 +59,8 @@ def held_by(path: Path, made_with: dict[str, Any]) -> Held:
                     )
                 break
             _check(path, row, made_with)
+            if otherwise := differs(row):
+                raise ResumeError(f"{path}: holds rows {otherwise}: give another --out")
             name = row["path"]
             twice |= name in held.done or name in held.failed
             (held.done if row.get("error") is None else held.failed).add(name)

@@ -109,6 +109,8 @@ def sample_frames(
         scan = _Scan(container, _video_stream(container), cut, clock() + SCAN_SECONDS, clock)
         scan.run(2 * most)
         scan.found = scan.found or scan.spoilt
+        if not scan.found and not scan.complete:
+            raise VideoError(f"too slow to decode: no frame of it within {SCAN_SECONDS:.0f} s")
         if not scan.found:
             raise VideoError("damaged video: no frame of it can be decoded")
         found = sorted(scan.found.values(), key=lambda candidate: candidate.time)

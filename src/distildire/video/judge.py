@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from distildire.calibration import Label
 from distildire.detector import NO_EVIDENCE, Detector
 from distildire.io.hashing import sha256_of
+from distildire.io.pictures import ImageError, refuse_unreadable
 from distildire.io.preprocessing import Preprocessing
 from distildire.io.progress import Done
 from distildire.provenance import declares
@@ -98,8 +99,9 @@ def judge_video(
 
     "fake" means that some moment of it is; the error budget holds for the whole video, and
     is therefore split among its scenes. Frames in which there is nothing to judge don't count.
-    A video that has no others, is damaged or ends early is never "real", and its `note` says
-    why. What can't be scored has `error` set.
+    A video that has no others, is damaged, ends early or could not be searched to its end in
+    the time given is never "real", and its `note` says why. What can't be scored has `error` set;
+    so has an address: nothing is fetched.
 
     Args:
         detector: the model.
@@ -127,11 +129,14 @@ def prepare_video(
     """Read a video and cut at most `frames` of its frames; all that needs a decoder."""
     sha256 = None
     try:
+        if isinstance(source, str | Path):
+            # Before anything opens it: a decoder of videos fetches addresses, and waits for pipes.
+            refuse_unreadable(Path(source))
         sha256 = sha256_of(source)
         opened = str(source) if isinstance(source, str | Path) else source
         said = _declared(source)
         return Prepared(sha256, said, sample_frames(opened, preprocessing, frames))
-    except (VideoError, OSError) as error:
+    except (VideoError, ImageError, OSError) as error:
         words = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
         return Prepared(sha256, error=words)
 
@@ -201,7 +206,7 @@ def _verdict(
     logit, first, last = pool(logits.tolist())
     scenes = len(set(sampled.scenes))
     verdict = judge_pooled(detector, logit, budget, scenes)
-    if sampled.nothing is not None or (verdict == "real" and _is_damaged(sampled)):
+    if sampled.nothing is not None or (verdict == "real" and not _is_whole(sampled)):
         verdict = "unsure"
 
     def probability(value: float) -> float:
@@ -236,8 +241,9 @@ def _verdict(
     )
 
 
-def _is_damaged(sampled: Frames) -> bool:
-    return sampled.damaged > 0 or sampled.ends is not None
+def _is_whole(sampled: Frames) -> bool:
+    """Whether all of it could be looked at."""
+    return sampled.complete and not sampled.damaged and sampled.ends is None
 
 
 def _note(sampled: Frames) -> str | None:
@@ -253,8 +259,8 @@ def _note(sampled: Frames) -> str | None:
         parts.append(f"{sampled.damaged} {damaged} passed over")
     if sampled.ends is not None:
         parts.append(f"the file ends early: seen to {sampled.ends:.1f} of {sampled.duration:.1f} s")
-    elif not sampled.complete:
-        parts.append(f"searched only to {sampled.chosen[-1].time:.0f} s")
+    if not sampled.complete:
+        parts.append(f"the time was enough to search it to {sampled.chosen[-1].time:.0f} s only")
     return "; ".join(parts) or None
 
 
