@@ -21,6 +21,7 @@ EXTRAS = (
     "torch", "torchvision", "timm", "diffusers", "accelerate", "safetensors", "onnx", "dacite",
     "huggingface_hub", "tensorboard", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib",
     "fastapi", "starlette", "pydantic", "uvicorn", "multipart", "av", "c2pa", "openvino", "ray",
+    "prometheus_client",
 )  # fmt: skip
 
 IMPORT_WITHOUT = """

@@ -20,7 +20,6 @@ from live import running, serving
 
 from damage import seeds
 from distildire import Detector
-from distildire.web.metrics import resident_bytes
 from distildire.web.settings import Settings
 
 CLIENTS = 8
@@ -124,15 +123,25 @@ def soak(model: str, count: int, steps: int = 20) -> list[tuple[int, float]]:
     The service is a process of its own, so that the clients' memory is not counted.
     """
     curve, sent = [], 0
-    with serving(model, max_body=MAX_BODY) as (process, url):
+    with serving(model, max_body=MAX_BODY) as (_, url):
         cut_off(url)
         for step, size in enumerate([1000, *[(count - 1000) // steps] * steps]):
             statuses = bombard(url, size, seed=step)
             assert set(statuses) <= FINE
             sent += size
-            curve.append((sent, resident_bytes(process)))
+            curve.append((sent, resident_bytes(url)))
             print(f"{sent} requests: {curve[-1][1] / 2**20:.1f} MiB  {statuses}", flush=True)
     return curve
+
+
+def resident_bytes(url: str) -> float:
+    """Memory of the service as its metrics say."""
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return next(
+        float(w)
+        for n, _, w in (line.partition(" ") for line in lines)
+        if n == "process_resident_memory_bytes"
+    )
 
 
 if __name__ == "__main__":

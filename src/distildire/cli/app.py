@@ -130,7 +130,7 @@ _EXTRAS = {
     "eval": ("sklearn", "pandas", "pyarrow", "matplotlib"),
     "train": ("torch", "torchvision", "timm", "diffusers", "accelerate", "dacite", "safetensors",
               "huggingface_hub", "tensorboard", "onnx", "onnxscript"),
-    "web": ("fastapi", "uvicorn", "multipart", "starlette"),
+    "web": ("fastapi", "uvicorn", "multipart", "starlette", "prometheus_client"),
     "video": ("av",),
     "scale": ("ray", "fsspec"),
     "openvino": ("openvino",),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import generate_latest
 
 from distildire import __version__
 from distildire.web.problems import Problem
@@ -119,7 +120,7 @@ def build_router(service: Service) -> APIRouter:
     async def metrics() -> Response:
         """Counters in the Prometheus text format."""
         return Response(
-            service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8"
+            generate_latest(service.metrics), media_type="text/plain; version=0.0.4; charset=utf-8"
         )
 
     return router

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import Request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
 from distildire import __version__
 from distildire.detector import Detector
@@ -18,7 +19,6 @@ from distildire.explain.record import Record, make_record
 from distildire.io.pictures import ImageError, decode_bytes
 from distildire.isolation.pool import Workers
 from distildire.verdict import Verdict
-from distildire.web.metrics import Registry
 from distildire.web.problems import Problem
 from distildire.web.scoring import Busy, ScoringQueue
 from distildire.web.settings import Settings
@@ -39,7 +39,7 @@ class Service:
         settings: Settings,
         queue: ScoringQueue,
         lane: SlowLane,
-        metrics: Registry,
+        metrics: CollectorRegistry,
         workers: Workers | None = None,
     ) -> None:
         self.detector = detector
@@ -50,13 +50,17 @@ class Service:
         self._workers = workers
         self._requests = 0
         self._in_flight = 0
-        self._files = metrics.counter("distildire_files_total", "Files by verdict or error.")
-        metrics.gauge("distildire_queue_files", "Files waiting or at work.", lambda: self.pending)
-        metrics.gauge("distildire_slow_lane", "Explanations and videos.", lambda: lane.pending)
-        metrics.gauge(
-            "distildire_info", "Version and model.", lambda: 1.0,
-            version=__version__, model=detector.name, sha256=detector.bundle.sha256,
-        )  # fmt: skip
+        self._files = Counter(
+            "distildire_files", "Files by verdict or error.", ("verdict",), registry=metrics
+        )
+        Gauge("distildire_queue_files", "Files waiting or at work.", registry=metrics).set_function(
+            lambda: self.pending
+        )
+        Gauge("distildire_slow_lane", "Explanations and videos.", registry=metrics).set_function(
+            lambda: lane.pending
+        )
+        about = {"version": __version__, "model": detector.name, "sha256": detector.bundle.sha256}
+        Info("distildire", "Version and model.", registry=metrics).info(about)
 
     @property
     def pending(self) -> int:
@@ -74,7 +78,7 @@ class Service:
             async with self._answering():
                 results = await self._judge(uploads, fpr)
         for result in results:
-            self._files.add(verdict=result["verdict"] or "error")
+            self._files.labels(result["verdict"] or "error").inc()
         if all(result["error"] is not None for result in results):
             detail = results[0]["error"] if len(results) == 1 else "no file could be scored"
             raise Problem(422, detail, results=results)
