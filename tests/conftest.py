@@ -12,6 +12,7 @@ from PIL import Image
 
 import standin
 from distildire import Detector
+from distildire.bench import gpu_works
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +70,11 @@ def folder(tmp_path: Path, busy: NDArray[np.uint8], flat: NDArray[np.uint8]) -> 
     Image.fromarray(busy).save(root / "sub folder/Ärger über Öl.png")
     Image.fromarray(flat).save(root / "a.png")
     return root
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `cuda` are skipped, in words, where torch finds no GPU."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if marked and not gpu_works():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA here: torch finds no GPU"))

@@ -77,6 +77,15 @@ def test_a_converted_student_is_the_authors_network(
     assert detector.logit(rgb) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.cuda
+def test_on_cuda_it_scores_as_on_the_cpu(converted: Path) -> None:
+    rng = np.random.default_rng(1)
+    pictures = [rng.integers(0, 256, (200, 260, 3), dtype=np.uint8) for _ in range(3)]
+    here, there = Detector(converted), Detector(converted, device="cuda")
+    logits = [[detector.logit(rgb) for rgb in pictures] for detector in (here, there)]
+    np.testing.assert_allclose(logits[1], logits[0], rtol=1e-3, atol=1e-3)
+
+
 def test_no_verdict_without_calibration_then_one_with(converted: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not calibrated yet: run distildire calibrate"):
         Detector(converted).predict([np.zeros((64, 64, 3), np.uint8)])

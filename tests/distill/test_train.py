@@ -199,6 +199,26 @@ def config(manifest: Path) -> TrainConfig:
     )
 
 
+@pytest.mark.cuda
+def test_training_on_cuda_in_bfloat16_gives_a_detector_for_the_cpu(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    optim = replace(config.optim, precision="bf16", probe_crops=64)
+    rows: list[dict[str, float]] = []
+    best = train(replace(config, optim=optim), tmp_path / "run", report=rows.append)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses
+    assert np.isfinite(losses).all()
+    assert max(row.get("val_auc", 0.0) for row in rows) > 0.9
+    student = load_student(best)
+    x0 = torch.rand(2, 3, 64, 64) * 2 - 1
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.no_grad():
+        here = student(x0, x0)
+        there = student.cuda()(x0.cuda(), x0.cuda()).cpu()
+    torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)
+
+
 def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
     best = train(config, tmp_path / "run", report=rows.append)

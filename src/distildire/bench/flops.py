@@ -27,10 +27,11 @@ def count_torch(network: nn.Module, *shapes: tuple[int, ...]) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    floats = next(network.parameters()).dtype
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     meta = {name: tensor.to("meta") for name, tensor in state.items()}
     inputs = tuple(
-        torch.empty(shape, device="meta", dtype=torch.int64 if len(shape) == 1 else None)
+        torch.empty(shape, device="meta", dtype=torch.int64 if len(shape) == 1 else floats)
         for shape in shapes
     )
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

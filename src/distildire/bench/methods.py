@@ -69,7 +69,6 @@ class PaperMethod:
         self.source, self.student, self.dire, self.side = source, student.eval(), dire, side
         self.passes = 2 * STEPS if dire else 1
         self.note = note
-        self.student.to(source.device)
 
     def read(self, data: bytes) -> Tensor:
         """x0 [1, 3, side, side] in [-1, 1]."""
@@ -79,7 +78,7 @@ class PaperMethod:
 
         crops = resize_and_crop(self.side)(decode_bytes(data))
         rgb = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))
-        return to_unit(rgb.to(self.source.device))
+        return to_unit(rgb)
 
     def first_passes(self, picture: Tensor, count: int) -> object:
         """The first steps of DIRE's inversion, exactly as `invert` makes them."""
@@ -89,13 +88,13 @@ class PaperMethod:
 
         with torch.no_grad():
             steps = path_up(self.source.alpha_bar, STEPS)[:count]
-            return finished(ddim(self.source.predict, picture, steps))
+            return ddim(self.source.predict, picture, steps)
 
     def noise(self, picture: Tensor) -> Tensor:
         """DIRE scaled to [-1, 1], or eps0."""
         if self.dire:
-            return finished(self.source.dire(picture, STEPS) * 2.0 - 1.0)
-        return finished(self.source.eps0(picture))
+            return self.source.dire(picture, STEPS) * 2.0 - 1.0
+        return self.source.eps0(picture)
 
     def classify(self, picture: Tensor, noise: Tensor) -> float:
         """The student's logit."""
@@ -182,28 +181,19 @@ class BundleMethod:
         return count_onnx(self.detector.bundle.graph, {"rgb": self.read(data)})
 
 
-def finished(value: Tensor) -> Tensor:
-    """`value`, once it is there: a GPU answers before it has computed."""
-    if value.is_cuda:
-        import torch
-
-        torch.cuda.synchronize(value.device)
-    return value
-
-
 def dire(device: str = "cpu") -> Method:
-    """DIRE: ADM 20 + 20, ResNet-50 on the map."""
+    """DIRE: ADM 20 + 20, ResNet-50 on the map; in torch, on the CPU whatever the `device`."""
     from distildire.distill.student import Student
 
-    source, note = adm(torch_device(device))
+    source, note = adm()
     return PaperMethod(source, Student("resnet50", inputs="dire"), dire=True, side=SIDE, note=note)
 
 
 def distildire(device: str = "cpu") -> Method:
-    """DistilDIRE: one pass of ADM, ResNet-50 on image and eps0."""
+    """DistilDIRE: one pass of ADM, ResNet-50 on image and eps0; on the CPU, as `dire`."""
     from distildire.distill.student import Student
 
-    source, note = adm(torch_device(device))
+    source, note = adm()
     return PaperMethod(source, Student("resnet50"), dire=False, side=SIDE, note=note)
 
 
@@ -212,16 +202,7 @@ def nano(device: str = "cpu") -> Method:
     return BundleMethod("nano", device)
 
 
-def torch_device(device: str) -> str:
-    """Where the paper's networks run: CUDA where it is asked for, else the CPU."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: torch finds no GPU that works: see nvidia-smi")
-    return "cuda" if device in {"cuda", "auto"} and torch.cuda.is_available() else "cpu"
-
-
-def adm(device: str = "cpu") -> tuple[NoiseSource, str]:
+def adm() -> tuple[NoiseSource, str]:
     """(ADM 256, which weights): random ones of the same shape where there are none."""
     from distildire.noise.adm import PRESETS, AdmNoise, build_unet
     from distildire.noise.load import load_noise_source
@@ -231,13 +212,13 @@ def adm(device: str = "cpu") -> tuple[NoiseSource, str]:
 
     alone = "batch 1 only: one pass keeps every core busy for seconds; random classifier weights"
     try:
-        return load_noise_source("adm", device=device), f"ADM's own weights; {alone}"
+        return load_noise_source("adm"), f"ADM's own weights; {alone}"
     except WeightsError:
         config = PRESETS["imagenet256"]
         unet = made_cheaply(lambda: build_unet(config))
         source = NoiseSource(
-            AdmNoise(unet).to(device), linear_alpha_bar(), name="adm", multiple=config.multiple
-        ).to(device)
+            AdmNoise(unet), linear_alpha_bar(), name="adm", multiple=config.multiple
+        )
         return source, f"random ADM weights (none on this machine; speed is the same); {alone}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ TARGETS = {
 
 def claims(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Each method of `TARGETS` against the row `dire`, where both were measured."""
-    by_method = {row["method"]: row for row in rows}
+    by_method = {row["method"]: row for row in rows if row["flops"] and row["seconds_total"]}
     base = by_method.get("dire")
     found = []
     for method, target in TARGETS.items():
@@ -43,7 +43,14 @@ def save(result: Mapping[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "bench.json", result, indent=2)
     write_text(out / "bench.md", markdown(result))
-    chart(result["rows"]).savefig(out / "bench.png", dpi=120)
+    measured = [row for row in result["rows"] if row["flops"] and row["seconds_total"]]
+    if not measured:
+        return
+    try:
+        figure = chart(measured)
+    except ImportError:  # a GPU machine may hold torch and little else
+        return
+    figure.savefig(out / "bench.png", dpi=120)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -57,14 +64,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         "peak memory | of matmul peak |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]  # fmt: skip
-    for row in result["rows"]:
-        cells = (
-            row["title"], f"{row['params']:,}", _scaled(row["flops"]),
-            _time(row["seconds_unet"]), _time(row["seconds_cold"]), _time(row["seconds_total"]),
-            f"{_time(row['seconds_best_batch'])} at {row['best_batch']}",
-            f"{row['peak_rss_bytes'] / 2**30:.2f} GiB", f"{row['matmul_peak_share']:.0%}",
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {' | '.join(_cells(row))} |" for row in result["rows"]]
+    lines += _by_batch(result["rows"])
     if result["claims"]:
         lines += ["", "| against DIRE | measured | aim | |", "|---|--:|--:|---|"]
     for claim in result["claims"]:
@@ -76,18 +77,64 @@ def markdown(result: Mapping[str, Any]) -> str:
             f"{claim['target'] if not saved else format(claim['target'], '.2%')} | "
             f"{'holds' if claim['holds'] else 'fails'} |"
         )
-    lines += ["", f"Machine: {about['processor']}, {about['cores']} cores, {about['system']}; "
-              f"torch {about['torch']} on {about['threads']} threads, onnxruntime "
-              f"{about['onnxruntime']}; float32 matrix products at "
-              f"{about['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s."]  # fmt: skip
-    if about.get("load_before") is not None:
-        lines[-1] += f" Load before the run: {about['load_before']:.2f}."
+    lines += ["", _machine(about)]
     lines += ["", "The share of the matmul peak can pass 100%: convolutions run through another "
               "library than the matrix products it is measured by. Times of single passes wander "
               "by some per cent, so a ratio extrapolated from two may lie above that of the "
               "FLOPs."]  # fmt: skip
     lines += ["", *(f"- {row['method']}: {row['note']}." for row in result["rows"])]
     return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row["seconds_total"] is None:
+        return (row["title"], "not measured", *["-"] * 7)
+    return (
+        row["title"], _or_dash(row["params"], "{:,}".format), _or_dash(row["flops"], _scaled),
+        _or_dash(row["seconds_unet"], _time), _or_dash(row["seconds_cold"], _time),
+        _time(row["seconds_total"]),
+        f"{_time(row['seconds_best_batch'])} at {row['best_batch']}",
+        f"{row['peak_rss_bytes'] / 2**30:.2f} GiB",
+        _or_dash(row["matmul_peak_share"], "{:.0%}".format),
+    )  # fmt: skip
+
+
+def _by_batch(rows: Sequence[Row]) -> list[str]:
+    """Seconds a picture and the GPU's memory at every batch, where these were swept."""
+    swept = [row for row in rows if row.get("peak_gpu_bytes_by_batch")]
+    if not swept:
+        return []
+    lines = [
+        "", "| method | pictures at once | noise network | decode to verdict | pictures a second "
+        "| GPU memory beside the weights |", "|---|--:|--:|--:|--:|--:|",
+    ]  # fmt: skip
+    for row in swept:
+        for size, seconds in row["seconds_by_batch"].items():
+            unet = row["seconds_unet_by_batch"][size]
+            memory = row["peak_gpu_bytes_by_batch"][size]
+            cells = (
+                row["title"], size, _or_dash(unet, _time), _time(seconds), f"{1 / seconds:,.4g}",
+                _or_dash(memory, lambda count: f"{count / 2**30:.2f} GiB"),
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    text = f"Machine: {about['processor']}, {about['cores']} cores, {about['system']}"
+    if "gpu" in about:
+        text += f", {about['gpu']} (CUDA {about['cuda']})"
+    if "torch" in about:
+        text += f"; torch {about['torch']} on {about['threads']} threads"
+    text += f", onnxruntime {about['onnxruntime']}"
+    if "matmul_flops_per_second" in about:
+        speed = f"{about['matmul_flops_per_second'] / 1e9:,.0f}"
+        text += f"; float32 matrix products at {speed} GFLOP/s"
+    if "matmul_flops_per_second_bf16" in about:
+        text += f", bfloat16 at {about['matmul_flops_per_second_bf16'] / 1e9:,.0f} GFLOP/s"
+    if about.get("load_before") is not None:
+        text += f". Load before the run: {about['load_before']:.2f}"
+    return text + "."
 
 
 def chart(rows: Sequence[Row]) -> Any:
@@ -108,6 +155,10 @@ def chart(rows: Sequence[Row]) -> Any:
             ax.text(value * 1.2, y, text(value), va="center", fontsize=8)
     panels[0].invert_yaxis()
     return figure
+
+
+def _or_dash(value: Any, form: Callable[[Any], str]) -> str:
+    return "-" if value is None else form(value)
 
 
 def _scaled(flops: float) -> str:

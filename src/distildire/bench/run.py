@@ -31,6 +31,8 @@ class MethodSpec:
     """ "module:function", called in a process of its own: without arguments, or with `device`."""
     batches: tuple[int, ...] = ()
     """Numbers of pictures to give at once, beside one."""
+    cpu: bool = False
+    """Runs on the cores in a GPU's table too."""
 
 
 METHODS = (
@@ -62,7 +64,7 @@ def bench(
         quick: extrapolate DIRE from two of its forty passes.
         methods: rows of the table, in order.
         picture: bytes of the file that is judged; by default a JPEG of 500 x 375.
-        device: of the bundled model, see `Detector`; with cuda, of the paper's networks too.
+        device: of the bundled model, see `Detector`; for GPUs see `bench.gpu`.
         progress: hears of each method.
 
     Raises:
@@ -73,7 +75,7 @@ def bench(
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "picture.jpg"
         file.write_bytes(picture or jpeg_500())
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        about = computer()
         measured = []
         for done, spec in enumerate(methods):
             if progress is not None:
@@ -83,7 +85,7 @@ def bench(
                 picture=str(file), device="" if device == "cpu" else device,
             )  # fmt: skip
             measured.append((spec, row))
-        about = {**machine(Path(scratch)), "load_before": load}
+        about |= _ask(Path(scratch), factory="matmul")
     peak = about["matmul_flops_per_second"]
     rows = [_complete(spec, row, peak) for spec, row in measured]
     if progress is not None:
@@ -115,11 +117,10 @@ def _complete(spec: MethodSpec, row: dict[str, Any], peak: float) -> dict[str, A
 def _ask(scratch: Path, **request: Any) -> dict[str, Any]:
     question, answer = scratch / "request.json", scratch / "answer.json"
     answer.unlink(missing_ok=True)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     question.write_text(json.dumps({**request, "started": time.time()}))
     done = subprocess.run(
         [sys.executable, "-m", "distildire.bench.worker", str(question), str(answer)],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        env=own_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if done.returncode or not answer.is_file():
@@ -130,8 +131,13 @@ def _ask(scratch: Path, **request: Any) -> dict[str, Any]:
     return content
 
 
-def machine(scratch: Path) -> dict[str, Any]:
-    """Processor, cores, versions, and the fastest matrix product measured."""
+def own_environment() -> dict[str, str]:
+    """For a Python process that is to find what this one finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def computer() -> dict[str, Any]:
+    """Processor, cores, memory and versions."""
     import onnxruntime
 
     return {
@@ -141,7 +147,7 @@ def machine(scratch: Path) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
-        **_ask(scratch, factory="matmul"),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
 

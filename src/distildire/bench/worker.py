@@ -96,10 +96,12 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def median_seconds(call: Callable[[], object]) -> float:
-    """Median time of a call, run until `SPENT_SECONDS` are spent, at least `LEAST_RUNS` times."""
+def median_seconds(
+    call: Callable[[], object], *, spent: float = SPENT_SECONDS, least: int = LEAST_RUNS
+) -> float:
+    """Median time of a call, run until `spent` seconds are spent, at least `least` times."""
     runs = [_seconds(call)]
-    while len(runs) < LEAST_RUNS or (sum(runs) < SPENT_SECONDS and len(runs) < 50):
+    while len(runs) < least or (sum(runs) < spent and len(runs) < 50):
         runs.append(_seconds(call))
     return median(runs)
 

@@ -24,9 +24,11 @@ def pooled_features(
 ) -> tuple[Tensor, Tensor]:
     """What the head sees of batches of (x0, noise, labels): [N, channels] and labels [N]."""
     student.eval()
+    device = next(student.parameters()).device
     features, labels, seen = [], [], 0
     for x0, noise, label in batches:
-        features.append(student.pool(student.forward_maps(x0, noise)).float().cpu())
+        maps = student.forward_maps(x0.to(device), noise.to(device))
+        features.append(student.pool(maps).float().cpu())
         labels.append(label.float().cpu())
         seen += len(label)
         if progress is not None:
@@ -125,5 +127,7 @@ def fit_head(
         with torch.no_grad():
             student.head.weight.copy_(weights[None])  # type: ignore[operator]
             student.head.bias.copy_(bias)  # type: ignore[operator]
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        return float(F.binary_cross_entropy_with_logits(head(features)[:, 0], labels))
+    device = next(head.parameters()).device
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        logits = head(features.to(device))[:, 0].cpu()
+        return float(F.binary_cross_entropy_with_logits(logits, labels))

@@ -50,6 +50,9 @@ class TorchSession:
                 "device cuda: torch finds no GPU that works: see nvidia-smi, install torch for "
                 "CUDA, or give the device cpu"
             )
+        if device == "cuda":
+            # torch lets convolutions round to ten bits, and logits would differ from the CPU's.
+            torch.backends.cudnn.allow_tf32 = False
         if threads:
             torch.set_num_threads(threads)
         student = read_student(bundle)

@@ -85,7 +85,7 @@ def train(
         teacher = teacher.eval().requires_grad_(False).to(device)
         projection = Projection(student.channels, teacher.channels)
     learner = Learner(student, projection, config.teacher, optim)
-    learner = learner.to(memory_format=torch.channels_last)
+    learner = learner.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     dire_maps = dire_reader(config)
     # A student of DIRE reads its maps from the cache, one of images needs none: no noise
     # network in the loop.
@@ -230,7 +230,7 @@ def fit_head_first(
     config: TrainConfig, dire_maps: DireMaps | None, report: Log | None,
 ) -> None:  # fmt: skip
     """Fit the head on `optim.probe_crops` crops while the rest stays as it is."""
-    optim = config.optim
+    optim, device = config.optim, next(student.parameters()).device
     stream = TrainingStream(
         table, weights, config.preprocessing.crop, config.augment,
         length=optim.probe_crops, seed=optim.seed + 1, dire=dire_maps,
@@ -238,8 +238,8 @@ def fit_head_first(
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for crop, label, *dire in DataLoader(stream, 32, num_workers=optim.workers):
-            x0 = unit_planes(crop)
-            dire_map = unit_planes(dire[0]) if dire else x0
+            x0 = unit_planes(crop.to(device))
+            dire_map = unit_planes(dire[0].to(device)) if dire else x0
             noise = source.eps0(x0) if source is not None else dire_map
             yield x0, noise, label
 
