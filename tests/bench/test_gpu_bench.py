@@ -121,16 +121,13 @@ def test_networks_in_torch_have_figures_and_the_verdicts_of_each_picture() -> No
 
 
 def test_the_tables_own_networks_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each in torch, with a small UNet in ADM's place."""
+    """In torch, with a small UNet in ADM's place."""
     from distildire.bench import batched
     from distildire.noise.adm import PRESETS
 
     monkeypatch.setitem(PRESETS, "imagenet256", PRESETS["tiny64"])
     monkeypatch.setattr(batched, "SIDE", 64)
-    for found in METHODS:
-        if "nano" in found.name or found.name == "base":
-            continue
-        name = found.factory.partition(":")[2]
+    for name in ("distildire", "dire_bf16"):
         method = getattr(batched, name)("cpu")
         assert method.passes == (40 if name.startswith("dire") else 1)
         assert method.half == ("bf16" in name)
