@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint fuzz docs clean
 
 demo: .venv/base  ## verdicts for the pictures in examples/, without torch
 	.venv/bin/distildire detect examples
@@ -18,6 +18,11 @@ lint: .venv-dev/dev
 	.venv-dev/bin/ruff format --check .
 	.venv-dev/bin/mypy
 	.venv-dev/bin/lint-imports
+
+SECONDS ?= 600
+SEED ?= 0
+fuzz: .venv-dev/dev  ## damaged pictures, videos, manifests, bundles and bodies, SECONDS each
+	.venv-dev/bin/python tests/fuzz/run.py all --seconds $(SECONDS) --seed $(SEED)
 
 docs: .venv-dev/dev  ## the pages, into build/site
 	NO_MKDOCS_2_WARNING=1 .venv-dev/bin/mkdocs build --strict --quiet

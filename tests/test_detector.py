@@ -113,7 +113,14 @@ def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> 
         edit(copy, format=1, heatmap=heatmap)
         with pytest.raises(BundleError, match="damaged"):
             load_bundle(copy)
-    edit(copy, heatmap=None)
+    for wrong in ({"temperature": "1"}, {"kinds": [1]}, {"real_quantiles": [1, 0]}, {"bias": None}):
+        edit(copy, heatmap=None, calibration=calibration | wrong)
+        with pytest.raises(BundleError, match=f"damaged: .*{next(iter(wrong))}"):
+            load_bundle(copy)
+    for wrong in ({"crop": 1e9}, {"crop": 10**6}, {"short_side": 0}, {"enlarge": 1}):
+        edit(copy, calibration=None, preprocessing=wrong)
+        with pytest.raises(BundleError, match=f"damaged: .*{next(iter(wrong))}"):
+            load_bundle(copy)
     edit(copy, format=1, preprocessing={"crop": 160, "colour": "sepia"})
     with pytest.raises(BundleError, match="damaged"):
         load_bundle(copy)

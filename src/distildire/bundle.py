@@ -8,6 +8,7 @@ noise source it needs.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata, resources
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 from distildire.calibration import Calibration
 from distildire.io.hashing import sha256_of
 from distildire.io.preprocessing import Preprocessing
+from distildire.io.text import words_of
+from distildire.io.typed import from_tree
 from distildire.io.writing import write_json
 
 FORMAT = 1
@@ -108,6 +111,20 @@ class Bundle:
         return replace(self, calibration=calibration)
 
 
+@dataclass(frozen=True)
+class _Head:
+    """The keys of bundle.json."""
+
+    name: str
+    sha256: str
+    preprocessing: Mapping[str, Any]
+    calibration: Mapping[str, Any] | None
+    provenance: Mapping[str, Any] | None = None
+    torch: Mapping[str, Any] | None = None
+    openvino: Mapping[str, Any] | None = None
+    heatmap: Mapping[str, Any] | None = None
+
+
 def models_folder() -> Path:
     """Where the bundled models lie."""
     return Path(str(resources.files("distildire") / "models"))
@@ -140,7 +157,7 @@ def _installed(name: str) -> Path | None:
             found: Any = point.load()
             return Path(found()) if callable(found) else Path(found.__file__).parent
         except Exception as error:  # whatever a stranger's package raises
-            raise BundleError(f"{name}: its package can't be loaded: {error}") from error
+            raise BundleError(f"{name}: its package can't be loaded: {words_of(error)}") from error
     return None
 
 
@@ -161,20 +178,20 @@ def load_bundle(model: str | Path) -> Bundle:
         )
     about = _read_description(folder)
     try:
-        calibration = about["calibration"]
+        head = from_tree(_Head, about, "bundle")
         bundle = Bundle(
-            name=str(about["name"]),
+            name=head.name,
             folder=folder,
-            sha256=str(about["sha256"]),
-            preprocessing=Preprocessing(**about["preprocessing"]),
-            provenance=dict(about.get("provenance") or {}),
-            torch=TorchPart(**about["torch"]) if about.get("torch") else None,
-            openvino=_openvino(about.get("openvino")),
-            heatmap=_heatmap(about.get("heatmap")),
+            sha256=head.sha256,
+            preprocessing=from_tree(Preprocessing, head.preprocessing, "preprocessing", known=True),
+            provenance=dict(head.provenance or {}),
+            torch=from_tree(TorchPart, head.torch, "torch", known=True) if head.torch else None,
+            openvino=_openvino(head.openvino),
+            heatmap=_heatmap(head.heatmap),
         )
-        calibration = Calibration.from_dict(calibration) if calibration else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{folder}: bundle.json is damaged: {error}") from error
+        calibration = Calibration.from_dict(head.calibration) if head.calibration else None
+    except ValueError as error:
+        raise BundleError(f"{folder}: bundle.json is damaged: {words_of(error)}") from error
     for file, expected in (bundle.openvino or {bundle.graph.name: bundle.sha256}).items():
         if not (folder / file).is_file():
             raise BundleError(f"{folder}: not a whole bundle: {file} is missing")
@@ -206,7 +223,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text())
     except (ValueError, OSError) as error:
-        raise BundleError(f"{folder}: bundle.json can't be read: {error}") from error
+        raise BundleError(f"{folder}: bundle.json can't be read: {words_of(error)}") from error
     if not isinstance(about, dict) or not isinstance(about.get("format"), int):
         raise BundleError(f"{folder}: bundle.json describes no distildire bundle")
     if about["format"] > FORMAT:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from distildire.io.typed import from_tree
 
 Label = Literal["real", "fake", "unsure"]
 
@@ -35,6 +38,11 @@ class Kind:
     n_fake: int
     real_quantiles: tuple[float, ...] = ()
     fake_quantiles: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("real_quantiles", "fake_quantiles"):
+            if getattr(self, name):
+                _check_quantiles(name, getattr(self, name))
 
     @property
     def has_thresholds(self) -> bool:
@@ -64,6 +72,12 @@ class Calibration:
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     """By name, the kinds that real pictures were held out of."""
 
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}: give a number above 0")
+        for name in ("real_quantiles", "fake_quantiles"):
+            _check_quantiles(name, getattr(self, name))
+
     def probability(self, logit: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
         z = np.clip(np.asarray(logit, float) / self.temperature + self.bias, -60, 60)
@@ -81,9 +95,8 @@ class Calibration:
         """
         if not 0.0 < budget <= 0.5:
             raise ValueError(f"fpr is {budget}: give a share above 0 and at most 0.5")
-        grid = np.linspace(0.0, 1.0, len(self.real_quantiles))
-        fake_above = float(np.interp(1.0 - budget, grid, self.real_quantiles))
-        real_below = float(np.interp(budget, grid, self.fake_quantiles))
+        fake_above = _quantile(self.real_quantiles, 1.0 - budget)
+        real_below = _quantile(self.fake_quantiles, budget)
         if real_below > fake_above:
             real_below = fake_above
         return real_below, fake_above
@@ -132,16 +145,24 @@ class Calibration:
         return {str(b): dict(zip(names, self.thresholds(b), strict=True)) for b in SPELLED_OUT}
 
     @classmethod
-    def from_dict(cls, tree: dict[str, Any]) -> Calibration:
-        """Read back what `to_dict` gave."""
-        kinds = {name: Kind(**_fields(Kind, kind)) for name, kind in tree.get("kinds", {}).items()}
-        return cls(**_fields(cls, tree) | {"kinds": kinds})
+    def from_dict(cls, tree: Mapping[str, Any]) -> Calibration:
+        """Read back what `to_dict` gave.
+
+        Raises:
+            ValueError: what it never gave.
+        """
+        made = from_tree(cls, tree, "calibration")
+        kinds = {
+            name: from_tree(Kind, kind, f"calibration.kinds.{name}")
+            for name, kind in made.kinds.items()
+        }
+        return replace(made, kinds=kinds)
 
 
-def _fields(cls: type, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass that JSON holds, its lists as tuples."""
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in tree.items()
-        if name in cls.__dataclass_fields__  # type: ignore[attr-defined]
-    }
+def _quantile(quantiles: Sequence[float], share: float) -> float:
+    return float(np.interp(share, np.linspace(0.0, 1.0, len(quantiles)), quantiles))
+
+
+def _check_quantiles(name: str, quantiles: Sequence[float]) -> None:
+    if len(quantiles) < 2 or any(b < a for a, b in itertools.pairwise(quantiles)):
+        raise ValueError(f"{name} are no quantiles: two or more rising numbers are needed")

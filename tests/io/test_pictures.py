@@ -175,3 +175,12 @@ def test_both_scales_of_a_small_picture_are_continued() -> None:
     assert cut.views == 5
     with pytest.raises(ValueError, match="halves"):
         Preprocessing(halves=6)
+
+
+def test_narrow_pictures_are_not_enlarged_to_gigabytes() -> None:
+    cut = Preprocessing(crop=144, crops=0, halves=2)
+    assert cut(np.zeros((32, 9000, 3), np.uint8)).shape == (2, 144, 144, 3)
+    with pytest.raises(ImageError, match="too narrow"):
+        cut(np.zeros((32, 20_000, 3), np.uint8))
+    wide = Preprocessing(crop=144, crops=1)
+    assert wide(np.zeros((32, 20_000, 3), np.uint8)).shape == (1, 144, 144, 3)

@@ -698,7 +698,7 @@ def test_hostile_files_take_no_time(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "c2pa", None)
     taken = []
     for _ in range(3):  # the least of three: the machine is shared
-        start = time.perf_counter()
+        start = time.thread_time()
         declares(data)
-        taken.append(time.perf_counter() - start)
+        taken.append(time.thread_time() - start)
     assert min(taken) < 0.5, f"{name}: {min(taken):.3f} s"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import FAKE, REAL, ManifestError, translate_labels
-from distildire.io.text import TextError, name_meant, rows_of, western
+from distildire.io.text import TextError, brief, name_meant, rows_of, western, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,11 +46,11 @@ def read_list(path: Path) -> pd.DataFrame:
         raise LayoutError(f"{path}: an empty list")
     table["label"] = translate_labels(table["label"], str(path))
     table["path"] = [str(path.absolute().parent / name) for name in table["path"]]
-    there = table["path"].map(lambda name: Path(name).is_file())
+    there = table["path"].map(os.path.isfile)
     if not there.any():
         raise LayoutError(
             f"{path}: none of its {len(table)} pictures is there, the first would be "
-            f"{table['path'].iloc[0]}; relative paths are relative to the list"
+            f"{brief(table['path'].iloc[0])}; relative paths are relative to the list"
         )
     if not there.all():
         log.warning("%s: %d of %d pictures are absent", path, (~there).sum(), len(table))
@@ -89,7 +90,7 @@ def _forensichub(path: Path) -> list[tuple[str, str, str, str, str]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise LayoutError(f"{path}: not readable JSON: {error}") from error
+        raise LayoutError(f"{path}: not readable JSON: {words_of(error)}") from error
     if not _is_entries(entries):
         raise LayoutError(f"{path}: not a list of datasets. Known: {'; '.join(LISTS)}")
     return [(str(e["path"]), str(e["label"]), _split_of(path), "", "") for e in entries]

@@ -7,7 +7,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distildire.io.text import TextError, name_meant, rows_of, western
+from distildire.io.text import TextError, brief, name_meant, rows_of, western, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     table["path"] = [str(root / p) for p in table["path"]]
     both = table.groupby("path")["label"].nunique()
     if (both > 1).any():
-        raise ManifestError(f"{path}: {both.idxmax()} is labelled both real and fake")
+        raise ManifestError(f"{path}: {brief(both.idxmax())} is labelled both real and fake")
     return table.drop_duplicates("path").reset_index(drop=True)
 
 
@@ -74,6 +74,7 @@ def read_columns(
         ManifestError: unreadable file, a missing column, or a row without such a value.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
     if path.suffix.lower() != ".parquet":
         try:
@@ -88,12 +89,15 @@ def read_columns(
             raise ManifestError(str(error)) from None
         return pd.DataFrame(rows, columns=None if rows else sorted(needed))
     try:
-        table = pd.read_parquet(path)
+        with pq.ParquetFile(path) as file:
+            read = file.read()
+        read.validate(full=True)  # else texts that are no UTF-8 raise wherever they are used
+        table: pd.DataFrame = read.to_pandas()
     except Exception as error:
-        raise ManifestError(f"{path}: not a readable {what}: {error}") from error
+        raise ManifestError(f"{path}: not a readable {what}: {words_of(error)}") from error
     missing = needed - set(table.columns)
     if missing:
-        has = ", ".join(map(str, table.columns))
+        has = brief(", ".join(map(str, table.columns)))
         raise ManifestError(f"{path}: no column {', '.join(sorted(missing))} (it has {has})")
     for name in sorted(needed if filled is None else filled):
         values = table[name]
@@ -108,7 +112,7 @@ def translate_labels(labels: pd.Series, where: str) -> pd.Series:
     words = labels.astype(str).str.strip().str.lower()
     known = words.map(LABELS)
     if known.isna().any():
-        unknown = ", ".join(repr(word) for word in words[known.isna()].unique()[:5])
+        unknown = ", ".join(repr(brief(word, 80)) for word in words[known.isna()].unique()[:5])
         raise ManifestError(
             f"{where}: unknown label {unknown}; use real and fake (or a word like "
             "nature/ai, 0_real/1_fake, 0/1)"

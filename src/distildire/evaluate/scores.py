@@ -15,6 +15,7 @@ from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_bytes
 from distildire.io.preprocessing import equalize
 from distildire.io.progress import DoneOf
+from distildire.io.text import brief
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +127,7 @@ def read_scores(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     if not listed.any():
         raise ManifestError(
             f"{path}: none of its {len(given)} paths is in the manifest (the first is "
-            f"{given['path'].iloc[0] if len(given) else 'missing'})"
+            f"{brief(given['path'].iloc[0]) if len(given) else 'missing'})"
         )
     part = _about(table)
     part["logit"], part["probability"] = _logit_and_probability(scores)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from distildire.io.text import words_of
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        raise ConfigError(f"{path}: not valid YAML: {words_of(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a mapping of keys is needed, not a {type(tree).__name__}")
     return tree
@@ -66,7 +68,7 @@ def build(kind: type[T], tree: Mapping[str, Any], where: str = "config") -> T:
             kind, tree, dacite.Config(strict=True, cast=[tuple], type_hooks={float: float})
         )
     except (dacite.DaciteError, ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {words_of(error)}") from error
 
 
 def to_dict(config: Any) -> dict[str, Any]:

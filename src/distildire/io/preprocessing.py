@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distildire.io.pictures import MIN_SIDE, RGB
+from distildire.io.pictures import MIN_SIDE, RGB, ImageError
+
+MAX_ENLARGED = 25_000_000
+"""Pixels that a picture may have once it is enlarged: 300 times as long as it is wide."""
+
+MAX_SIDE = 4096
+"""Pixels of a crop's side, and of the scale it is cut from, at most."""
 
 
 def resize(rgb: RGB, width: int, height: int) -> RGB:
@@ -81,8 +87,10 @@ class Preprocessing:
             raise ValueError(f"halves is {self.halves}: give 0 to {len(_CROP_CENTRES)}")
         if not self.views:
             raise ValueError("crops and halves are 0: nothing would be scored")
-        if self.crop < MIN_SIDE:
-            raise ValueError(f"crop is {self.crop}: give at least {MIN_SIDE}")
+        for name in ("crop", "short_side"):
+            side = getattr(self, name)
+            if not MIN_SIDE <= side <= MAX_SIDE:
+                raise ValueError(f"{name} is {side}: give {MIN_SIDE} to {MAX_SIDE}")
 
     def __call__(self, rgb: RGB) -> NDArray[np.uint8]:
         """Cut RGB [H, W, 3] into uint8 [crops + halves, crop, crop, 3].
@@ -125,11 +133,20 @@ def resize_and_crop(size: int = 256) -> Preprocessing:
 
 
 def enlarge_short_side(rgb: RGB, least: int) -> RGB:
-    """Scale [H, W, 3] up until the shorter side has `least` pixels; larger ones stay."""
+    """Scale [H, W, 3] up until the shorter side has `least` pixels; larger ones stay.
+
+    Raises:
+        ImageError: so narrow that it would then have over `MAX_ENLARGED` pixels.
+    """
     height, width = rgb.shape[:2]
     scale = least / min(height, width)
     if scale <= 1:
         return rgb
+    if width * height * scale**2 > MAX_ENLARGED:
+        raise ImageError(
+            f"too narrow to judge: {width} x {height} pixels, and the shorter side would have to "
+            f"be enlarged to {least}"
+        )
     return resize(rgb, max(least, round(width * scale)), max(least, round(height * scale)))
 
 

@@ -48,6 +48,17 @@ def _escaped(found: re.Match[str]) -> str:
     return found.group().encode("unicode_escape").decode("ascii")
 
 
+def brief(text: object, most: int = 300) -> str:
+    """A text out of a file for a message: as `shown`, of at most `most` letters."""
+    words = shown(str(text))
+    return words if len(words) <= most else f"{words[: most - 3]}..."
+
+
+def words_of(error: BaseException) -> str:
+    """What an exception says, brief and on one line; its name if it says nothing."""
+    return brief(" ".join(str(error).split()) or type(error).__name__)
+
+
 def stored(value: Any) -> Any:
     """`storable` for each text in a tree of dictionaries and lists."""
     if isinstance(value, str):
@@ -134,7 +145,7 @@ def rows_of(
         separator, names = _header(first, needed)
         missing = [name for name in needed if name not in names]
         if missing:
-            has = ", ".join(map(shown, names)) or "nothing"
+            has = brief(", ".join(names)) or "nothing"
             raise TextError(f"{path}: no column {', '.join(sorted(missing))} (it has {has})")
         reader = csv.reader(itertools.chain([first], file), delimiter=separator)
         next(reader)
@@ -159,7 +170,9 @@ def rows_of(
 def _header(line: str, needed: Collection[str]) -> tuple[str, list[str]]:
     found = []
     for separator in _SEPARATORS:
-        names = [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+        names = [
+            western(name.strip()) for name in next(csv.reader([line], delimiter=separator), [])
+        ]
         found.append((set(needed) <= set(names), len(names), separator, names))
     # The first of the best: a comma, where nothing tells.
     _, _, separator, names = max(found, key=lambda one: one[:2])
@@ -171,9 +184,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeError as error:
-        raise TextError(f"{path}: not readable as text: {error}") from None
+        raise TextError(f"{path}: not readable as text: {words_of(error)}") from None
     except csv.Error as error:
-        raise TextError(f"{path}: not a readable CSV: {error}") from None
+        raise TextError(f"{path}: not a readable CSV: {words_of(error)}") from None
     except OSError as error:
         raise TextError(f"{path}: cannot be read: {error.strerror or error}") from None
 

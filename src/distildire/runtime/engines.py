@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.bundle import Bundle, BundleError
+from distildire.io.text import words_of
 from distildire.runtime.cores import usable_cores
 
 Device: TypeAlias = Literal["cpu", "cuda", "openvino", "auto"]
@@ -91,7 +92,7 @@ def open_runner(
     try:
         session: Runner = onnx_session(str(bundle.graph), threads, crops)
     except Exception as error:  # onnxruntime raises its own, undocumented types
-        raise BundleError(f"{bundle.folder}: model.onnx can't be run: {error}") from error
+        raise BundleError(f"{bundle.folder}: model.onnx can't be run: {words_of(error)}") from error
     return session
 
 
@@ -108,7 +109,10 @@ def onnx_session(graph: str | bytes, threads: int | None = None, crops: int | No
         options.add_free_dimension_override_by_name(BATCH_AXIS, crops)
     # A pattern is kept for every number of crops ever seen, each a block of memory.
     options.enable_mem_pattern = False
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    # What ONNX Runtime falls back to is the same again, after four lines on standard output.
+    return onnxruntime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 def _cuda_runner(bundle: Bundle) -> Runner:
@@ -125,10 +129,13 @@ def _cuda_runner(bundle: Bundle) -> Runner:
     how = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     try:
         session = onnxruntime.InferenceSession(
-            str(bundle.graph), options, providers=[(CUDA, how), "CPUExecutionProvider"]
+            str(bundle.graph),
+            options,
+            providers=[(CUDA, how), "CPUExecutionProvider"],
+            enable_fallback=0,
         )
     except Exception as error:
-        words = str(error).strip().split("\n")[0]
+        words = words_of(error)
         raise BundleError(f"device cuda can't run this model ({words}): {CUDA_MEND}") from error
     # Without a GPU or a library, ONNX Runtime takes the CPU and says nothing.
     if CUDA not in session.get_providers():

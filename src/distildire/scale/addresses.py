@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from distildire.io.pictures import MAX_BYTES, PICTURE_SUFFIXES
+from distildire.io.text import words_of
 from distildire.scale.items import Item, SourceError, failing
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ def read_address(address: str) -> bytes:
     except FileNotFoundError:
         raise SourceError("cannot be read: no such file") from None
     except OSError as error:
-        raise SourceError(f"cannot be read: {error}") from None
+        raise SourceError(f"cannot be read: {words_of(error)}") from None
     return data
 
 
@@ -88,7 +89,9 @@ def item_at(address: str) -> Item:
     except FileNotFoundError:
         return Item(address, None, None, read=partial(failing, "cannot be read: no such file"))
     except (OSError, SourceError) as error:
-        return Item(address, None, None, read=partial(failing, f"cannot be read: {error}"))
+        return Item(
+            address, None, None, read=partial(failing, f"cannot be read: {words_of(error)}")
+        )
 
 
 def item_from(address: str, info: dict[str, Any]) -> Item:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from distildire.io.finding import OnError, find_files, is_video
-from distildire.io.text import TextError, lines_of, name_meant, rows_of, storable
+from distildire.io.text import TextError, lines_of, name_meant, rows_of, storable, words_of
 
 
 class SourceError(ValueError):
@@ -136,5 +136,5 @@ def _column(source: Path, on_error: OnError) -> Iterator[str]:
                         on_error(f"{source}: row {number}: no path")
                     else:
                         yield os.fsdecode(path) if isinstance(path, bytes) else str(path)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{source}: not a readable Parquet file: {error}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{source}: not a readable Parquet file: {words_of(error)}") from None

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from distildire.io.text import stored
+from distildire.io.text import stored, words_of
 from distildire.scale.folders import Folder, folder_of
 from distildire.scale.items import Item, digest
 from distildire.verdict import plain_types
@@ -176,7 +176,7 @@ def _names(folder: Folder, part: str) -> list[str]:
 
 
 def _damaged(folder: Folder, part: str, error: Exception) -> PartsError:
-    words = f"{folder}/{part}: damaged: {error}"
+    words = f"{folder}/{part}: damaged: {words_of(error)}"
     return PartsError(f"{words}; remove it to score its files again")
 
 

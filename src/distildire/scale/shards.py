@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from distildire.io.pictures import MAX_BYTES, PICTURE_SUFFIXES
+from distildire.io.text import words_of
 from distildire.scale.items import Item, SourceError, failing
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -76,7 +77,9 @@ def tar_items(shard: Shard) -> Iterator[Item]:
     except FileNotFoundError:
         yield shard.failed("cannot be read: no such file")
     except _BROKEN as error:
-        yield shard.failed(f"the tar is cut short or damaged ({error}): what comes after is lost")
+        yield shard.failed(
+            f"the tar is cut short or damaged ({words_of(error)}): what comes after is lost"
+        )
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -86,7 +89,9 @@ def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         file = tar.extractfile(member)
         data = b"" if file is None else file.read()
     except _BROKEN as error:
-        raise SourceError(f"the tar is cut short or damaged in this picture ({error})") from None
+        raise SourceError(
+            f"the tar is cut short or damaged in this picture ({words_of(error)})"
+        ) from None
     if len(data) < member.size:
         raise SourceError("the tar is cut short in this picture")
     return data
@@ -128,9 +133,10 @@ def parquet_items(shard: Shard, column: str) -> Iterator[Item]:
                         yield shard.holds(name, len(data), partial(bytes, data))
     except FileNotFoundError:
         yield shard.failed("cannot be read: no such file")
-    except (pa.ArrowException, OSError) as error:
-        words = str(error).strip().split("\n")[0]
-        yield shard.failed(f"the Parquet file is damaged ({words}): what comes after is lost")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        yield shard.failed(
+            f"the Parquet file is damaged ({words_of(error)}): what comes after is lost"
+        )
 
 
 def _named(

@@ -14,6 +14,7 @@ from typing import Any
 
 from distildire.io.finding import OnError
 from distildire.io.pictures import PICTURE_SUFFIXES
+from distildire.io.text import words_of
 from distildire.scale.addresses import (
     address_of,
     is_address,
@@ -165,9 +166,8 @@ def _image_column(shard: Shard) -> str | None:
     try:
         with shard.open() as file:
             return image_column(pq.read_schema(file))
-    except (pa.ArrowException, OSError) as error:
-        words = str(error).strip().split("\n")[0]
-        raise SourceError(f"{shard.path}: not a readable Parquet file: {words}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{shard.path}: not a readable Parquet file: {words_of(error)}") from None
 
 
 def how_many(source: str | Path) -> int | None:

@@ -397,6 +397,8 @@ def _video_stream(container: Any) -> Any:
         attached = getattr(av.stream.Disposition, "attached_pic", None)
         if attached is not None and stream.disposition & attached:
             continue
+        if stream.codec_context is None:
+            raise VideoError("its pictures are in a code that can't be read here")
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = 2
         return stream
