@@ -117,6 +117,11 @@ def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> 
         edit(copy, heatmap=None, calibration=calibration | wrong)
         with pytest.raises(BundleError, match=f"damaged: .*{next(iter(wrong))}"):
             load_bundle(copy)
+    for name in ("", "x" * 101, "two\nlines"):
+        edit(copy, name=name, calibration=None)
+        with pytest.raises(BundleError, match=r"bundle\.name"):
+            load_bundle(copy)
+    edit(copy, name="standin")
     for wrong in ({"crop": 1e9}, {"crop": 10**6}, {"short_side": 0}, {"enlarge": 1}):
         edit(copy, calibration=None, preprocessing=wrong)
         with pytest.raises(BundleError, match=f"damaged: .*{next(iter(wrong))}"):

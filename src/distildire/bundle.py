@@ -124,6 +124,10 @@ class _Head:
     openvino: Mapping[str, Any] | None = None
     heatmap: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.name.isprintable() or not 0 < len(self.name) <= 100:
+            raise ValueError("bundle.name is empty, over 100 letters, or not of one line")
+
 
 def models_folder() -> Path:
     """Where the bundled models lie."""

@@ -129,10 +129,7 @@ def _cuda_runner(bundle: Bundle) -> Runner:
     how = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     try:
         session = onnxruntime.InferenceSession(
-            str(bundle.graph),
-            options,
-            providers=[(CUDA, how), "CPUExecutionProvider"],
-            enable_fallback=0,
+            str(bundle.graph), options, providers=[(CUDA, how), "CPUExecutionProvider"]
         )
     except Exception as error:
         words = words_of(error)
