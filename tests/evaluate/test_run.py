@@ -15,7 +15,7 @@ from distildire.data.audit import LeakError
 from distildire.data.manifest import ManifestError
 from distildire.evaluate.metrics import METRICS
 from distildire.evaluate.robustness import robustness, subsample
-from distildire.evaluate.run import evaluate
+from distildire.evaluate.run import EvaluationOptions, evaluate
 from distildire.explain.reencode import STABILITY
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import Preprocessing
@@ -70,9 +70,9 @@ def simulated(folder: Path, n: int = 600, seed: int = 0) -> tuple[Path, Path]:
 
 def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
     manifest = pictures(tmp_path)
-    result = evaluate(Brightness(), manifest, tmp_path / "out", equalize="both", known=["GAN"],
-                      robustness_count=4, stability_count=4, heatmap_count=2,
-                      repeats=50)  # fmt: skip
+    options = EvaluationOptions(equalize="both", known=["GAN"], robustness_count=4,
+                                stability_count=4, heatmap_count=2, repeats=50)  # fmt: skip
+    result = evaluate(Brightness(), manifest, tmp_path / "out", options)
     tree = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {"raw", "equalized"} <= set(tree)
     for variant in ("raw", "equalized"):
@@ -111,9 +111,14 @@ def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
 def test_a_leak_is_refused_unless_accepted_or_equalised(tmp_path: Path) -> None:
     manifest = pictures(tmp_path, suffixes=("bmp", "png"))
     with pytest.raises(LeakError, match="format"):
-        evaluate(Brightness(), manifest, tmp_path / "a", equalize=False)
-    evaluate(Brightness(), manifest, tmp_path / "b", equalize=False, accept_leak=True, repeats=9)
-    result = evaluate(Brightness(), manifest, tmp_path / "c", repeats=9)
+        evaluate(Brightness(), manifest, tmp_path / "a", EvaluationOptions(equalize=False))
+    evaluate(
+        Brightness(),
+        manifest,
+        tmp_path / "b",
+        EvaluationOptions(equalize=False, accept_leak=True, repeats=9),
+    )
+    result = evaluate(Brightness(), manifest, tmp_path / "c", EvaluationOptions(repeats=9))
     assert set(result.metrics) >= {"overall", "by_generator", "by_source"}
 
 
@@ -121,7 +126,7 @@ def test_missing_and_damaged_files_are_counted_not_scored(tmp_path: Path) -> Non
     manifest = pictures(tmp_path)
     (tmp_path / "nature0.png").unlink()
     (tmp_path / "ai0.png").write_bytes(b"no picture")
-    result = evaluate(Brightness(), manifest, tmp_path / "out", repeats=9)
+    result = evaluate(Brightness(), manifest, tmp_path / "out", EvaluationOptions(repeats=9))
     assert result.metrics["unscored"]["count"] == 2
     assert result.metrics["overall"]["n_real"] == 5
     assert "2 pictures have no score" in (tmp_path / "out" / "report.md").read_text()
@@ -131,7 +136,7 @@ def test_scores_of_another_tool(tmp_path: Path) -> None:
     from sklearn.metrics import roc_auc_score
 
     scores, manifest = simulated(tmp_path)
-    result = evaluate(scores, manifest, tmp_path / "out", repeats=100)
+    result = evaluate(scores, manifest, tmp_path / "out", EvaluationOptions(repeats=100))
     figures = result.metrics
     given, table = pd.read_csv(scores), pd.read_csv(manifest)
     fake = table["label"] == "fake"
@@ -157,7 +162,7 @@ def test_probabilities_are_told_from_logits(tmp_path: Path) -> None:
     logit = table["score"].copy()
     table["score"] = 1 / (1 + np.exp(-logit))
     table.to_csv(scores, index=False)
-    result = evaluate(scores, manifest, tmp_path / "out", repeats=9)
+    result = evaluate(scores, manifest, tmp_path / "out", EvaluationOptions(repeats=9))
     np.testing.assert_allclose(result.scores["logit"], logit, atol=1e-9)
 
 
@@ -168,7 +173,7 @@ def test_bad_scores(tmp_path: Path) -> None:
     table.loc[1, "score"] = np.inf
     table = pd.concat([table.drop(index=2), table.loc[[5]]])
     table.to_csv(scores, index=False)
-    result = evaluate(scores, manifest, tmp_path / "out", repeats=9)
+    result = evaluate(scores, manifest, tmp_path / "out", EvaluationOptions(repeats=9))
     assert result.metrics["unscored"]["count"] == 3
     reasons = set(result.scores["error"]) - {""}
     assert reasons == {"the score is no finite number", "no score"}
@@ -190,7 +195,9 @@ def test_one_class_only(tmp_path: Path) -> None:
     scores, manifest = simulated(tmp_path)
     table = pd.read_csv(manifest)
     table[table["label"] == "real"].to_csv(manifest, index=False)
-    figures = evaluate(scores, manifest, tmp_path / "out", repeats=20).metrics["overall"]
+    figures = evaluate(scores, manifest, tmp_path / "out", EvaluationOptions(repeats=20)).metrics[
+        "overall"
+    ]
     assert figures["auc"] is None
     assert figures["real_acc"] is not None
     assert figures["real_acc_ci"] is not None
@@ -200,12 +207,14 @@ def test_one_class_only(tmp_path: Path) -> None:
 def test_unknown_split(tmp_path: Path) -> None:
     scores, manifest = simulated(tmp_path, 50)
     with pytest.raises(ManifestError, match="split 'val'"):
-        evaluate(scores, manifest, tmp_path / "out", split="val")
+        evaluate(scores, manifest, tmp_path / "out", EvaluationOptions(split="val"))
 
 
 def test_intervals_by_source(tmp_path: Path) -> None:
     scores, manifest = simulated(tmp_path)
-    figures = evaluate(scores, manifest, tmp_path / "out", intervals="source", repeats=50).metrics
+    figures = evaluate(
+        scores, manifest, tmp_path / "out", EvaluationOptions(intervals="source", repeats=50)
+    ).metrics
     assert figures["overall"]["auc_ci"] is not None
     assert "source" in figures["intervals"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distildire.evaluate.stability_gain import stability_gain
 from distildire.explain.reencode import ROBUSTNESS, STABILITY, by_crop, by_noise, by_resize
 from distildire.explain.stability import judge_scores, stability
 from distildire.io.pictures import RGB
@@ -38,8 +37,6 @@ def test_a_verdict_that_jpeg_turns_is_unsure(grainy: RGB) -> None:
     assert list(result.logits) == ["as it is", *STABILITY]
     assert set(result.flips) <= set(STABILITY)
     assert result.to_dict()["flips"] == result.flips
-    tolerant = stability(Sharpness(35.0), grainy, allowed_flips=len(STABILITY))
-    assert tolerant.verdict == "fake"
 
 
 def test_a_clear_verdict_stays(grainy: RGB) -> None:
@@ -70,11 +67,5 @@ def test_reencodings_by_hand(grainy: RGB) -> None:
     assert noise.std() == pytest.approx(5, rel=0.03)
 
 
-def test_gain_by_hand() -> None:
-    detector = Sharpness(0.0)
-    logits = {"as it is": [3.0, 3.0, -3.0, -3.0, 0.0], "a": [3.0, 0.0, -3.0, 2.0, 5.0]}
-    gain = stability_gain(detector, logits, [True, True, True, False, True])
-    assert (gain.n_right, gain.n_wrong) == (3, 1)
-    assert gain.right_lost == pytest.approx(2 / 3)
-    assert gain.wrong_caught == 0.0
-    assert judge_scores(detector, {"as it is": 3.0, "a": 0.0}).verdict == "unsure"
+def test_a_flip_makes_unsure() -> None:
+    assert judge_scores(Sharpness(0.0), {"as it is": 3.0, "a": 0.0}).verdict == "unsure"

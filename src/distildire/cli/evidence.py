@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,8 +47,7 @@ def evaluate(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the test pictures.")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     equalize: Annotated[
-        bool | None,
-        typer.Option(help="Give both classes one history; neither: both, side by side."),
+        bool, typer.Option(help="Bring every picture to one history first.")
     ] = True,
     both: Annotated[
         bool, typer.Option("--both", help="Raw and equalized results side by side.")
@@ -77,15 +76,16 @@ def evaluate(
     ] = False,
 ) -> None:
     """Judge a detector on a manifest: figures with intervals, per generator and source."""
+    from distildire.evaluate.run import EvaluationOptions
     from distildire.evaluate.run import evaluate as run
 
-    how: bool | Literal["both"] = "both" if both else bool(equalize)
-    result = run(
-        model, manifest, out, equalize=how, accept_leak=accept_leak, split=split or None,
+    options = EvaluationOptions(
+        equalize="both" if both else equalize, accept_leak=accept_leak, split=split or None,
         known=[word.strip() for word in known.split(",") if word.strip()],
         robustness_count=robustness, stability_count=stability, heatmap_count=heatmap_check,
-        intervals="source" if by_source else "image", progress=stage_bar,
+        intervals="source" if by_source else "image",
     )  # fmt: skip
+    result = run(model, manifest, out, options, progress=stage_bar)
     figures = result.metrics.get("equalized", result.metrics)["overall"]
     shown = ("n_real", "n_fake", "acc", "ap", "auc", "tpr_at_5fpr", "ece")
     line = "  ".join(

@@ -9,7 +9,7 @@ import numpy as np
 
 from distildire.data.audit import Audit
 from distildire.io.html_page import Page
-from distildire.io.writing import whole_file, write_json
+from distildire.io.writing import write_json, write_text
 
 _COLOURS = {"real": "#0969da", "fake": "#cf222e"}
 
@@ -113,5 +113,4 @@ def save_audit(audit: Audit, folder: Path) -> None:
     """Write audit.json and audit.html into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "audit.json", audit.to_dict())
-    with whole_file(folder / "audit.html") as file:
-        file.write(audit_page(audit).encode())
+    write_text(folder / "audit.html", audit_page(audit))

@@ -103,8 +103,6 @@ def bootstrap_intervals(
         i = METRICS.index(name)
         if name == "ece":
             intervals[name] = _ece_interval(float(estimate[i]), values[:, i], level)
-        elif name == "ap":
-            intervals[name] = _ap_interval(estimate[i], values[:, i], smaller, level)
         elif name in BUDGETS and clusters is None:
             draws = tpr_draws(
                 scores[~fake], scores[fake], BUDGETS[name], draws=2 * repeats, seed=seed
@@ -114,7 +112,9 @@ def bootstrap_intervals(
             intervals[name] = (min(float(low), told), max(float(high), told))
         else:
             count = int(counts.get(name, smaller))
-            intervals[name] = logit_interval(estimate[i], values[:, i], count, level)
+            intervals[name] = logit_interval(
+                estimate[i], values[:, i], count, level, biased=name == "ap"
+            )
     return intervals
 
 
@@ -133,9 +133,18 @@ def approximate_intervals(n_real: int, n_fake: int, *, clustered: bool = False) 
 
 
 def logit_interval(
-    estimate: float, values: NDArray[np.float64], count: int, level: float
+    estimate: float,
+    values: NDArray[np.float64],
+    count: int,
+    level: float,
+    *,
+    biased: bool = False,
 ) -> tuple[float, float]:
-    """Estimate +- normal quantile x standard deviation of the resamples, on the logit scale."""
+    """Estimate +- quantile x standard deviation of the resamples, on the logit scale.
+
+    `biased`: with Student's quantile in the place of the normal one, and moved by the bias of
+    the resamples as far as it is not.
+    """
     tail = (1.0 - level) / 2
     bound = tail ** (1.0 / count)
     if estimate >= 1.0:
@@ -145,8 +154,14 @@ def logit_interval(
     edge = 0.25 / count
     inside = np.clip(np.append(values, estimate), edge, 1.0 - edge)
     logits = np.log(inside / (1.0 - inside))
-    reach = NormalDist().inv_cdf(1.0 - tail) * logits[:-1].std()
-    low, high = 1.0 / (1.0 + np.exp(-(logits[-1] + np.array([-reach, reach]))))
+    quantile, shift = NormalDist().inv_cdf(1.0 - tail), np.zeros(2)
+    if biased:
+        from scipy.stats import t
+
+        quantile, bias = float(t.ppf(1.0 - tail, count - 1)), logits[:-1].mean() - logits[-1]
+        shift = np.array([min(0.0, -bias), max(0.0, -bias)])
+    ends = logits[-1] + shift + quantile * logits[:-1].std() * np.array([-1.0, 1.0])
+    low, high = 1.0 / (1.0 + np.exp(-ends))
     return min(float(low), estimate), max(float(high), estimate)
 
 
@@ -164,30 +179,6 @@ def auc_resamples(
     column = METRICS.index("auc")
     draws = _image_weights(fake, repeats, seed)
     return np.concatenate([kernel(weights[:, order])[:, column] for weights in draws])
-
-
-def _ap_interval(
-    estimate: float, values: NDArray[np.float64], count: int, level: float
-) -> tuple[float, float]:
-    """The logit interval, moved by the bias of the resamples as far as it is not."""
-    if not 0.0 < estimate < 1.0:
-        return logit_interval(estimate, values, count, level)
-    edge = 0.25 / count
-    inside = np.clip(np.append(values, estimate), edge, 1.0 - edge)
-    logits = np.log(inside / (1.0 - inside))
-    bias = float(logits[:-1].mean() - logits[-1])
-    tail = (1.0 - level) / 2
-    reach = _student_quantile(1.0 - tail, count - 1) * float(logits[:-1].std())
-    ends = logits[-1] + np.array([min(0.0, -bias) - reach, max(0.0, -bias) + reach])
-    low, high = 1.0 / (1.0 + np.exp(-ends))
-    return float(low), float(high)
-
-
-def _student_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf(probability, degrees))
 
 
 def _ece_interval(

@@ -7,7 +7,6 @@ worst source, and what is said at each error budget.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +29,7 @@ BUDGETS = (0.01, 0.05)
 WORST_OF = 40
 """Images of one class that a source needs to be named the worst."""
 
-Verdict = Callable[[float, float], str]
+VerdictOf = Callable[[float, float], str]
 """(logit, error budget) -> "real", "fake" or "unsure"."""
 
 
@@ -38,7 +37,7 @@ def parts_of(
     scores: pd.DataFrame,
     *,
     known: Sequence[str] = (),
-    verdict: Verdict | None = None,
+    verdict: VerdictOf | None = None,
     repeats: int = 500,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -161,13 +160,12 @@ def _share(count: int, n: int) -> dict[str, Any]:
     return {"share": count / n, "ci": list(wilson(count, n)) if n >= MIN_IMAGES else None}
 
 
-def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share from `count` of `n` (Wilson 1927)."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = count / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+def wilson(count: int, n: int) -> tuple[float, float]:
+    """95% interval of a share from `count` of `n` (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(count, n).proportion_ci(0.95, "wilson")
+    return float(found.low), float(found.high)
 
 
 def part_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:

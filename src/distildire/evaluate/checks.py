@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,10 @@ from distildire.data.manifest import FAKE
 from distildire.evaluate.breakdown import BUDGETS, wilson
 from distildire.evaluate.patch_insertion import patch_insertion
 from distildire.evaluate.robustness import robustness, subsample
-from distildire.evaluate.stability_gain import stability_gain
 from distildire.evaluate.summary import cell
 from distildire.explain.heatmap import heat_of
 from distildire.explain.reencode import STABILITY
+from distildire.explain.stability import Judge, judge_scores
 from distildire.io.pictures import RGB, ImageError, decode
 from distildire.io.progress import DoneOf
 
@@ -25,29 +26,43 @@ def stability_check(
     detector: Any, table: pd.DataFrame, count: int, *, seed: int = 0,
     progress: DoneOf | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """By error budget: wrong verdicts that the check turns into "unsure", and right ones.
-
-    Returns budget -> `n_right`, `n_wrong` (definite verdicts before the check),
-    `wrong_caught` and `right_lost` (shares of those, None without any), `..._ci` (Wilson).
-    """
+    """By error budget, `stability_gain` on a subsample of `count` pictures."""
     changes = {"as it is": _same, **STABILITY}
     found = robustness(
         detector, table, count=count, reencodings=changes, seed=seed, progress=progress
     )
     label = dict(zip(table["path"], table["label"], strict=True))
     fake = [label[path] == FAKE for path in found["paths"]]
-    result = {}
-    for budget in BUDGETS:
-        gain = stability_gain(detector, found["logits"], fake, fpr=budget)
-        row: dict[str, Any] = {"n_right": gain.n_right, "n_wrong": gain.n_wrong}
-        for name, share, n in (
-            ("wrong_caught", gain.wrong_caught, gain.n_wrong),
-            ("right_lost", gain.right_lost, gain.n_right),
-        ):
-            row[name] = share if n else None
-            row[f"{name}_ci"] = list(wilson(round(share * n), n)) if n else None
-        result[str(budget)] = row
-    return result
+    return {
+        str(budget): stability_gain(detector, found["logits"], fake, fpr=budget)
+        for budget in BUDGETS
+    }
+
+
+def stability_gain(
+    detector: Judge,
+    logits: Mapping[str, Sequence[float]],
+    fake: Sequence[bool],
+    *,
+    fpr: float | None = None,
+) -> dict[str, Any]:
+    """Wrong verdicts that the check turns into "unsure", and right ones, on logits [N] by name.
+
+    Returns `n_right`, `n_wrong` (definite verdicts before the check), `wrong_caught` and
+    `right_lost` (shares of those, None without any), `..._ci` (Wilson).
+    """
+    turned: dict[bool, list[bool]] = {True: [], False: []}
+    for i, is_fake in enumerate(fake):
+        scores = {name: float(values[i]) for name, values in logits.items()}
+        result = judge_scores(detector, scores, fpr=fpr)
+        first = result.verdicts["as it is"]
+        if first != "unsure":
+            turned[(first == "fake") == is_fake].append(result.verdict == "unsure")
+    gain: dict[str, Any] = {"n_right": len(turned[True]), "n_wrong": len(turned[False])}
+    for name, flags in (("wrong_caught", turned[False]), ("right_lost", turned[True])):
+        gain[name] = sum(flags) / len(flags) if flags else None
+        gain[f"{name}_ci"] = list(wilson(sum(flags), len(flags))) if flags else None
+    return gain
 
 
 def _same(rgb: RGB) -> RGB:

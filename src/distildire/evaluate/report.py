@@ -1,4 +1,4 @@
-"""An evaluation as a page that opens offline, and as Markdown for a paper."""
+"""An evaluation as a page, for HTML and Markdown alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distildire.evaluate.breakdown import part_rows, verdict_rows
 from distildire.evaluate.checks import stability_rows
 from distildire.evaluate.scores import is_fake
 from distildire.evaluate.summary import rows_of
-from distildire.io.html_page import Page, markdown_table
+from distildire.io.html_page import Page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,21 +40,20 @@ def report_page(
     about: Mapping[str, str],
     variants: Mapping[str, Mapping[str, Any]],
     scores: pd.DataFrame,
-    robustness: Mapping[str, Any] | None = None,
-    checks: Mapping[str, Any] | None = None,
-) -> str:
-    """HTML of one evaluation.
+    checks: Mapping[str, Any],
+) -> Page:
+    """The page of one evaluation.
 
     Args:
         title: heading of the page.
         about: model, data and notes, in words.
         variants: figures by variant ("raw", "equalized").
         scores: the scores table.
-        robustness: as `robustness` gives it.
-        checks: `stability` and `heatmap`, as `stability_check` and `heatmap_check` give them.
+        checks: `robustness`, `stability` and `heatmap`, as `robustness`, `stability_check` and
+            `heatmap_check` give them; those that were measured.
     """
     page = Page(title)
-    page.table([{"": name, "value": value} for name, value in about.items()])
+    page.bullets([f"{name}: {value}" for name, value in about.items()])
     page.heading("Over all")
     page.table(_overall_rows(variants))
     page.text(_SETTINGS)
@@ -69,48 +68,16 @@ def report_page(
         _forest(page, figures)
         page.table(rows_of(figures))
         _pairs(page, figures)
-        if figures["unscored"]["count"]:
-            page.text(
-                f"{figures['unscored']['count']} pictures have no score and are in no figure.",
-                "lead bad",
-            )
-            page.table(figures["unscored"]["examples"])
-    if robustness is not None:
-        _robustness(page, robustness)
-    if checks and "stability" in checks:
+        _unscored(page, figures["unscored"])
+    if "robustness" in checks:
+        _robustness(page, checks["robustness"])
+    if "stability" in checks:
         page.heading("Stability check")
         page.table(stability_rows(checks["stability"]))
-    if checks and "heatmap" in checks:
+    if "heatmap" in checks:
         page.heading("Heat map")
         page.text(checks["heatmap"]["sentence"])
-    return page.html()
-
-
-def report_markdown(
-    title: str,
-    about: Mapping[str, str],
-    variants: Mapping[str, Mapping[str, Any]],
-    robustness: Mapping[str, Any] | None = None,
-    checks: Mapping[str, Any] | None = None,
-) -> str:
-    """The same tables as Markdown."""
-    parts = [f"# {title}\n", *(f"- {name}: {value}" for name, value in about.items()), ""]
-    parts += ["## Over all\n", markdown_table(_overall_rows(variants)), _SETTINGS, ""]
-    for variant, figures in variants.items():
-        parts += [f"## In parts ({variant})\n", markdown_table(part_rows(figures["parts"]))]
-        parts += [_PARTS + "\n", markdown_table(verdict_rows(figures["parts"]))]
-    for variant, figures in variants.items():
-        parts += [f"## By generator and source ({variant})\n", markdown_table(rows_of(figures))]
-        if figures["unscored"]["count"]:
-            parts += [f"{figures['unscored']['count']} pictures have no score.\n"]
-    if robustness is not None:
-        parts += [f"## Robustness ({_sample(robustness)})\n"]
-        parts += [markdown_table(_robustness_rows(robustness))]
-    if checks and "stability" in checks:
-        parts += ["## Stability check\n", markdown_table(stability_rows(checks["stability"]))]
-    if checks and "heatmap" in checks:
-        parts += ["## Heat map\n", checks["heatmap"]["sentence"] + "\n"]
-    return "\n".join(parts)
+    return page
 
 
 def _overall_rows(variants: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -153,11 +120,11 @@ def _pairs(page: Page, figures: Mapping[str, Any]) -> None:
         page.table([{"inside": name, "auc": value} for name, value in inside.items()])
 
 
-def _sample(robustness: Mapping[str, Any]) -> str:
-    return (
-        f"on a subsample of {robustness['n_real']} real and {robustness['n_fake']} fake "
-        "pictures, sources in equal shares, equalised first"
-    )
+def _unscored(page: Page, unscored: Mapping[str, Any]) -> None:
+    if unscored["count"]:
+        count = unscored["count"]
+        page.text(f"{count} pictures have no score and are in no figure.", "lead bad")
+        page.table(unscored["examples"])
 
 
 def _robustness_rows(robustness: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -177,7 +144,10 @@ def _range(interval: Any) -> str | None:
 
 def _robustness(page: Page, robustness: Mapping[str, Any]) -> None:
     page.heading("Robustness")
-    page.text(f"Measured {_sample(robustness)}.")
+    page.text(
+        f"Measured on a subsample of {robustness['n_real']} real and {robustness['n_fake']} fake "
+        "pictures, sources in equal shares, equalised first."
+    )
     rows = robustness["rows"]
     generators = sorted({g for row in rows.values() for g in row["auc_by_generator"]})
     values = np.array(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -62,36 +62,11 @@ def robustness(
     Pictures that can't be read are left out.
     """
     table = subsample(table, count, seed)
-    logits: dict[str, list[float]] = {name: [] for name in reencodings}
-    kept = []
-    for row, path in enumerate(table["path"]):
-        try:
-            rgb = equalize(decode(path))
-        except ImageError:
-            continue
-        kept.append(row)
-        for name, change in reencodings.items():
-            logits[name].append(detector.logit(change(rgb)))
-        if progress is not None:
-            progress(row + 1, len(table))
+    logits, kept = _logits(detector, table["path"].to_list(), reencodings, progress)
     table = table.iloc[kept]
     fake = (table["label"] == FAKE).to_numpy()
     generator = table["generator"].to_numpy(str)
-    rows: dict[str, Any] = {}
-    for name, values in logits.items():
-        scores = np.array(values)
-        probability = np.array([detector.verdict_of(v)[0] for v in values])
-        _, real_acc, fake_acc = accuracies(fake, probability)
-        by_generator = {
-            g: auc(fake[~fake | (generator == g)], scores[~fake | (generator == g)])
-            for g in sorted(set(generator[fake]) - {""})
-        }
-        rows[name] = {
-            "auc": auc(fake, scores),
-            "real_acc": real_acc,
-            "fake_acc": fake_acc,
-            "auc_by_generator": by_generator,
-        }
+    rows = {name: _row(detector, fake, generator, values) for name, values in logits.items()}
     base = next(iter(rows.values()))["auc"] if rows else float("nan")
     enough = min((~fake).sum(), fake.sum()) >= MIN_IMAGES
     draws = {name: auc_resamples(fake, s, repeats=500) if enough else None
@@ -110,6 +85,46 @@ def robustness(
         }
     )
     return found
+
+
+def _logits(
+    detector: Scorer,
+    paths: Sequence[str],
+    reencodings: Mapping[str, Reencode],
+    progress: DoneOf | None,
+) -> tuple[dict[str, list[float]], list[int]]:
+    """(logits by re-encoding, which of the paths they are of)."""
+    logits: dict[str, list[float]] = {name: [] for name in reencodings}
+    kept = []
+    for row, path in enumerate(paths):
+        try:
+            rgb = equalize(decode(path))
+        except ImageError:
+            continue
+        kept.append(row)
+        for name, change in reencodings.items():
+            logits[name].append(detector.logit(change(rgb)))
+        if progress is not None:
+            progress(row + 1, len(paths))
+    return logits, kept
+
+
+def _row(
+    detector: Scorer, fake: NDArray[np.bool_], generator: NDArray[np.str_], logits: list[float]
+) -> dict[str, Any]:
+    """The figures of one re-encoding."""
+    scores = np.array(logits)
+    _, real_acc, fake_acc = accuracies(fake, [detector.verdict_of(v)[0] for v in logits])
+    by_generator = {
+        g: auc(fake[~fake | (generator == g)], scores[~fake | (generator == g)])
+        for g in sorted(set(generator[fake]) - {""})
+    }
+    return {
+        "auc": auc(fake, scores),
+        "real_acc": real_acc,
+        "fake_acc": fake_acc,
+        "auc_by_generator": by_generator,
+    }
 
 
 def _loss_interval(

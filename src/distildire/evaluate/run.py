@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,17 +10,51 @@ from typing import TYPE_CHECKING, Any, Literal
 from distildire.data.audit import Audit, audit, refuse_leak
 from distildire.data.audit_report import save_audit
 from distildire.data.manifest import fingerprint, read_manifest
-from distildire.evaluate.breakdown import Verdict, parts_of
+from distildire.evaluate.breakdown import VerdictOf, parts_of
 from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
-from distildire.evaluate.report import report_markdown, report_page
+from distildire.evaluate.report import report_page
 from distildire.evaluate.robustness import robustness
 from distildire.evaluate.scores import Scorer, read_scores, score_manifest
-from distildire.evaluate.summary import By, summarize
-from distildire.io.progress import StageDoneOf
+from distildire.evaluate.summary import By, Figures, summarize
+from distildire.io.progress import DoneOf, StageDoneOf
 from distildire.io.writing import whole_file, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a model is evaluated."""
+
+    equalize: bool | Literal["both"] = True
+    """True: every picture is equalised before it is scored; False: as it is; "both": side by
+    side, and metrics.json has `raw` and `equalized` above the figures. The scores of a CSV are
+    taken as they are; equalising can't reach them."""
+    accept_leak: bool = False
+    """Go on over a leak."""
+    split: str | None = None
+    """Keep only the rows of this split."""
+    known: Sequence[str] = ()
+    """Beginnings of the names of generators that the model was trained on; the fakes are then
+    told in two parts, see `parts_of`."""
+    robustness_count: int = 0
+    """Pictures of the robustness grid; 0 leaves it out."""
+    stability_count: int = 0
+    """Pictures of `stability_check`; 0 leaves it out."""
+    heatmap_count: int = 0
+    """Pictures of each class for `heatmap_check`; 0 leaves it out."""
+    intervals: By = "image"
+    """What the bootstrap draws, see `summarize`."""
+    repeats: int = 1000
+    """Bootstrap resamples."""
+    seed: int = 0
+    """Of the bootstrap and the subsamples."""
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """In which forms a detector scores each picture."""
+        return {True: ("equalized",), False: ("raw",), "both": ("raw", "equalized")}[self.equalize]
 
 
 @dataclass(frozen=True)
@@ -39,17 +73,8 @@ def evaluate(
     model: str | Path | Scorer,
     manifest: str | Path,
     out: str | Path,
+    options: EvaluationOptions | None = None,
     *,
-    equalize: bool | Literal["both"] = True,
-    accept_leak: bool = False,
-    split: str | None = None,
-    known: Sequence[str] = (),
-    robustness_count: int = 0,
-    stability_count: int = 0,
-    heatmap_count: int = 0,
-    intervals: By = "image",
-    repeats: int = 1000,
-    seed: int = 0,
     progress: StageDoneOf | None = None,
 ) -> Evaluation:
     """Evaluate a model on a manifest and write the results to a folder.
@@ -61,19 +86,7 @@ def evaluate(
         model: name or folder of a bundle, a detector, or a CSV of `path,score` from any tool.
         manifest: Parquet or CSV, see `read_manifest`.
         out: folder of the results.
-        equalize: True: every picture is equalised before it is scored; False: as it is;
-            "both": side by side, and metrics.json has `raw` and `equalized` above the
-            figures. The scores of a CSV are taken as they are; equalising can't reach them.
-        accept_leak: go on over a leak.
-        split: keep only the rows of this split.
-        known: beginnings of the names of generators that the model was trained on; the
-            fakes are then told in two parts, see `parts_of`.
-        robustness_count: pictures of the robustness grid; 0 leaves it out.
-        stability_count: pictures of `stability_check`; 0 leaves it out.
-        heatmap_count: pictures of each class for `heatmap_check`; 0 leaves it out.
-        intervals: what the bootstrap draws, see `summarize`.
-        repeats: bootstrap resamples.
-        seed: of the bootstrap and the subsample.
+        options: see there; the defaults where None.
         progress: hears of each stage, and how far it is.
 
     Raises:
@@ -82,63 +95,85 @@ def evaluate(
         BundleError: unusable model.
         ValueError: no picture has a score.
     """
+    options = options or EvaluationOptions()
     manifest, out = Path(manifest), Path(out)
-    table = rows_of_split(read_manifest(manifest), split)
+    table = rows_of_split(read_manifest(manifest), options.split)
+    about = {"model": str(model), "manifest": manifest.name, "data fingerprint": fingerprint(table)}
     given = Path(model) if isinstance(model, str | Path) and str(model).endswith(".csv") else None
     found = None
-    if given is None or (equalize is False and _any_file(table)):
-        found = audit(table, seed=seed, progress=_stage(progress, "audit"))
-        out.mkdir(parents=True, exist_ok=True)
-        save_audit(found, out)
-        refuse_leak(found, accept=accept_leak, equalized=equalize is not False)
-    about = {"model": str(model), "manifest": manifest.name, "data fingerprint": fingerprint(table)}
+    if given is None or (options.equalize is False and _any_file(table)):
+        found = _audited(table, out, options, progress)
     detector: Scorer | None = None
     if given is not None:
         scores = read_scores(given, table)
-        variants: tuple[str, ...] = ("raw",)
         about["note"] = "scores of another tool, taken as they are: nothing was equalised"
     else:
         detector = _detector(model)
         about["model"] = getattr(detector, "name", type(detector).__name__)
-        variants = {True: ("equalized",), False: ("raw",), "both": ("raw", "equalized")}[equalize]
-        scores = score_manifest(detector, table, variants, _stage(progress, "score"))
+        stage = _stage(progress, "score")
+        scores = score_manifest(detector, table, options.variants, stage)
     if found is not None:
         about["leak audit"] = found.verdict
-    figures = {
-        variant: summarize(
-            scores[scores["variant"] == variant], intervals=intervals, repeats=repeats, seed=seed
-        )
-        for variant in variants
-    }
-    for variant in variants:
-        figures[variant]["parts"] = parts_of(
-            scores[scores["variant"] == variant], known=known, verdict=_verdict(detector),
-            repeats=max(1, repeats // 2), seed=seed,
-        )  # fmt: skip
+    figures = _figures(scores, detector, options)
     about["intervals"] = next(iter(figures.values()))["intervals"]
-    grid = None
-    if detector is not None and robustness_count:
-        stage = _stage(progress, "robustness")
-        grid = robustness(detector, table, count=robustness_count, seed=seed, progress=stage)
-    metrics: dict[str, Any] = dict(figures) if equalize == "both" and len(figures) > 1 else (
-        figures[variants[0]]
-    )  # fmt: skip
-    metrics["about"] = about
-    checks: dict[str, Any] = {}
-    if grid is not None:
+    checks = {} if detector is None else _checks(detector, table, options, progress)
+    metrics: dict[str, Any] = figures if len(figures) > 1 else next(iter(figures.values()))
+    metrics = {**metrics, "about": about, **checks}
+    if grid := checks.get("robustness"):
         metrics["robustness"] = robustness_figures(grid)
-    if detector is not None and stability_count:
-        checks["stability"] = stability_check(
-            detector, table, stability_count, seed=seed, progress=_stage(progress, "stability")
-        )
-    if detector is not None and heatmap_count:
-        checks["heatmap"] = heatmap_check(detector, table, heatmap_count, seed=seed)
-    metrics |= checks
-    _write(out, scores, metrics, grid)
+    _write_tables(out, scores, metrics, grid)
     title = f"Evaluation of {about['model']} on {manifest.name}"
-    write_text(out / "report.html", report_page(title, about, figures, scores, grid, checks))
-    write_text(out / "report.md", report_markdown(title, about, figures, grid, checks))
+    page = report_page(title, about, figures, scores, checks)
+    write_text(out / "report.html", page.html())
+    write_text(out / "report.md", page.markdown())
     return Evaluation(scores, metrics, found, grid, out)
+
+
+def _audited(
+    table: pd.DataFrame, out: Path, options: EvaluationOptions, progress: StageDoneOf | None
+) -> Audit:
+    """The audit, written to `out`; raises LeakError over a leak that nobody accepts or mends."""
+    found = audit(table, seed=options.seed, progress=_stage(progress, "audit"))
+    save_audit(found, out)
+    refuse_leak(found, accept=options.accept_leak, equalized=options.equalize is not False)
+    return found
+
+
+def _figures(
+    scores: pd.DataFrame, detector: Scorer | None, options: EvaluationOptions
+) -> dict[str, Figures]:
+    """By variant: `summarize`, with `parts_of` under "parts"."""
+    found = {}
+    for name, rows in scores.groupby("variant", sort=False):
+        figures = summarize(
+            rows, intervals=options.intervals, repeats=options.repeats, seed=options.seed
+        )
+        figures["parts"] = parts_of(
+            rows, known=options.known, verdict=_verdict(detector),
+            repeats=max(1, options.repeats // 2), seed=options.seed,
+        )  # fmt: skip
+        found[str(name)] = figures
+    return found
+
+
+def _checks(
+    detector: Scorer,
+    table: pd.DataFrame,
+    options: EvaluationOptions,
+    progress: StageDoneOf | None,
+) -> dict[str, Any]:
+    """What was asked for of `robustness`, `stability` and `heatmap`."""
+    found: dict[str, Any] = {}
+    seed = options.seed
+    if count := options.robustness_count:
+        stage = _stage(progress, "robustness")
+        found["robustness"] = robustness(detector, table, count=count, seed=seed, progress=stage)
+    if count := options.stability_count:
+        stage = _stage(progress, "stability")
+        found["stability"] = stability_check(detector, table, count, seed=seed, progress=stage)
+    if count := options.heatmap_count:
+        found["heatmap"] = heatmap_check(detector, table, count, seed=seed)
+    return found
 
 
 def rows_of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
@@ -166,19 +201,19 @@ def _detector(model: str | Path | Scorer) -> Scorer:
     return Detector(model)
 
 
-def _verdict(detector: Scorer | None) -> Verdict | None:
+def _verdict(detector: Scorer | None) -> VerdictOf | None:
     if detector is None:
         return None
     return lambda logit, budget: str(detector.verdict_of(logit, budget)[1])
 
 
-def _stage(progress: StageDoneOf | None, name: str) -> Callable[[int, int], None] | None:
+def _stage(progress: StageDoneOf | None, name: str) -> DoneOf | None:
     if progress is None:
         return None
     return lambda done, total: progress(name, done, total)
 
 
-def _write(
+def _write_tables(
     out: Path, scores: pd.DataFrame, metrics: dict[str, Any], grid: dict[str, Any] | None
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)

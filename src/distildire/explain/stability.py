@@ -33,7 +33,7 @@ class Stability:
     """Calibrated, of fake, 0..1, in the same order."""
     verdicts: dict[str, Label]
     stable: bool
-    """Whether at most the allowed number of re-encodings changed the verdict."""
+    """Whether no re-encoding changed the verdict."""
     verdict: Label
     """The first verdict if it is stable, else "unsure"."""
     probability: float
@@ -56,7 +56,6 @@ def stability(
     *,
     fpr: float | None = None,
     reencodings: Mapping[str, Reencode] = STABILITY,
-    allowed_flips: int = 0,
     logit: float | None = None,
 ) -> Stability:
     """Score uint8 RGB [H, W, 3] as it is and under every re-encoding.
@@ -66,22 +65,21 @@ def stability(
         rgb: the decoded picture.
         fpr: error budget of the verdicts; the detector's own by default.
         reencodings: what the verdict must survive.
-        allowed_flips: how many of them may change the verdict before it is "unsure".
         logit: of the picture as it is, where it is known.
     """
     logits = {"as it is": detector.logit(rgb) if logit is None else logit}
     logits |= {name: detector.logit(change(rgb)) for name, change in reencodings.items()}
-    return judge_scores(detector, logits, fpr=fpr, allowed_flips=allowed_flips)
+    return judge_scores(detector, logits, fpr=fpr)
 
 
 def judge_scores(
-    detector: Judge, logits: dict[str, float], *, fpr: float | None = None, allowed_flips: int = 0
+    detector: Judge, logits: dict[str, float], *, fpr: float | None = None
 ) -> Stability:
     """The same from logits that are already known; the key "as it is" must be there."""
     judged = {name: detector.verdict_of(logit, fpr) for name, logit in logits.items()}
     verdicts = {name: verdict for name, (_, verdict) in judged.items()}
     first = verdicts["as it is"]
-    stable = sum(verdict != first for verdict in verdicts.values()) <= allowed_flips
+    stable = all(verdict == first for verdict in verdicts.values())
     return Stability(
         logits=logits,
         probabilities={name: probability for name, (probability, _) in judged.items()},

@@ -21,24 +21,28 @@ figure{margin:1rem 0}figcaption{font-size:.85rem;color:#57606a}
 
 
 class Page:
-    """Collects the parts of one page; `html()` gives the whole."""
+    """Collects the parts of one page; `html()` and `markdown()` give the whole."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self._parts: list[str] = [f"<h1>{html.escape(title)}</h1>"]
+        self._markdown: list[str] = [f"# {title}\n"]
 
     def heading(self, text: str) -> None:
         """A heading of the second level."""
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
+        self._markdown.append(f"## {text}\n")
 
     def text(self, text: str, kind: str = "") -> None:
         """A paragraph; `kind` is "", "lead", "lead bad" or "lead good"."""
         self._parts.append(f'<p class="{html.escape(kind)}">{html.escape(text)}</p>')
+        self._markdown.append(f"{text}\n")
 
     def bullets(self, lines: Sequence[str]) -> None:
         """A list of points."""
         items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
         self._parts.append(f"<ul>{items}</ul>")
+        self._markdown += [*(f"- {line}" for line in lines), ""]
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A table; the columns are those of the first row."""
@@ -55,9 +59,10 @@ class Page:
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
+        self._markdown.append(markdown_table(rows))
 
     def figure(self, figure: Any, caption: str) -> None:
-        """A matplotlib figure, as PNG inside the page."""
+        """A matplotlib figure, as PNG inside the page; Markdown goes without."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=90)
         code = base64.b64encode(buffer.getvalue()).decode()
@@ -68,7 +73,7 @@ class Page:
         )
 
     def html(self) -> str:
-        """The whole page."""
+        """The whole page, which opens offline."""
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -76,6 +81,10 @@ class Page:
             + "\n".join(self._parts)
             + "</body></html>\n"
         )
+
+    def markdown(self) -> str:
+        """The same without its figures, for a paper."""
+        return "\n".join(self._markdown)
 
 
 def cell(value: Any) -> str:
