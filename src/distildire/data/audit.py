@@ -8,15 +8,16 @@ asks a classifier to tell the classes by that alone.
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distildire.data.audit_words import difference, sentence, shares
 from distildire.data.duplicates import Duplicate, find_duplicates
 from distildire.data.file_facts import AuditFacts, read_facts
 from distildire.data.giveaways import KINDS, group_names, kind_auc, overall_auc
@@ -32,8 +33,6 @@ LEAK_LIMIT = 0.60
 
 EXAMPLES = 20
 """Duplicate pairs and unreadable files that are named in `audit.json`."""
-
-_READ_AHEAD = 64
 
 
 class LeakError(ValueError):
@@ -107,42 +106,28 @@ def audit(
     Raises:
         ValueError: not one file can be read.
     """
-    import pandas as pd
-
-    facts = []
-    for row, fact in enumerate(_stream(table["path"])):
-        facts.append(fact)
-        if progress is not None:
-            progress(row + 1, len(table))
-    readable = np.array([fact.error is None for fact in facts])
-    if not readable.any():
-        raise ValueError(
-            f"none of the {len(table)} files can be read: {table['path'].iloc[0]}: {facts[0].error}"
-        )
-    about = pd.DataFrame([_row(fact) for fact in facts])
-    for column in ("path", "label", "split", "source", "generator"):
-        about[column] = table[column].to_numpy()
-    about["group"] = group_names(table)
-    about = about[readable].reset_index(drop=True)
-    duplicates = _duplicates(table, find_duplicates(facts))
+    facts = _read_all(table["path"].to_list(), progress)
+    about = _table_of(table, facts)
     fake = (about["label"] == FAKE).to_numpy()
     n_real, n_fake = int((~fake).sum()), int(fake.sum())
+    chance = 0.5 + 2.33 * auc_error_by_chance(n_real, n_fake)
     total, folds = overall_auc(about, seed)
     kinds = {kind: kind_auc(about, kind, seed) for kind in KINDS}
     tested = {kind: round(value, 4) for kind, value in kinds.items() if value is not None}
-    chance = 0.5 + 2.33 * auc_error_by_chance(n_real, n_fake)
     leaks = [
-        Leak(kind, _difference(about, kind) + f" (AUC {value:.2f} by this alone)")
+        Leak(kind, difference(about, kind) + f" (AUC {value:.2f} by this alone)")
         for kind, value in tested.items()
         if value > max(limit, chance)
     ]
+    duplicates = _duplicates(table, find_duplicates(facts))
     leaks += [Leak("duplicate", line) for line in duplicates["leaks"]]
+    named = list(dict.fromkeys(leak.kind for leak in leaks))
     return Audit(
         n_real=n_real,
         n_fake=n_fake,
         leak_auc=None if total is None else round(total, 4),
         leaks=leaks,
-        verdict=_sentence(total, limit, chance, leaks),
+        verdict=sentence(total, limit, chance, named),
         kind_auc=tested,
         folds=folds,
         by_source=_summaries(about, ["source", "label"]),
@@ -176,17 +161,15 @@ def auc_error_by_chance(n_real: int, n_fake: int) -> float:
     return float(np.sqrt((n_real + n_fake + 1) / (12 * n_real * n_fake)))
 
 
-def _stream(paths: Iterable[str]) -> Iterator[AuditFacts]:
-    """Facts in the order of `paths`, read ahead by a few threads, in bounded memory."""
-    source = iter(paths)
-    waiting: deque[Future[AuditFacts]] = deque()
+def _read_all(paths: Sequence[str], progress: DoneOf | None) -> list[AuditFacts]:
+    """Facts in the order of `paths`, read by a few threads."""
+    facts: list[AuditFacts] = []
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        while True:
-            while len(waiting) < _READ_AHEAD and (path := next(source, None)) is not None:
-                waiting.append(pool.submit(_facts_of, path))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
+        for fact in pool.map(_facts_of, paths):
+            facts.append(fact)
+            if progress is not None:
+                progress(len(facts), len(paths))
+    return facts
 
 
 def _facts_of(path: str) -> AuditFacts:
@@ -194,6 +177,22 @@ def _facts_of(path: str) -> AuditFacts:
         return read_facts(read_bytes(Path(path)))
     except ImageError as error:
         return AuditFacts(error=str(error))
+
+
+def _table_of(table: pd.DataFrame, facts: Sequence[AuditFacts]) -> pd.DataFrame:
+    """A row a readable file: its facts, beside what the manifest says of it."""
+    import pandas as pd
+
+    readable = np.array([fact.error is None for fact in facts])
+    if not readable.any():
+        raise ValueError(
+            f"none of the {len(table)} files can be read: {table['path'].iloc[0]}: {facts[0].error}"
+        )
+    about = pd.DataFrame([_row(fact) for fact in facts])
+    for column in ("path", "label", "split", "source", "generator"):
+        about[column] = table[column].to_numpy()
+    about["group"] = group_names(table)
+    return about[readable].reset_index(drop=True)
 
 
 def _row(fact: AuditFacts) -> dict[str, Any]:
@@ -244,8 +243,8 @@ def _summaries(about: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
     for key, part in about.groupby(by, sort=True):
         row: dict[str, Any] = dict(zip(by, key, strict=True))
         row["count"] = len(part)
-        row["formats"] = _shares(part["format"])
-        row["subsampling"] = _shares(part["subsampling"][part["subsampling"] != ""])
+        row["formats"] = shares(part["format"])
+        row["subsampling"] = shares(part["subsampling"][part["subsampling"] != ""])
         for name in ("width", "height", "aspect", "size", "bytes_a_pixel", "quality",
                      "resampling", "jpeg_grid", "detail"):  # fmt: skip
             middle = part[name].median()
@@ -254,57 +253,3 @@ def _summaries(about: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
             row[f"share_{name}"] = round(float(part[name].mean()), 4)
         rows.append(row)
     return rows
-
-
-def _shares(values: pd.Series) -> dict[str, float]:
-    shares = values.value_counts(normalize=True)
-    return {str(name): round(float(share), 4) for name, share in shares.items()}
-
-
-def _difference(about: pd.DataFrame, kind: str) -> str:
-    """How the classes differ in one kind of facts, in words."""
-    parts = []
-    for label in ("real", "fake"):
-        part = about[about["label"] == label]
-        if kind == "format":
-            shares = _shares(part["format"])
-            words = ", ".join(f"{share:.0%} {name}" for name, share in list(shares.items())[:3])
-        elif kind == "size":
-            words = (
-                f"median {part['width'].median():.0f} x {part['height'].median():.0f} pixels, "
-                f"{(part['width'] == part['height']).mean():.0%} square"
-            )
-        elif kind == "quality":
-            quality, chroma = part["quality"].median(), _shares(part["subsampling"])
-            known = f"median JPEG quality {quality:.0f}, " if quality == quality else ""
-            first = next((f"{share:.0%} {name}, " for name, share in chroma.items() if name), "")
-            words = f"{known}{first}{part['bytes_a_pixel'].median():.2f} bytes a pixel"
-        else:
-            words = ", ".join(
-                f"{part[name].mean():.0%} {name.upper() if len(name) < 5 else name}"
-                for name in ("exif", "icc", "xmp", "c2pa", "text")
-            )
-        parts.append(f"{label}: {words}")
-    return "; ".join(parts)
-
-
-def _sentence(total: float | None, limit: float, chance: float, leaks: Sequence[Leak]) -> str:
-    if total is None:
-        return "Only one class is present (or nearly), so that no leak can be measured."
-    kinds = ", ".join(dict.fromkeys(leak.kind for leak in leaks))
-    if total > max(limit, chance):
-        named = f": {kinds}" if kinds else ""
-        return (
-            f"The class leaks: without looking at the pixels it is told with AUC {total:.2f} "
-            f"(limit {limit:.2f}){named}."
-        )
-    tail = f", but look at: {kinds}" if kinds else ""
-    if total > limit:
-        return (
-            f"No leak can be shown: without looking at the pixels the class is told with AUC "
-            f"{total:.2f} (limit {limit:.2f}), which chance can do with so few pictures{tail}."
-        )
-    return (
-        f"No leak over the limit: without looking at the pixels the class is told with AUC "
-        f"{total:.2f} (limit {limit:.2f}, chance 0.50){tail}."
-    )

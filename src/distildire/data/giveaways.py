@@ -86,7 +86,8 @@ def folds_of_groups(
 ) -> tuple[NDArray[np.int64], str]:
     """(fold of each row [N], how they were cut): whole groups, both classes in every fold.
 
-    Groups go, the largest first, to the fold that has the fewest rows of their classes.
+    Groups go, the largest first, to the fold that has the fewest rows of their classes
+    (scikit-learn's StratifiedGroupKFold may leave a fold without a class).
     Where fewer than two groups hold a class (a fold of one class would give nonsense), rows
     are dealt out one by one inside each class, and the words say so.
     """
