@@ -164,13 +164,33 @@ def chance_ap(counts: Mapping[str, int]) -> dict[str, float]:
 
 def page(result: Mapping[str, Any]) -> str:
     """The page, in Markdown."""
-    config, counts, rows = result["config"], result["counts"], result["rows"]
-    adm, student = config["adm"], config["student"]
-    families = list(rows[0]["scores"])
-    unseen = [family for family in families if family != "fake"]
-    chance = chance_ap(counts)
+    rows = result["rows"]
+    by_method = {row["method"]: row for row in rows}
     lines = [
         "# The small world", "",
+        *_setting(result), "",
+        "## Figures", "",
+        *_method_rows(rows, chance_ap(result["counts"])), "",
+        "![AP by method](ap.png)", "", "![AUC by strength](strength.png)", "",
+        "## What holds", "",
+        *_claims(result["answers"]), *_saved(by_method), "",
+        "## Failure signatures", "",
+        *_signatures(by_method), "",
+        "![Losses](losses.png)", "", "![Pictures](examples.png)", "",
+        "## Beware", "",
+        "A generator of this size leaves coarser traces than any published one, and the "
+        "published pictures were scaled down, which erases most of theirs. Rankings "
+        "within this table say something of the method; the figures themselves say "
+        "nothing of pictures at full size.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _setting(result: Mapping[str, Any]) -> list[str]:
+    """What was trained, on what."""
+    config, counts = result["config"], result["counts"]
+    adm, student = config["adm"], config["student"]
+    return [
         "The paper's claims, checked where a CPU can train everything: pictures of "
         f"{config['pictures']['side']} x {config['pictures']['side']} pixels.", "",
         f"- **Diffusion model**: ADM's UNet with {list(adm['channels'])} channels, trained for "
@@ -183,8 +203,15 @@ def page(result: Mapping[str, Any]) -> str:
         "autoencoder trained alike; published generators scaled down (`diffusion`, `gan`).",
         f"- **Budget**: every student ({student['backbone']}, from random weights) has "
         f"{student['steps']} steps of {student['batch']}; {len(student['seeds'])} seeds. All "
-        "pictures end with the same JPEG pass.", "",
-        "## Figures", "",
+        "pictures end with the same JPEG pass.",
+    ]  # fmt: skip
+
+
+def _method_rows(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[str]:
+    """A row a method, after what its columns are."""
+    families = list(rows[0]["scores"])
+    unseen = [family for family in families if family != "fake"]
+    lines = [
         "Mean over the seeds, with the half width of its 95% interval (Student's t). AP of "
         "fakes against the test photographs; FLOPs and seconds are for one verdict. AP of scores "
         f"that know nothing: {', '.join(f'{f} {chance[f]:.3f}' for f in families)}.", "",
@@ -197,31 +224,37 @@ def page(result: Mapping[str, Any]) -> str:
         cells += [_number(scores[family]["ap"]) for family in unseen]
         cells += [f"{row['flops'] / 1e9:.2f} G", f"{row['seconds']:.4f}"]
         lines.append(f"| {row['method']} | {' | '.join(cells)} |")
-    lines += ["", "![AP by method](ap.png)", "", "![AUC by strength](strength.png)", "",
-              "## What holds", "", "| claim | on | difference of AP | |",
-              "|---|---|--:|---|"]  # fmt: skip
-    for answer in result["answers"]:
+    return lines
+
+
+def _claims(answers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A row a question."""
+    lines = ["| claim | on | difference of AP | |", "|---|---|--:|---|"]
+    for answer in answers:
         gap = _number((answer["mean"], answer["half"]), sign=True)
         which = "own fakes" if answer["family"] == "fake" else "unseen"
         lines.append(f"| {answer['claim']} | {which} | {gap} | {answer['verdict']} |")
-    by_method = {row["method"]: row for row in rows}
-    if {"dire", "distildire-dire"} <= by_method.keys():
-        base, ours = by_method["dire"], by_method["distildire-dire"]
-        saved = 1.0 - ours["flops"] / base["flops"]
-        faster = base["seconds"] / ours["seconds"]
-        lines += ["", f"DistilDIRE saves {saved:.1%} of DIRE's FLOPs here and is {faster:.1f} "
-                  "times as fast."]  # fmt: skip
-    seen = [f"- {row['method']}: {symptom}." for row in rows for symptom in row["symptoms"]]
-    lines += ["", "## Failure signatures", "", *(seen or ["None was seen."])]
-    learned = by_method.get("lambda-adaptive")
-    if learned is not None:
+    return lines
+
+
+def _saved(by_method: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What DistilDIRE costs beside DIRE, where both were run."""
+    if not {"dire", "distildire-dire"} <= by_method.keys():
+        return []
+    base, ours = by_method["dire"], by_method["distildire-dire"]
+    saved = 1.0 - ours["flops"] / base["flops"]
+    faster = base["seconds"] / ours["seconds"]
+    return ["", f"DistilDIRE saves {saved:.1%} of DIRE's FLOPs here and is {faster:.1f} times as "
+            "fast."]  # fmt: skip
+
+
+def _signatures(by_method: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The symptoms of every method, and where a learned lambda ended."""
+    lines = [f"- {name}: {symptom}." for name, row in by_method.items()
+             for symptom in row["symptoms"]] or ["None was seen."]  # fmt: skip
+    if (learned := by_method.get("lambda-adaptive")) is not None:
         lines += ["", f"The learned lambda ended at {learned['lambda']:.3g}."]
-    lines += ["", "![Losses](losses.png)", "", "![Pictures](examples.png)", "", "## Beware", "",
-              "A generator of this size leaves coarser traces than any published one, and the "
-              "published pictures were scaled down, which erases most of theirs. Rankings "
-              "within this table say something of the method; the figures themselves say "
-              "nothing of pictures at full size."]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _number(value: Sequence[float | None], *, sign: bool = False) -> str:

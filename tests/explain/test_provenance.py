@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import sys
 
 import numpy as np
 import pytest
@@ -9,8 +8,6 @@ from PIL import Image, PngImagePlugin
 
 from distildire.explain.provenance import (
     TEXT_LIMIT,
-    _summarise,
-    c2pa_summary,
     file_facts,
     perceptual_hash,
 )
@@ -101,47 +98,3 @@ def test_damage_beside_the_pixels_is_named() -> None:
     assert any("tEXt has a wrong checksum" in sentence for sentence in facts.passed_over)
     assert (facts.format, facts.width) == ("PNG", 40)
     assert facts == file_facts(bytes(data))
-
-
-def test_files_without_credentials() -> None:
-    pytest.importorskip("c2pa")
-    for kind in ("JPEG", "PNG", "BMP"):
-        assert c2pa_summary(encode(Image.new("RGB", (40, 40)), kind)) == {"status": "none"}
-
-
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "c2pa", None)
-    assert c2pa_summary(b"") == {"status": "unchecked"}
-
-
-@pytest.mark.parametrize(
-    "store", [{"manifests": []}, {"manifests": {"m": 3}, "active_manifest": "m"}, {}]
-)
-def test_manifests_of_another_shape(
-    store: dict[str, object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("distildire.explain.provenance.manifest_store", lambda data: store)
-    assert c2pa_summary(b"")["status"] == "unreadable"
-
-
-def test_signed_claim_is_summarised() -> None:
-    source = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-    action = {"action": "c2pa.created", "digitalSourceType": source}
-    store = {
-        "active_manifest": "m",
-        "validation_state": "Valid",
-        "manifests": {
-            "m": {
-                "claim_generator_info": [{"name": "Maker", "version": "2"}],
-                "signature_info": {"issuer": "Some CA"},
-                "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],
-            }
-        },
-    }
-    assert _summarise(store) == {
-        "status": "Valid",
-        "claim_generator": "Maker 2",
-        "issuer": "Some CA",
-        "digital_source_types": ["trainedAlgorithmicMedia"],
-        "declares_generated": True,
-    }

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from distildire.provenance.declares import Declaration, declares, findings
+from distildire.provenance import Declaration, declares, findings
 
 SETTINGS = "a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Model: demo"
 TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"

@@ -1,4 +1,4 @@
-"""What a file says of its own origin: format, EXIF, C2PA; and a hash that survives copying.
+"""How a picture was stored: format, EXIF, texts; and a hash that survives copying.
 
 None of it enters the score: metadata is easily removed and easily forged.
 """
@@ -6,7 +6,6 @@ None of it enters the score: metadata is easily removed and easily forged.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -14,7 +13,7 @@ from PIL import ExifTags, Image
 from distildire.io.containers import PNG_SIGNATURE, without_ancillary
 from distildire.io.pictures import RGB, open_picture
 from distildire.io.preprocessing import limit_short_side
-from distildire.provenance.declares import manifest_store, user_comment
+from distildire.provenance.fields import user_comment
 
 _EXIF_FIELDS = (
     ("Make", ExifTags.Base.Make),
@@ -40,9 +39,6 @@ TEXT_LIMIT = 4_000
 
 XMP_LIMIT = 64_000
 """Characters kept of an XMP packet, whose header alone takes hundreds."""
-
-GENERATED_SOURCES = ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia")
-"""IPTC digital source types that declare a picture generated, wholly or in part."""
 
 
 @dataclass(frozen=True)
@@ -114,51 +110,6 @@ def perceptual_hash(rgb: RGB) -> str:
     low = (basis @ pixels @ basis.T).ravel()
     bits = low > np.median(low[1:])
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
-
-
-def c2pa_summary(data: bytes) -> dict[str, Any]:
-    """What a C2PA manifest in the file claims, checked by c2pa-python where it is installed.
-
-    Returns `status`: "unchecked" (the package is missing), "none", "unreadable", or the
-    library's "Valid", "Trusted" or "Invalid"; with a manifest also `claim_generator`,
-    `issuer`, `digital_source_types` and `declares_generated`. Manifests that lie
-    elsewhere are not fetched.
-    """
-    store = manifest_store(data)
-    if isinstance(store, str):
-        return {"status": store}
-    try:
-        return _summarise(store)
-    except (AttributeError, KeyError, TypeError, ValueError):  # manifests of another shape
-        return {"status": "unreadable"}
-
-
-def _summarise(store: dict[str, Any]) -> dict[str, Any]:
-    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
-    actions = [
-        action
-        for assertion in manifest.get("assertions", [])
-        if str(assertion.get("label", "")).startswith("c2pa.actions")
-        for action in assertion.get("data", {}).get("actions", [])
-    ]
-    sources = sorted(
-        {
-            _clean(action["digitalSourceType"].rstrip("/").rsplit("/", 1)[-1])
-            for action in actions
-            if isinstance(action.get("digitalSourceType"), str)
-        }
-    )
-    generators = [
-        " ".join(filter(None, (info.get("name"), info.get("version"))))
-        for info in manifest.get("claim_generator_info", [])
-    ]
-    return {
-        "status": str(store.get("validation_state", "unreadable")),
-        "claim_generator": _clean(manifest.get("claim_generator") or ", ".join(generators)),
-        "issuer": _clean((manifest.get("signature_info") or {}).get("issuer") or ""),
-        "digital_source_types": sources,
-        "declares_generated": any(source in GENERATED_SOURCES for source in sources),
-    }
 
 
 def _exif(image: Image.Image) -> tuple[dict[str, str], bool]:

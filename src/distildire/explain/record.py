@@ -20,7 +20,7 @@ import numpy as np
 from distildire import __version__
 from distildire.detector import NO_EVIDENCE, Detector
 from distildire.explain.explanation import heat_of, stability_of
-from distildire.explain.provenance import c2pa_summary, file_facts, perceptual_hash
+from distildire.explain.provenance import file_facts, perceptual_hash
 from distildire.explain.words import LIMITS, paragraph
 from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
@@ -29,6 +29,7 @@ from distildire.io.pictures import MAX_PIXELS, RGB, decode_bytes, read_bytes
 from distildire.io.text import storable
 from distildire.io.writing import write_texts
 from distildire.provenance import declares, findings
+from distildire.provenance.credentials import c2pa_summary
 
 FORMAT = 1
 """Version of the record's schema."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ _ENDS = {
     "out.2": "conv_out",
 }
 
-
 _KEPT_BYTES = 256 << 20
 """Pages of the mapped checkpoint that may gather in memory during a conversion."""
 
@@ -64,29 +64,18 @@ def convert_adm(
     file, out = Path(file), Path(out)
     with whole_folder(out, "config.json", "converted model") as whole:
         checkpoint = AdmCheckpoint(file, head_channels=head_channels)
-        read = 0
-
-        def next_tensor(name: str) -> Tensor:
-            nonlocal read
-            tensor = checkpoint.tensor(name)
-            read += tensor.nbytes
-            if checkpoint.mapped and read > _KEPT_BYTES:
-                checkpoint.reopen()
-                read = 0
-            return tensor
-
-        write_safetensors(
-            whole / "diffusion_pytorch_model.safetensors", checkpoint.layout(), next_tensor
-        )
+        layout = checkpoint.layout()
+        weights = whole / "diffusion_pytorch_model.safetensors"
+        write_safetensors(weights, layout, checkpoint.passing_tensor)
         checkpoint.unet.save_config(whole)
-        _write_json(whole / "scheduler_config.json", SCHEDULER)
+        write_json(whole / "scheduler_config.json", SCHEDULER, indent=2)
         about = {
             "source": file.name,
             "source_bytes": file.stat().st_size,
             "source_sha256": sha256_of(file),
-            "parameters": sum(shape.numel() for _, shape in checkpoint.layout().values()),
+            "parameters": sum(shape.numel() for _, shape in layout.values()),
         }
-        _write_json(whole / "conversion.json", about)
+        write_json(whole / "conversion.json", about, indent=2)
     return checkpoint.config
 
 
@@ -105,39 +94,25 @@ class AdmCheckpoint:
 
     def __init__(self, file: str | Path, *, head_channels: int | None = None) -> None:
         """Open `file` and account for every key; see `convert_adm` for what is raised."""
-        from dataclasses import replace
-
         self._file = file
-        # PyTorch's format before 1.6 can't be mapped: it is in memory whole.
-        self.mapped = zipfile.is_zipfile(file)
-        self.reopen()
+        self._open()
         shapes = {k: v.shape for k, v in self._tensors.items()}
         try:
-            config = with_image_size(infer_config(shapes))
+            self.config = with_image_size(infer_config(shapes))
             if head_channels is not None:
-                config = replace(config, head_channels=head_channels)
+                self.config = replace(self.config, head_channels=head_channels)
             with torch.device("meta"):
-                self.unet: Any = build_unet(config)
+                self.unet: Any = build_unet(self.config)
         except ValueError as error:
             raise WeightsError(f"{file}: {error}") from error
-        self.config = config
-        self._places = dict(_places(config))
-        unet_shapes = {k: v.shape for k, v in self.unet.state_dict().items()}
-        places = {k: v for k, v in self._places.items() if k in unet_shapes}
-        # A place's shape is OpenAI's: q, k and v are rows of one qkv, 1x1 convolutions on
-        # tokens are linear layers here.
-        wanted = {
-            openai: _openai_shape(openai, unet_shapes[ours]) for ours, openai in places.items()
-        }
-        if missing := set(unet_shapes) - set(places):
-            raise AssertionError(f"keys of the UNet without a place: {sorted(missing)[:4]}")
-        count_keys(shapes, wanted, str(file))
-        self._shapes = unet_shapes
+        self._shapes = {k: v.shape for k, v in self.unet.state_dict().items()}
+        self._places = _accounted(self.config, shapes, self._shapes, str(file))
 
-    def reopen(self) -> None:
+    def _open(self) -> None:
         """Map the file anew: the pages read so far no longer count as this process's."""
         content = read_checkpoint(self._file)
         self._tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        self._read = 0
 
     def layout(self) -> dict[str, tuple[torch.dtype, torch.Size]]:
         """diffusers' keys with the type (as stored) and shape of each."""
@@ -154,6 +129,28 @@ class AdmCheckpoint:
             which = ("to_q", "to_k", "to_v").index(ours.split(".")[-2])
             tensor = _legacy_part(tensor, which, self.config.head_channels)
         return tensor.reshape(self._shapes[ours])
+
+    def passing_tensor(self, ours: str) -> Tensor:
+        """The same for a pass over all of them, in which what was read need not stay in memory."""
+        tensor = self.tensor(ours)
+        self._read += tensor.nbytes
+        # PyTorch's format before 1.6 can't be mapped: it is in memory whole.
+        if self._read > _KEPT_BYTES and zipfile.is_zipfile(self._file):
+            self._open()
+        return tensor
+
+
+def _accounted(
+    config: AdmConfig, found: Mapping[str, torch.Size], ours: Mapping[str, torch.Size], where: str
+) -> dict[str, str]:
+    """diffusers' keys -> OpenAI's, once every key of the checkpoint `where` has its place."""
+    places = {k: v for k, v in _places(config) if k in ours}
+    if missing := set(ours) - set(places):
+        raise AssertionError(f"keys of the UNet without a place: {sorted(missing)[:4]}")
+    # A place's shape is OpenAI's: q, k and v are rows of one qkv, 1x1 convolutions on
+    # tokens are linear layers here.
+    count_keys(found, {v: _openai_shape(v, ours[k]) for k, v in places.items()}, where)
+    return places
 
 
 def _legacy_part(qkv: Tensor, which: int, head_channels: int) -> Tensor:
@@ -223,7 +220,3 @@ def _modules(config: AdmConfig) -> Iterator[tuple[str, str]]:
                 else:
                     yield f"{place}.conv", f"{up}.conv"
             n += 1
-
-
-def _write_json(path: Path, content: object) -> None:
-    write_json(path, content, indent=2)

@@ -1,0 +1,191 @@
+"""From runs of metadata to named texts: EXIF, XMP and IPTC.
+
+Where the layouts come from: TIFF 6.0 and EXIF 2.32, XMP specification part 1, IPTC-IIM 4.2.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from distildire.provenance.limits import MAX_PIECE, MAX_PIECES, MAX_TEXT, clean, quietly
+from distildire.provenance.pieces import Piece
+
+
+class Field(NamedTuple):
+    """One text. `source`: where it stands, for people; `key`: its name in lower case."""
+
+    source: str
+    key: str
+    text: str
+
+
+def fields_of(piece: Piece) -> Iterator[Field]:
+    """The texts of one piece that may speak of the file's origin."""
+    read = {"EXIF": _exif, "XMP": _xmp, "IPTC": _iptc}.get(piece.where)
+    if read is not None:
+        yield from quietly(read, piece.data)
+    else:
+        yield Field(piece.where, piece.key.lower(), decoded(piece.data))
+
+
+def decoded(text: bytes) -> str:
+    """As UTF-8, else as Latin-1; at most `MAX_TEXT` bytes."""
+    text = text[:MAX_TEXT].rstrip(b"\0")
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        cut = error.start > len(text) - 4  # only the limit went through a character
+        return text.decode("utf-8", "replace") if cut else text.decode("latin-1")
+
+
+_EXIF_TEXTS = {
+    0x010E: "ImageDescription", 0x010F: "Make", 0x0110: "Model", 0x0131: "Software",
+    0x013B: "Artist", 0x8298: "Copyright",
+}  # fmt: skip
+_XP_TEXTS = {0x9C9B: "XPTitle", 0x9C9C: "XPComment", 0x9C9D: "XPAuthor", 0x9C9F: "XPSubject"}
+_XMP_TAG, _IPTC_TAG, _EXIF_IFD, _MAKER_NOTE, _USER_COMMENT = 0x02BC, 0x83BB, 0x8769, 0x927C, 0x9286
+_EXIF_TAGS = frozenset(
+    [*_EXIF_TEXTS, *_XP_TEXTS, _XMP_TAG, _IPTC_TAG, _EXIF_IFD, _MAKER_NOTE, _USER_COMMENT]
+)
+
+
+def _exif(data: bytes) -> Iterator[Field]:
+    if data.startswith(b"Exif\0"):
+        data = data[6:]
+    order = "<" if data[:2] == b"II" else ">"
+    tags = _directory(data, order, struct.unpack_from(order + "I", data, 4)[0])
+    if len(pointer := tags.get(_EXIF_IFD, b"")) == 4:
+        tags = _directory(data, order, struct.unpack(order + "I", pointer)[0]) | tags
+    for tag, name in _EXIF_TEXTS.items():
+        if tag in tags:
+            yield Field(f"EXIF {name}", name.lower(), decoded(tags[tag]).strip("\0 "))
+    for tag, name in _XP_TEXTS.items():
+        if tag in tags:
+            text = tags[tag].decode("utf-16-le", "replace")
+            yield Field(f"EXIF {name}", name[2:].lower(), text.strip("\0 "))
+    if _USER_COMMENT in tags:
+        yield Field("EXIF UserComment", "usercomment", user_comment(tags[_USER_COMMENT], order))
+    yield from _camera(*(tags.get(tag, b"") for tag in (0x010F, 0x0110, _MAKER_NOTE)))
+    yield from quietly(_xmp, tags.get(_XMP_TAG, b""))
+    yield from quietly(_iptc, tags.get(_IPTC_TAG, b""))
+
+
+def _directory(data: bytes, order: str, at: int) -> dict[int, bytes]:
+    """The values of the tags that are read here; damaged ones are left out."""
+    tags: dict[int, bytes] = {}
+    for entry in range(at + 2, at + 2 + 12 * min(_count(data, order, at), 256), 12):
+        if entry + 12 > len(data):
+            break
+        tag, kind, count = struct.unpack_from(order + "HHI", data, entry)
+        if tag in tags or tag not in _EXIF_TAGS:
+            continue
+        size = count * {3: 2, 4: 4, 5: 8, 9: 4, 10: 8}.get(kind, 1)
+        start = entry + 8 if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
+        limit = MAX_PIECE if tag in {_XMP_TAG, _IPTC_TAG} else MAX_TEXT
+        tags[tag] = data[start : start + min(size, limit)]
+    return tags
+
+
+def _count(data: bytes, order: str, at: int) -> int:
+    return int.from_bytes(data[at : at + 2], "little" if order == "<" else "big")
+
+
+def user_comment(value: bytes, order: str) -> str:
+    """Text of an EXIF UserComment: eight bytes name the code, the Unicode's order is a guess."""
+    code, text = value[:8], value[8:]
+    if code.startswith(b"UNICODE"):
+        even, odd = text[::2].count(0), text[1::2].count(0)
+        if not even and not odd and text.isascii():
+            return text.decode("ascii")
+        if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return text.decode("utf-16", "replace").rstrip("\0")
+        big = even > odd if even != odd else order == ">"
+        return text.decode("utf-16-be" if big else "utf-16-le", "replace").rstrip("\0")
+    if code.startswith(b"JIS"):
+        return text.decode("iso2022_jp" if b"\x1b" in text else "shift_jis", "replace")
+    named = code in {b"ASCII\0\0\0", b"\0" * 8}
+    return decoded(text if named else value).strip("\0 ")
+
+
+CAMERA = "EXIF Make, Model and MakerNote"
+
+
+def _camera(make: bytes, model: bytes, notes: bytes) -> Iterator[Field]:
+    """A camera with maker notes; generators that misuse the same tags aren't one."""
+    maker, name = (clean(decoded(text).strip("\0 "), 65) for text in (make, model))
+    if notes.lower().startswith((b"fooocus", b"openai")):
+        yield Field("EXIF MakerNote", "software", decoded(notes[:200]))
+    elif len(notes) >= 16 and maker and name and "{" not in maker + name:
+        known = name.lower().startswith(maker.lower().split()[0])
+        camera = name if known else f"{maker} {name}"
+        yield Field(CAMERA, "", camera)
+
+
+_ENTITIES = (
+    ("&quot;", '"'), ("&apos;", "'"), ("&lt;", "<"), ("&gt;", ">"), ("&#xA;", "\n"),
+    ("&#10;", "\n"), ("&amp;", "&"),
+)  # fmt: skip
+_XMP_NAMES = (
+    "DigitalSourceType", "CreatorTool", "softwareAgent", "Credit", "UserComment", "description",
+    "AISystemUsed", "AIGC", "Software", "creator", "title", "Source",
+)  # fmt: skip
+
+
+def _xmp(packet: bytes) -> Iterator[Field]:
+    """Properties by their local names, as attributes or elements; prefixes vary, XML may be cut.
+
+    No XML parser: entities of a hostile packet expand in one, and a cut packet is none.
+    """
+    for name in _XMP_NAMES:
+        needle, at = b":" + name.encode(), -1
+        for _ in range(8):
+            at = packet.find(needle, at + 1)
+            if at < 0:
+                break
+            tag = packet[max(at - 40, 0) : at].rpartition(b"<")[2]
+            rest = packet[at + len(needle) : at + len(needle) + MAX_TEXT // 4]
+            if not tag.startswith(b"/") and (text := _xmp_value(rest, needle)):
+                yield Field(f"XMP {name}", name.lower(), text)
+
+
+def _xmp_value(rest: bytes, needle: bytes) -> str:
+    if found := re.match(rb"""\s{0,9}=\s{0,9}(["'])""", rest):
+        value = rest[found.end() :].partition(found[1])[0]
+    elif re.match(rb"[\s/>]", rest):
+        head, _, inner = rest.partition(b">")
+        if b"resource=" in head:
+            quoted = head.partition(b"resource=")[2]
+            value = quoted[1:].partition(quoted[:1])[0] if quoted else b""
+        elif head.endswith(b"/"):
+            return ""
+        else:
+            inner = inner[:end] if (end := inner.find(needle + b">")) >= 0 else inner
+            first, *runs = inner.split(b"<", 200)
+            texts = [first, *(run.partition(b">")[2] for run in runs)]  # of nested lists as well
+            value = b" ".join(filter(None, map(bytes.strip, texts)))
+    else:
+        return ""
+    text = decoded(value)
+    for entity, character in _ENTITIES:
+        text = text.replace(entity, character)
+    return text.strip()
+
+
+_IPTC_TEXTS = {
+    5: "title", 65: "software", 80: "artist", 110: "credit", 115: "source", 120: "description",
+}  # fmt: skip
+
+
+def _iptc(data: bytes) -> Iterator[Field]:
+    at = max(data.find(b"\x1c\x02"), 0)
+    for _ in range(MAX_PIECES):
+        if data[at : at + 1] != b"\x1c":
+            return
+        record, number, size = struct.unpack_from(">BBH", data, at + 1)
+        if record == 2 and number in _IPTC_TEXTS:
+            name = _IPTC_TEXTS[number]
+            yield Field(f"IPTC {name}", name, decoded(data[at + 5 : at + 5 + size]))
+        at += 5 + size

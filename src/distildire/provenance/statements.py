@@ -1,0 +1,220 @@
+"""What a named text says of a file's origin: source types, and what image generators write."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from distildire.provenance.fields import CAMERA, Field
+from distildire.provenance.limits import MAX_VALUE, clean
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One statement of a file about its own origin."""
+
+    kind: str
+    """What it comes to: "generated", "edited" (parts of it are generated), "captured", "camera"
+    (make and model only), "broken" (a C2PA manifest that fits the file no more), "other"."""
+    source: str
+    """Where in the file it stands, for instance: XMP DigitalSourceType."""
+    value: str
+    """What stands there, printable, at most 4,000 characters."""
+    says: str
+    """The same as a clause after "The file says that"."""
+
+
+class Found(NamedTuple):
+    """A statement with its place among others; two of one `subject` say the same."""
+
+    rank: int
+    subject: str
+    declaration: Declaration
+
+
+RANKS = ("validated", "generated", "edited", "broken", "captured", "other", "camera")
+
+
+def finding(
+    kind: str, source: str, value: str, says: str, subject: str = "", rank: str = ""
+) -> Found:
+    """A statement; `rank` is that of its kind by default, `subject` what it says."""
+    about = Declaration(kind, source, clean(value, MAX_VALUE), says)
+    return Found(RANKS.index(rank or kind), subject or says, about)
+
+
+SOURCE_TYPES = {
+    "trainedAlgorithmicMedia": ("generated", "it was generated"),
+    "compositeWithTrainedAlgorithmicMedia": ("edited", "parts of it were generated"),
+    "algorithmicMedia": ("generated", "it was made by an algorithm without training data"),
+    "compositeSynthetic": ("edited", "parts of it are synthetic"),
+    "digitalCapture": ("captured", "it was captured by a camera"),
+    "computationalCapture": ("captured", "it was captured by a camera, from several exposures"),
+    "negativeFilm": ("captured", "it was scanned from a film negative"),
+    "positiveFilm": ("captured", "it was scanned from a film"),
+    "print": ("captured", "it was scanned from a print"),
+}
+"""Of http://cv.iptc.org/newscodes/digitalsourcetype/: what each comes to."""
+
+
+def meaning(source_type: str) -> tuple[str, str]:
+    """(kind, words) of a digital source type."""
+    for known, comes_to in SOURCE_TYPES.items():
+        if source_type.lower() == known.lower():
+            return comes_to
+    return "other", "it is of another digital source type"
+
+
+_CLAIMS = {"softwareagent", "creatortool", "software", "encoder", "originatingprogram"}
+_SHORT = _CLAIMS | {"credit", "source", "title", "artist", "author", "creator", "make", "model"}
+"""Keys whose values name a program, a maker or an author."""
+
+_NAMES = (
+    ("midjourney", "Midjourney"), ("novelai", "NovelAI"), ("stable diffusion", "Stable Diffusion"),
+    ("stable-diffusion", "Stable Diffusion"), ("stablediffusion", "Stable Diffusion"),
+    ("automatic1111", "Stable Diffusion"), ("sd.next", "SD.Next"), ("comfyui", "ComfyUI"),
+    ("invokeai", "InvokeAI"), ("fooocus", "Fooocus"), ("draw things", "Draw Things"),
+    ("drawthings", "Draw Things"), ("swarmui", "SwarmUI"), ("easy diffusion", "Easy Diffusion"),
+    ("dall-e", "DALL-E"), ("dall·e", "DALL-E"), ("dalle", "DALL-E"), ("chatgpt", "ChatGPT"),
+    ("gpt-image", "GPT Image"), ("openai", "OpenAI"), ("adobe firefly", "Adobe Firefly"),
+    ("firefly", "Adobe Firefly"), ("google ai", "Google AI"), ("bing image creator", "Bing"),
+    ("microsoft designer", "Microsoft Designer"), ("leonardo.ai", "Leonardo.Ai"),
+    ("dreamstudio", "DreamStudio"), ("stability ai", "Stability AI"), ("nightcafe", "NightCafe"),
+    ("black forest labs", "FLUX"), ("playground ai", "Playground AI"), ("craiyon", "Craiyon"),
+    ("ideogram", "Ideogram"), ("meta ai", "Meta AI"), ("imagined with ai", "Meta AI"),
+    ("artbreeder", "Artbreeder"), ("starryai", "starryai"), ("tensor.art", "Tensor.Art"),
+    ("seaart", "SeaArt"), ("pixai", "PixAI"), ("amazon bedrock", "Amazon Bedrock"),
+    ("titan image generator", "Amazon Titan"),
+)  # fmt: skip
+_NAMES_OF_PROGRAMS_ONLY = (
+    ("sora", "Sora"), ("gemini", "Gemini"), ("imagen", "Imagen"), ("flux.1", "FLUX"),
+    ("grok", "Grok"), ("recraft", "Recraft"), ("krea", "Krea"), ("runway", "Runway"),
+    ("kling", "Kling"), ("dream machine", "Luma Dream Machine"), ("wombo", "Wombo"),
+    ("generative fill", "Generative Fill"), ("generative expand", "Generative Expand"),
+)  # fmt: skip
+"""Words that also name people and places; believed where only a program can stand."""
+
+_OWN_KEYS = {
+    "invokeai_metadata": "InvokeAI", "invokeai_graph": "InvokeAI", "invokeai_workflow": "InvokeAI",
+    "sd-metadata": "InvokeAI", "dream": "InvokeAI", "fooocus_scheme": "Fooocus",
+    "sui_image_params": "SwarmUI", "use_stable_diffusion_model": "Easy Diffusion",
+}  # fmt: skip
+"""Keys of text chunks that one program alone writes."""
+
+_SHAPES = (
+    ("SwarmUI", ('"sui_image_params"',)),
+    ("ComfyUI", ('"class_type"', '"inputs"')),
+    ("ComfyUI", ('"nodes"', '"last_node_id"')),
+    ("ComfyUI", ('"nodes"', '"widgets_values"')),
+    ("NovelAI", ('"uncond_scale"', '"sampler"')),
+    ("NovelAI", ('"signed_hash"', '"sampler"')),
+    ("Fooocus", ('"metadata_scheme"', "fooocus")),
+    ("Fooocus", ("Fooocus v",)),
+    ("InvokeAI", ('"positive_prompt"', '"cfg_scale"', '"scheduler"')),
+    ("Draw Things", ('"uc"', '"sampler"', '"steps"', '"model"')),
+    ("Easy Diffusion", ('"use_stable_diffusion_model"',)),
+)
+"""Strings that stand together in what a program writes, under whatever key."""
+
+
+def statement_of(field: Field) -> Found | None:
+    """What one field says of the file's origin, if anything."""
+    source, key, text = field
+    if not text:
+        return None
+    if source == CAMERA:
+        article = "an" if text[0] in "AEIOUaeiou" else "a"
+        says = f"it was taken with {article} {text} (make, model and maker notes can be copied)"
+        return finding("camera", source, text, says)
+    if key == "digitalsourcetype":
+        value = clean(text.rstrip("/").rpartition("/")[2], 80)
+        if value.lower() in {"nil", "none", ""}:
+            return None
+        kind, says = meaning(value)
+        return finding(kind, source, text, f"{says} ({source}: {value})")
+    if key == "aisystemused":
+        return _made_with(clean(text, 60), field)
+    if (label := _china_label(field)) is not None:
+        return label
+    if program := _OWN_KEYS.get(key):
+        return _made_with(program, field)
+    for program, needles in _SHAPES:
+        if all(needle in text for needle in needles):
+            return _made_with(program, field)
+    if settings := _diffusion_settings(text):
+        model = re.search(r"\bModel: ([^,\n]{1,80})", settings)
+        named = f', model "{clean(model[1], 60)}"' if model else ""
+        return _made_with("Stable Diffusion or a kin of it", field, named)
+    if key in _CAPTIONS and _midjourney(text):
+        return _made_with("Midjourney", field)
+    return _named(field) if key in _SHORT or len(text) <= 120 else None
+
+
+def _made_with(program: str, field: Field, more: str = "") -> Found:
+    says = f"it was made with the image generator {program}{more} ({field.source})"
+    return finding("generated", field.source, field.text, says, program)
+
+
+def _diffusion_settings(text: str) -> str:
+    """The settings that web interfaces of Stable Diffusion write below the prompt, or ""."""
+    at = text.rfind("Steps: ")
+    settings = text[at : at + 4096] if at >= 0 else ""
+    known = any(setting in settings for setting in ("Sampler: ", "CFG scale: ", "Seed: "))
+    return settings if known and settings[7:8].isdigit() else ""
+
+
+_CAPTIONS = {"description", "imagedescription", "comment", "usercomment", "subject"}
+_JOB = re.compile(r"Job ID: ?[0-9a-f]{8}-[0-9a-f]{4}-")
+_SWITCH = re.compile(r" --(?:v|niji) \d")
+
+
+def _midjourney(text: str) -> bool:
+    if "Job ID:" in text and _JOB.search(text[-MAX_VALUE:]):
+        return True
+    return " --" in text and _SWITCH.search(text[-MAX_VALUE:]) is not None
+
+
+def _china_label(field: Field) -> Found | None:
+    """The implicit label of GB 45438-2025: a JSON object under the key AIGC."""
+    at = 0 if field.key == "aigc" else field.text.find('"AIGC"')
+    if at < 0:
+        return None
+    label = re.search(r"Label\W{1,8}([123])\b", field.text[at : at + 400])
+    if label is None:
+        return None
+    kind, words = {
+        "1": ("generated", "it was generated"),
+        "2": ("other", "it was possibly generated"),
+        "3": ("other", "it is suspected to be generated"),
+    }[label[1]]
+    return finding(
+        kind, field.source, field.text, f"{words} (label AIGC {label[1]}, {field.source})"
+    )
+
+
+_ANNOUNCED = re.compile(r"(?:made|created|generated|imagined) (?:with|by|using) ")
+GENERIC = re.compile(
+    r"(?<!not )(?<!non-)(?<!never )"
+    r"\b(?:ai[- ]generated|(?:generated|made|created|imagined) (?:by|with|using) (?:an? )?ai)\b"
+)
+
+
+def _named(field: Field) -> Found | None:
+    """A generator's name in a short field; a credit is quoted as it stands."""
+    source, key, text = field
+    lowered, words = text[:200].lower(), clean(text, 60)
+    quoted = f'it is described as "{words}" ({source})'
+    if "edited with google ai" in lowered:
+        return finding("edited", source, text, quoted, "Google AI")
+    if key not in _SHORT and not _ANNOUNCED.match(lowered):
+        return None
+    for name, program in _NAMES + (_NAMES_OF_PROGRAMS_ONLY if key in _CLAIMS else ()):
+        if name in lowered and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", lowered):
+            if key == "softwareagent" or program.startswith("Generative"):
+                says = f'it was edited with "{words}" ({source})'
+                return finding("edited", source, text, says, program)
+            if key in _CLAIMS or words.lower() == name:
+                return _made_with(program, field)
+            return finding("generated", source, text, quoted, program)
+    return finding("generated", source, text, quoted) if GENERIC.search(lowered) else None
