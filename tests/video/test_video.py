@@ -24,8 +24,9 @@ import av
 from clips import write_clip, write_sound
 from distildire import Detector
 from distildire.video.display import VideoError
-from distildire.video.frames import Candidate, _Scan, choose, sample_frames
+from distildire.video.frames import Candidate, choose, sample_frames
 from distildire.video.judge import judge_pooled, judge_video, pool
+from distildire.video.reader import Reader
 
 RGB = NDArray[np.uint8]
 
@@ -320,14 +321,14 @@ def test_keyframes_far_apart_are_reached_by_seeking(
     monkeypatch.setattr("distildire.video.frames.DENSE_PIXELS", 0.0)
     path = clip_of(tmp_path / "a.mp4", (real_frame[:64, :64], 2000), keyframes=450)
     packets: list[object] = []
-    read = _Scan._packets
+    read = Reader.packets
 
-    def counted(scan: _Scan) -> Iterator[object]:
-        for packet in read(scan):
+    def counted(reader: Reader) -> Iterator[object]:
+        for packet in read(reader):
             packets.append(packet)
             yield packet
 
-    monkeypatch.setattr(_Scan, "_packets", counted)
+    monkeypatch.setattr(Reader, "packets", counted)
     found = sample_frames(str(path), lambda rgb: rgb[None], 5)
     assert [round(candidate.time) for candidate in found.chosen] == [0, 45, 90, 135, 180]
     assert len(packets) < 20

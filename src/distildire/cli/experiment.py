@@ -68,10 +68,13 @@ def experiment(
 
 
 def _small_world(config: Path, out: Path, overrides: list[str]) -> None:
-    folder = _project("small_world")
-    if folder is None:
-        fail("small-world runs from a checkout of the repository: it is not in the package")
-    sys.path.insert(0, str(folder.parent))
+    projects = Path(distildire.__file__).parents[2] / "projects"
+    if not (projects / "small_world").is_dir():
+        fail(
+            "small-world is not in the package: it runs from a checkout of the repository, "
+            "installed there with pip install -e"
+        )
+    sys.path.insert(0, str(projects))
     options_of: Any = importlib.import_module("small_world.config")
     world: Any = importlib.import_module("small_world.run")
     from distildire.io.config import load_config
@@ -82,11 +85,3 @@ def _small_world(config: Path, out: Path, overrides: list[str]) -> None:
     )
     lines = [f"{a['claim']} ({a['family']}): {a['verdict']}" for a in result["answers"]]
     say(out / "small-world.md", *lines)
-
-
-def _project(name: str) -> Path | None:
-    """A folder of `projects/` in the checkout that this package, or the user, stands in."""
-    for root in (Path(distildire.__file__).parents[2], Path.cwd()):
-        if (root / "projects" / name).is_dir():
-            return root / "projects" / name
-    return None

@@ -1,0 +1,186 @@
+"""One video stream, read packet by packet: its frames, its damage, and where it ends."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from distildire.video.display import VideoError
+
+_TAIL_PACKETS = 3_000
+"""Packets after the last keyframe that are counted, not decoded, to tell where a file ends."""
+
+_HELD_BACK = 3
+"""Packets among which is the one that the decoder complains of: its threads run ahead."""
+
+
+class Reader:
+    """The first video stream of an open container; times are seconds from its start.
+
+    Raises:
+        VideoError: there is none.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self.stream = _video_stream(container)
+        self.damaged = 0
+        """Packets that could not be decoded, and damaged frames."""
+        self.duration, self._slack = _duration(container, self.stream)
+        self._container = container
+        self._start = float((self.stream.start_time or 0) * self.stream.time_base)
+        self._seen = 0.0
+        self._read_to_end = False
+        self._broken_from: float | None = None
+        self._recent: deque[int] = deque(maxlen=_HELD_BACK)
+
+    def seek(self, moment: float) -> bool:
+        """Go to the last keyframe before `moment`; whether that works."""
+        import av
+
+        try:
+            place = int((self._start + moment) / self.stream.time_base)
+            self._container.seek(place, stream=self.stream)
+        except (av.error.FFmpegError, OSError, ValueError, OverflowError):
+            return False
+        return True
+
+    def frames(self) -> Iterator[Any]:
+        """Decoded frames from here on."""
+        self._broken_from = None
+        for packet in self.packets():
+            yield from self._decode(packet)
+
+    def next_keyframe(self) -> Any | None:
+        """The first keyframe from here on that can be decoded, without reading further."""
+        context = self.stream.codec_context
+        for packet in itertools.islice(self.packets(), 400):
+            if packet.is_keyframe:
+                # The decoder's threads hold a frame back until others come, or the end.
+                frames = self._decode(packet) or self._decode(None)
+                context.flush_buffers()
+                self._broken_from = None
+                if frames and self.is_whole(frames[0]):
+                    return frames[0]
+        return None
+
+    def is_whole(self, frame: Any) -> bool:
+        """Whether nothing that the frame was made from is damaged.
+
+        What follows damage is predicted from it, up to the next keyframe.
+        """
+        if frame.is_corrupt:
+            return False
+        if self._broken_from is None or (frame.pts is not None and frame.pts < self._broken_from):
+            return True
+        if frame.key_frame:
+            self._broken_from = None
+        return self._broken_from is None
+
+    def time_of(self, frame: Any) -> float:
+        """When a frame is shown."""
+        # `frame.time` is not a number where the frame came out at the end of the stream.
+        return float(frame.pts * self.stream.time_base) - self._start if frame.pts else 0.0
+
+    def read_tail(self) -> None:
+        """Read from the last keyframe to the end without decoding, to learn where it lies."""
+        import av
+
+        assert self.duration is not None
+        if not self.seek(self.duration):
+            return
+        try:
+            for packet in itertools.islice(self._container.demux(self.stream), _TAIL_PACKETS):
+                self._saw(packet)
+        except (av.error.FFmpegError, OSError, ValueError):
+            self._read_to_end = True
+
+    def ends_early(self) -> float | None:
+        """Seconds at which the file ends where it should go on to `duration`."""
+        if self.duration is None or not self._read_to_end:
+            return None
+        return self._seen if self._seen < self.duration - self._slack else None
+
+    def _saw(self, packet: Any) -> None:
+        if packet.pts is None:
+            self._read_to_end = self._read_to_end or not packet.size
+            return
+        end = float((packet.pts + (packet.duration or 0)) * self.stream.time_base)
+        self._seen = max(self._seen, end - self._start)
+
+    def packets(self) -> Iterator[Any]:
+        """Packets from here on; the last one, at the end, is empty and flushes the decoder."""
+        import av
+
+        demuxed = self._container.demux(self.stream)
+        while True:
+            try:
+                packet = next(demuxed, None)
+            except (av.error.FFmpegError, OSError, ValueError):
+                self.damaged += 1
+                self._read_to_end = True
+                return
+            if packet is None:
+                return
+            self._saw(packet)
+            if packet.pts is not None:
+                self._recent.append(packet.pts)
+            if packet.is_corrupt:
+                self._damage()
+            yield packet
+
+    def _decode(self, packet: Any) -> list[Any]:
+        """The frames that come out; a packet that can't be decoded is counted and passed over."""
+        import av
+
+        try:
+            frames = list(self.stream.decode(packet))
+        except (av.error.FFmpegError, ValueError):
+            self._damage()
+            return []
+        for frame in frames:
+            if frame.is_corrupt:
+                self._damage()
+        return frames
+
+    def _damage(self) -> None:
+        """Count damage that lies in one of the packets that the decoder may still hold."""
+        self.damaged += 1
+        if self._broken_from is None:
+            self._broken_from = min(self._recent, default=-math.inf)
+
+
+def _video_stream(container: Any) -> Any:
+    import av
+
+    for stream in container.streams.video:
+        attached = getattr(av.stream.Disposition, "attached_pic", None)
+        if attached is not None and stream.disposition & attached:
+            continue
+        if stream.codec_context is None:
+            raise VideoError("its pictures are in a code that can't be read here")
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 2
+        return stream
+    raise VideoError("no video in it, only sound or subtitles")
+
+
+def _duration(container: Any, stream: Any) -> tuple[float | None, float]:
+    """Length in seconds, and by how much less the pictures may last."""
+    seconds = None
+    if stream.duration and stream.time_base:
+        seconds = float(stream.duration * stream.time_base)
+    elif stated := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
+        hours, minutes, rest = stated.groups()
+        seconds = 3600 * int(hours) + 60 * int(minutes) + float(rest)
+    if seconds is not None:
+        return seconds, max(0.25, 0.02 * seconds)
+    if not container.duration:
+        return None, 0.0
+    seconds = container.duration / 1e6
+    # That of the whole file: its sound may well last longer than its pictures.
+    alone = len(container.streams) == 1
+    return seconds, max(0.25, 0.02 * seconds) if alone else max(1.0, 0.1 * seconds)
