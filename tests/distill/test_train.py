@@ -1,4 +1,5 @@
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from distildire import Detector
 from distildire.data.cache import fill_cache
+from distildire.data.manifest import read_manifest
 from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
 from distildire.distill.checkpoint import build_student, load_checkpoint
@@ -197,6 +199,26 @@ def config(manifest: Path) -> TrainConfig:
             "validation": {"every": 12},
         },
     )
+
+
+def test_training_on_tar_shards_is_training_on_their_files(
+    config: TrainConfig, manifest: Path, tmp_path: Path
+) -> None:
+    table = read_manifest(manifest)
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        for path in table["path"]:
+            tar.add(path, Path(path).name)
+    packed = table.assign(path=[f"all.tar::{Path(path).name}" for path in table["path"]])
+    packed.to_csv(tmp_path / "packed.csv", index=False)
+    config = replace(config, optim=replace(config.optim, steps=2, report_every=1))
+    runs = []
+    for name, source in (("files", str(manifest)), ("tar", str(tmp_path / "packed.csv"))):
+        data = replace(config.data, manifests=(source,))
+        train(replace(config, data=data), tmp_path / name)
+        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        runs.append([{**json.loads(row), "seconds_a_step": 0} for row in rows])
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 3
 
 
 @pytest.mark.cuda

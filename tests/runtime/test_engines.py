@@ -162,6 +162,7 @@ def test_a_gpu_is_given_many_pictures_at_a_time(
     assert sizes == [64, 62, 14]
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(NO_CUDA, reason="no CUDA here: ONNX Runtime has no provider for it")
 def test_cuda_scores_as_the_cpu() -> None:
     try:

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 from distildire import Detector
+from distildire.io.tars import braces
 from distildire.scale import addresses
 from distildire.scale.items import SourceError
 from distildire.scale.parts import PartsError
 from distildire.scale.score import score
-from distildire.scale.sources import braces, how_many, items_of
+from distildire.scale.sources import how_many, items_of
 
 Pictures = dict[str, bytes]
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.io.hashing import sha256_of
-from distildire.io.pictures import RGB, ImageError, decode_bytes
+from distildire.io.pictures import RGB, ImageError, decode_bytes, read_bytes
 from distildire.io.preprocessing import Preprocessing, resize_and_crop
 from distildire.io.progress import DoneOf
 from distildire.io.writing import whole_file, write_json
@@ -114,11 +114,11 @@ class NoiseCache:
 
     def eps0(self, path: str | Path) -> NDArray[np.float32] | None:
         """eps0 float32 [crops, 3, H, W] of the picture as it is on disk now; None if absent."""
-        return self._open(sha256_of(Path(path)), "eps0")
+        return self._open(sha256_of(read_bytes(Path(path))), "eps0")
 
     def dire(self, path: str | Path, steps: int = 20) -> NDArray[np.uint8] | None:
         """DIRE uint8 [crops, 3, H, W] (255 stands for a difference of 2); None if absent."""
-        return self._open(sha256_of(Path(path)), f"dire{steps}")
+        return self._open(sha256_of(read_bytes(Path(path))), f"dire{steps}")
 
     def _open(self, sha256: str, kind: str) -> NDArray[Any] | None:
         # Opening as a map checks the header against the file's size: an array that a full
@@ -282,7 +282,7 @@ def fill_cache(
 
     for path in files:
         try:
-            data = Path(path).read_bytes()
+            data = read_bytes(Path(path))
             sha256 = sha256_of(data)
             missing = [kind for kind in kinds if not cache.has(sha256, kind)]
             if missing and sha256 not in waiting:
@@ -293,8 +293,6 @@ def fill_cache(
             report.present += 1
         except ImageError as error:
             report.failed.append((path, str(error)))
-        except OSError as error:
-            report.failed.append((path, f"cannot be read: {error.strerror or error}"))
         if progress is not None:
             progress(report.done, len(files))
     flush()

@@ -7,6 +7,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distildire.data.shards import ShardsError, is_shards, read_shards
 from distildire.io.text import TextError, brief, name_meant, rows_of, western, words_of
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ class ManifestError(ValueError):
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:
-    """Read a Parquet or CSV manifest.
+    """Read a Parquet or CSV manifest, or WebDataset's tar shards (`train-{0000..0099}.tar`).
 
     Returns a table with the columns `path` (absolute), `label` ("real" or "fake"), `split`,
     `generator`, `source` (empty strings where the file has none) and whatever else the file
-    holds. Relative paths are taken relative to the manifest. Labels in other words
+    holds. Relative paths are taken relative to the manifest; `SHARD.tar::MEMBER` is a picture
+    in a plain tar. For shards as a manifest see `read_shards`. Labels in other words
     (`LABELS`) are translated; repeated rows of one path are kept once.
 
     Raises:
@@ -43,18 +45,26 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    path = Path(path)
-    if not path.is_file():
-        raise ManifestError(f"{path}: no such manifest (a .parquet or .csv file is needed)")
-
-    table = read_columns(path, {"path", "label"}, "manifest")
+    if is_shards(str(path)):
+        try:
+            table = read_shards(str(path))
+        except ShardsError as error:
+            raise ManifestError(str(error)) from None
+        root = Path.cwd()
+    else:
+        path = Path(path)
+        if not path.is_file():
+            raise ManifestError(
+                f"{path}: no such manifest (a .parquet or .csv file, or .tar shards are needed)"
+            )
+        table = read_columns(path, {"path", "label"}, "manifest")
+        root = path.resolve().parent
     if table.empty:
         raise ManifestError(f"{path}: the manifest has no rows")
     for column in OPTIONAL_COLUMNS:
         values = table[column] if column in table else pd.Series("", index=table.index)
         table[column] = values.fillna("").astype(str)
     table["label"] = translate_labels(table["label"], str(path))
-    root = path.resolve().parent
     table["path"] = [str(root / p) for p in table["path"]]
     both = table.groupby("path")["label"].nunique()
     if (both > 1).any():

@@ -16,7 +16,7 @@ class DataConfig:
     """What is trained on and what chooses the checkpoint."""
 
     manifests: tuple[str, ...] = ()
-    """Parquet or CSV manifests, read one after the other."""
+    """Parquet or CSV manifests, or tar shards (`train-{0000..0099}.tar`), one after the other."""
     split: str = "train"
     """Rows of this split are used; an empty string: all rows."""
     val_sources: tuple[str, ...] = ()

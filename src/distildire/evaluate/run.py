@@ -17,6 +17,7 @@ from distildire.evaluate.robustness import robustness
 from distildire.evaluate.scores import Scorer, read_scores, score_manifest
 from distildire.evaluate.summary import By, Figures, summarize
 from distildire.io.progress import DoneOf, StageDoneOf
+from distildire.io.tars import split_member
 from distildire.io.writing import whole_file, write_json, write_text
 
 if TYPE_CHECKING:
@@ -190,7 +191,11 @@ def rows_of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
 
 
 def _any_file(table: pd.DataFrame) -> bool:
-    return any(Path(path).is_file() for path in table["path"])
+    for path in table["path"]:
+        member = split_member(path)
+        if Path(path if member is None else member[0]).is_file():
+            return True
+    return False
 
 
 def _detector(model: str | Path | Scorer) -> Scorer:

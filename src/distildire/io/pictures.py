@@ -27,6 +27,7 @@ from distildire.io.containers import (
     without_ancillary,
 )
 from distildire.io.samples import eight_bits, upright
+from distildire.io.tars import member_size, read_member, split_member
 
 RGB: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W, 3], sRGB."""
@@ -121,17 +122,25 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; raises ImageError with the reason where it can't be read.
+    """The bytes of a file, or of a picture in a plain tar (SHARD.tar::MEMBER).
 
     Only regular files of at most `MAX_BYTES`: a pipe or a device may never end.
+
+    Raises:
+        ImageError: it can't be read; the message is the reason.
     """
-    size = refuse_unreadable(path)
+    member = split_member(str(path))
+    if member is not None and not path.exists():
+        with _reading(Path(member[0])):
+            size = member_size(*member)
+    else:
+        member, size = None, refuse_unreadable(path)
     if size > MAX_BYTES:
         raise ImageError(
             f"too large: {size / 2**20:,.0f} MiB is over the limit of {MAX_BYTES / 2**20:.0f} MiB"
         )
     with _reading(path):
-        return path.read_bytes()
+        return path.read_bytes() if member is None else read_member(*member)
 
 
 def refuse_unreadable(path: Path) -> int:

@@ -10,11 +10,11 @@ from typing import Any
 import ray
 
 from distildire.detector import Detector
+from distildire.io.tars import BETWEEN
 from distildire.isolation.pool import Workers
 from distildire.loading import Unread
 from distildire.scale.addresses import is_address, read_address
 from distildire.scale.items import Item, failing
-from distildire.scale.shards import BETWEEN
 
 BATCH = 32
 """Files that an actor takes at a time."""

@@ -16,13 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from distildire.io.pictures import MAX_BYTES, PICTURE_SUFFIXES
+from distildire.io.tars import BETWEEN
 from distildire.io.text import words_of
 from distildire.scale.items import Item, SourceError, failing
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
-BETWEEN = "::"
-"""Stands between a shard's path and the name of what is in it."""
 
 BATCH_ROWS = 64
 """Rows of a Parquet file in memory at a time."""

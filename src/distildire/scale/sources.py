@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import re
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 from distildire.io.finding import OnError
 from distildire.io.pictures import PICTURE_SUFFIXES
+from distildire.io.tars import braces
 from distildire.io.text import words_of
 from distildire.scale.addresses import (
     address_of,
@@ -33,8 +33,6 @@ from distildire.scale.shards import (
     parquet_items,
     tar_items,
 )
-
-_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def items_of(source: str | Path, on_error: OnError | None = None) -> Iterator[Item]:
@@ -85,24 +83,6 @@ def expand(pattern: str) -> Iterator[str]:
             yield match
     if not found:
         raise SourceError(f"{pattern}: nothing matches this pattern")
-
-
-def braces(pattern: str) -> Iterator[str]:
-    """`a-{08..10}.tar` -> a-08.tar, a-09.tar, a-10.tar; `{a,b}` -> a, b; several multiply."""
-    found = _BRACES.search(pattern)
-    if found is None:
-        yield pattern
-        return
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
-    if numbers is not None:
-        width = len(numbers[1]) if numbers[1].startswith("0") else 0
-        first, last = int(numbers[1]), int(numbers[2])
-        parts: Iterable[str] = (f"{n:0{width}d}" for n in range(first, last + 1))
-    else:
-        parts = found[1].split(",")
-    for part in parts:
-        for rest in braces(pattern[found.end() :]):
-            yield f"{pattern[: found.start()]}{part}{rest}"
 
 
 def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:

@@ -1,0 +1,88 @@
+"""WebDataset's tar shards as a manifest: pictures and their labels in the same tar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from distildire.io.pictures import PICTURE_SUFFIXES
+from distildire.io.tars import BETWEEN, SUFFIX, braces, members, read_member
+from distildire.io.text import words_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ABOUT = (".json", ".cls")
+"""Endings of what tells about a picture: an object with `label` and further columns, or the
+class alone."""
+
+
+class ShardsError(ValueError):
+    """Shards that can't be read as a manifest; the message names the shard and the mend."""
+
+
+def is_shards(source: str) -> bool:
+    """Whether it names tars: `train.tar`, `train-{0000..0099}.tar`."""
+    return source.lower().endswith(SUFFIX)
+
+
+def read_shards(source: str) -> pd.DataFrame:
+    """A row a picture, in the shards' order: `path` (SHARD.tar::MEMBER) and what is told of it.
+
+    As WebDataset groups them, `a/b.jpg`, `a/b.json` and `a/b.cls` are one sample. The object in
+    a .json gives `label`, and every other plain value a column (`source`, `generator`, `split`,
+    ...); a .cls gives the label.
+
+    Raises:
+        ShardsError: a shard that is missing, compressed or holds no picture, or a picture
+            without a label.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for shard in braces(source):
+        rows += _rows_of(shard)
+    return pd.DataFrame(rows)
+
+
+def _rows_of(shard: str) -> list[dict[str, Any]]:
+    try:
+        names = list(members(shard))
+    except OSError as error:
+        words = error.strerror or words_of(error)
+        raise ShardsError(f"{shard}: cannot be read as a manifest: {words}") from None
+    about: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if PurePosixPath(name).suffix.lower() in ABOUT:
+            about.setdefault(_key(name), {}).update(_told(shard, name))
+    pictures = [n for n in names if PurePosixPath(n).suffix.lower() in PICTURE_SUFFIXES]
+    if not pictures:
+        raise ShardsError(f"{shard}: holds no picture")
+    for name in pictures:
+        if "label" not in about.get(_key(name), {}):
+            raise ShardsError(
+                f"{shard}: {name} has no label: put a {_key(name)}.json with the label, or a "
+                f"{_key(name)}.cls beside it, or list {shard.rpartition('/')[2]}{BETWEEN}{name} "
+                "in a manifest"
+            )
+    return [{**about[_key(name)], "path": f"{shard}{BETWEEN}{name}"} for name in pictures]
+
+
+def _key(name: str) -> str:
+    """What the parts of a sample share: the name up to the first dot of its last part."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/{last.partition('.')[0]}" if folder else last.partition(".")[0]
+
+
+def _told(shard: str, name: str) -> dict[str, Any]:
+    try:
+        text = read_member(shard, name).decode()
+        if name.lower().endswith(".cls"):
+            return {"label": text.strip()}
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}, not an object")
+    except (OSError, ValueError) as error:
+        raise ShardsError(f"{shard}: {name}: not readable: {error}") from None
+    return {key: v for key, v in content.items() if isinstance(v, str | int | float | bool)}

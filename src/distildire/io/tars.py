@@ -1,0 +1,111 @@
+"""Pictures inside a plain tar, by name and in any order: `SHARD.tar::MEMBER` in place of a path.
+
+A plain tar holds its members as they are, so that one is read as fast as a file of its own. The
+places of all are looked up once a process.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+BETWEEN = "::"
+"""Stands between a shard's path and the name of what is in it."""
+
+SUFFIX = ".tar"
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+log = logging.getLogger(__name__)
+
+
+class Span(NamedTuple):
+    """Where a member's bytes lie."""
+
+    start: int
+    size: int
+
+
+def split_member(path: str) -> tuple[str, str] | None:
+    """(shard, member) of `SHARD.tar::MEMBER`; None for any other path."""
+    shard, between, member = path.partition(SUFFIX + BETWEEN)
+    return (shard + SUFFIX, member) if between and member else None
+
+
+def member_size(shard: str, member: str) -> int:
+    """Bytes of a member.
+
+    Raises:
+        OSError: no such tar or member, or no plain tar.
+    """
+    return _span(shard, member).size
+
+
+def read_member(shard: str, member: str) -> bytes:
+    """The bytes of a member.
+
+    Raises:
+        OSError: as `member_size`; a tar cut short.
+    """
+    start, size = _span(shard, member)
+    with Path(shard).open("rb") as file:
+        file.seek(start)
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError("the tar is cut short in this picture")
+    return data
+
+
+@cache
+def members(shard: str) -> dict[str, Span]:
+    """The members of a plain tar, in its order; of names that come twice, the last counts.
+
+    What comes before the place where a tar is cut short is there; a warning is logged.
+
+    Raises:
+        OSError: no such file, or no plain tar.
+    """
+    found: dict[str, Span] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            try:
+                for member in tar:
+                    if member.isreg() and not member.issparse():
+                        place = Span(member.offset_data, member.size)
+                        found[posixpath.normpath(member.name)] = place
+            except tarfile.TarError as error:
+                log.warning("%s: cut short or damaged (%s): the rest is lost", shard, error)
+    except tarfile.TarError as error:
+        raise OSError(f"not a plain, uncompressed tar ({error})") from None
+    return found
+
+
+def _span(shard: str, member: str) -> Span:
+    try:
+        return members(shard)[posixpath.normpath(member)]
+    except KeyError:
+        raise OSError(f"{Path(shard).name} has no such member") from None
+
+
+def braces(pattern: str) -> Iterator[str]:
+    """`a-{08..10}.tar` -> a-08.tar, a-09.tar, a-10.tar; `{a,b}` -> a, b; several multiply."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    if numbers is not None:
+        width = len(numbers[1]) if numbers[1].startswith("0") else 0
+        first, last = int(numbers[1]), int(numbers[2])
+        parts = [f"{n:0{width}d}" for n in range(first, last + 1)]
+    else:
+        parts = found[1].split(",")
+    for part in parts:
+        for rest in braces(pattern[found.end() :]):
+            yield f"{pattern[: found.start()]}{part}{rest}"
