@@ -63,12 +63,11 @@ def noise(
     split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
 ) -> None:
     """Compute eps0, and DIRE if asked, of a manifest's pictures into a cache; resumable."""
+    from distildire.data.prepare import NoiseOptions
     from distildire.data.prepare import noise as run
 
-    report = run(
-        manifest, source, out, dire=dire, device=device, dtype=precision, batch_size=batch,
-        split=split, progress=progress_bar("noise"),
-    )  # fmt: skip
+    options = NoiseOptions(dire, device=device, dtype=precision, batch=batch, split=split)
+    report = run(manifest, source, out, options, progress=progress_bar("noise"))
     typer.echo(
         f"{out}: {report.computed} computed, {report.present} there already, "
         f"{len(report.failed)} failed"
@@ -196,7 +195,7 @@ def export(
         return
     from distildire.distill.checkpoint import load_checkpoint
     from distildire.distill.export import export as run
-    from distildire.distill.train import describe_data
+    from distildire.distill.split import describe_data
 
     asked = {"crops": crops, "crop": crop, "halves": halves}
     changes = {key: value for key, value in asked.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,18 +64,27 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
+@dataclass(frozen=True)
+class NoiseOptions:
+    """What is computed of a manifest's pictures, and how."""
+
+    dire: bool = False
+    """DIRE too, at 2 x `steps` passes a picture."""
+    steps: int = 20
+    device: str = "cpu"
+    dtype: str = "fp32"
+    batch: int = 8
+    """Pictures a pass."""
+    split: str = ""
+    """Only rows of this split; an empty string: all."""
+
+
 def noise(
     manifest: str | Path,
     source: str | Path,
     out: str | Path,
+    options: NoiseOptions | None = None,
     *,
-    dire: bool = False,
-    steps: int = 20,
-    device: str = "cpu",
-    dtype: str = "fp32",
-    compile: bool = False,
-    batch_size: int = 8,
-    split: str = "",
     progress: DoneOf | None = None,
 ) -> CacheReport:
     """Fill a cache with eps0, and DIRE if asked, of a manifest's pictures; resumable.
@@ -87,22 +97,23 @@ def noise(
     from distildire.data.cache import cache_settings, default_preparation, fill_cache
     from distildire.noise import load_noise_source
 
+    options = options or NoiseOptions()
     table = read_manifest(manifest)
-    if split:
-        table = table[table["split"] == split]
-    network = load_noise_source(source, device=device, dtype=dtype, compile=compile)
-    if dire and network.first_step_only:
+    if options.split:
+        table = table[table["split"] == options.split]
+    network = load_noise_source(source, device=options.device, dtype=options.dtype)
+    if options.dire and network.first_step_only:
         raise ValueError(
             f"the noise source {network.name!r} knows the first diffusion step alone and has no "
             "DIRE; give --source adm or a folder"
         )
     report = fill_cache(
-        table["path"], network, out, dire=dire, steps=steps, batch_size=batch_size,
-        progress=progress,
+        table["path"], network, out, dire=options.dire, steps=options.steps,
+        batch_size=options.batch, progress=progress,
     )  # fmt: skip
     about = {
         "settings": cache_settings(network, default_preparation(network)),
-        "dire_steps": steps if dire else None,
+        "dire_steps": options.steps if options.dire else None,
         "pictures": report.done,
         "computed": report.computed,
         "present": report.present,
