@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from distildire.cli import app
 from distildire.data.manifest import ManifestError
-from distildire.data.rebuild import Cut, cut_picture, default_cut, encode_jpeg, rebuild
+from distildire.data.rebuild import Cut, cut_picture, default_cut, encode_jpeg, make_row, rebuild
 from distildire.io.pictures import RGB
 
 RECORDED = Cut(
@@ -72,6 +72,22 @@ def test_a_rebuilt_manifest_gives_the_same_bytes(tmp_path: Path, clone: tuple[Pa
     large = first.table.set_index("original_path").loc["large.png"]
     assert 512 <= round(large["scale"] * 900) <= 800
     assert (large["width"], large["height"]) == (448, 448)
+
+
+def test_an_original_with_a_known_look_is_decoded_once(
+    tmp_path: Path, clone: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clones, commit = clone
+    asked = manifest(tmp_path, commit, "large.png")
+    table = rebuild(asked, clones, tmp_path / "a", workers=1).table
+    row, original = table.iloc[0].to_dict(), (clones / "owner+name" / "large.png").read_bytes()
+
+    def never(image: Image.Image) -> str:
+        raise AssertionError("decoded for its look again")
+
+    monkeypatch.setattr("distildire.data.rebuild.look", never)
+    made = make_row(row, original, tmp_path / "b", None)
+    assert (made["problem"], made["look"], made["sha256"]) == ("", row["look"], row["sha256"])
 
 
 def test_what_cannot_be_made_is_named_and_the_rest_is_made(
