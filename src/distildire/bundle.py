@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distildire.calibration import Calibration
 from distildire.io.hashing import sha256_of
@@ -31,6 +31,12 @@ IR_FILES = ("model.xml", "model.bin")
 
 class BundleError(ValueError):
     """A damaged or foreign bundle; the message is one sentence."""
+
+
+class Output(NamedTuple):
+    """As ONNX Runtime describes an output of a graph, for what else runs one."""
+
+    name: str
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from PIL import Image
 from distildire.data.augment import CLEAN, AugmentConfig, augment_twice
 from distildire.distill.checkpoint import save
 from distildire.distill.config import OptimConfig, TeacherConfig, TrainConfig
+from distildire.distill.learner import Learner, parameter_groups
 from distildire.distill.loss import consistency_loss, logit_kl
+from distildire.distill.split import read_split
 from distildire.distill.student import Student
 from distildire.distill.teacher import DetectorTeacher
-from distildire.distill.train import Learner, parameter_groups, read_split, train
+from distildire.distill.train import train
 from distildire.distill.vit import DINO
 from distildire.io.config import build
 

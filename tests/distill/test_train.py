@@ -16,9 +16,10 @@ from distildire.data.cache import fill_cache
 from distildire.data.manifest import read_manifest
 from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
-from distildire.distill.checkpoint import build_student, load_checkpoint
+from distildire.distill.checkpoint import build_student, load_checkpoint, save
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import DetectorGraph, export
+from distildire.distill.learner import learning_rate, moving_average
 from distildire.distill.loss import (
     Projection,
     UncertaintyWeights,
@@ -26,15 +27,10 @@ from distildire.distill.loss import (
     softened_kl,
 )
 from distildire.distill.probe import fit_hidden, logistic_regression
+from distildire.distill.split import read_split
 from distildire.distill.student import Fusion, HiddenHead, Student, activation_map, block_energy
 from distildire.distill.torch_bundle import export_torch
-from distildire.distill.train import (
-    learning_rate,
-    moving_average,
-    read_split,
-    save,
-    train,
-)
+from distildire.distill.train import train
 from distildire.distill.validation import validation_summary
 from distildire.explain.heatmap import heat_of
 from distildire.io.config import ConfigError, build, load_config, to_dict
@@ -343,6 +339,9 @@ def test_a_hidden_head_is_fitted_exported_and_explained(
     whole = export_torch(best, tmp_path / "torch")
     assert whole.torch is not None
     assert whole.torch.student["hidden"] == 8
+    assert not set(Student.__init__.__kwdefaults__) - set(whole.torch.student) - {
+        "pretrained", "dropout",
+    }, "the bundle must say all that makes the student"  # fmt: skip
 
 
 def test_a_fitted_head_alone_is_a_detector(config: TrainConfig, tmp_path: Path) -> None:

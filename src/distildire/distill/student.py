@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,6 +19,14 @@ Inputs = Literal["both", "image", "noise", "dire"]
 
 DIRE, scaled to [-1, 1], is given in the place of eps0: the baseline of Wang et al. 2023.
 """
+
+_SEEN: dict[Inputs, Callable[[Tensor, Tensor], Tensor]] = {
+    "both": lambda x0, eps0: torch.cat([x0, eps0], dim=1),
+    "image": lambda x0, eps0: x0,
+    "noise": lambda x0, eps0: eps0,
+    "dire": lambda x0, dire: dire,
+}
+"""What the backbone is given of the two, both [B, 3, H, W]."""
 
 Fusion = Literal["concat", "separate"]
 """How image and noise meet: in the first convolution as in the paper, or each in a backbone of
@@ -65,6 +73,7 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         saved: dict[str, Any] = getattr(self, "_hub_mixin_config", None) or {}
         self._hub_mixin_config = {**saved, "pretrained": False}
         self.inputs = inputs
+        self._see, self._sees_noise = _SEEN[inputs], inputs != "image"
         joined = inputs == "both" and fusion == "concat"
         self.backbone: Backbone | VitBackbone
         if backbone in SHAPES:
@@ -96,14 +105,11 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         """
         if self.noise_backbone is not None:
             return [torch.cat([self.backbone(x0), self.noise_backbone(eps0)], dim=1)]
-        if self.inputs == "both":
-            x = torch.cat([x0, eps0], dim=1)
-        else:
-            x = x0 if self.inputs == "image" else eps0
+        x = self._see(x0, eps0)
         if not self.wide:
             return [self.backbone(x)]
-        maps = self.backbone.forward_wide(x)
-        return maps if self.inputs == "image" else [block_energy(eps0), *maps]
+        energies = [block_energy(eps0)] if self._sees_noise else []
+        return [*energies, *self.backbone.forward_wide(x)]
 
     def pool(self, maps: list[Tensor]) -> Tensor:
         """Maps [B, C_i, h_i, w_i] -> their means, side by side: [B, sum of C_i]."""

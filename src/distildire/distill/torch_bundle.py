@@ -7,15 +7,16 @@ bundle holds the student, and names the noise source that it needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from distildire.bundle import Bundle, BundleError, TorchPart, load_bundle
+from distildire.bundle import Bundle, BundleError, Output, TorchPart, load_bundle
 from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.export import DetectorGraph
 from distildire.distill.official import OfficialStudent, read_official
@@ -26,12 +27,6 @@ from distildire.noise import load_noise_source
 from distildire.noise.weights import WeightsError, whole_folder
 
 OFFICIAL = {"form": "official"}
-
-
-class Output(NamedTuple):
-    """As ONNX Runtime describes an output."""
-
-    name: str
 
 
 class TorchSession:
@@ -169,9 +164,8 @@ def export_torch(checkpoint: Path, out: Path, *, name: str | None = None) -> Bun
     from distildire.io.config import to_dict
 
     student, config, facts = load_checkpoint(checkpoint)
-    spec = config.student
-    what = ("backbone", "stage", "inputs", "fusion", "wide", "hidden")
-    keywords = {name: getattr(spec, name) for name in what}
+    of_training = {"pretrained", "dropout", "init"}
+    keywords = {k: v for k, v in asdict(config.student).items() if k not in of_training}
     return write_torch_bundle(
         student, TorchPart(keywords, _absolute(config.noise)), out,
         preprocessing=config.preprocessing, name=name or config.name,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from distildire.data.manifest import FAKE
-from distildire.io.pictures import ImageError, decode
+from distildire.distill.config import TrainConfig
+from distildire.distill.networks import Networks, unit_planes
+from distildire.io.pictures import RGB, ImageError, decode
 from distildire.io.preprocessing import Preprocessing, equalize
 
 if TYPE_CHECKING:
@@ -25,34 +28,27 @@ Score = Callable[[Tensor], Tensor]
 
 
 class _Crops(Dataset[Tensor]):
-    def __init__(self, paths: list[str], preprocessing: Preprocessing) -> None:
-        self.paths, self.preprocessing = paths, preprocessing
+    """Crops [crops, 3, S, S] uint8 of each path; an unreadable picture gives an empty tensor."""
+
+    def __init__(
+        self, paths: list[str], preprocessing: Preprocessing, read: Callable[[str], RGB]
+    ) -> None:
+        self.paths, self.preprocessing, self.read = paths, preprocessing, read
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Crops [crops, 3, S, S] uint8; an unreadable picture gives an empty tensor."""
         try:
-            rgb = equalize(decode(self.paths[index]))
+            rgb = self.read(self.paths[index])
         except ImageError:
             side = self.preprocessing.crop
             return torch.empty(0, 3, side, side, dtype=torch.uint8)
         return torch.from_numpy(self.preprocessing(rgb)).permute(0, 3, 1, 2)
 
 
-class _Maps(Dataset[Tensor]):
-    def __init__(self, paths: list[str], preprocessing: Preprocessing, dire: DireMaps) -> None:
-        self.paths, self.preprocessing, self.dire = paths, preprocessing, dire
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Crops of the cached map, [crops, 3, S, S] uint8."""
-        return torch.from_numpy(self.preprocessing(self.dire(self.paths[index]))).permute(
-            0, 3, 1, 2
-        )
+def _equalized(path: str) -> RGB:
+    return equalize(decode(path))
 
 
 def score_table(
@@ -68,9 +64,8 @@ def score_table(
     With `dire`, `score` gets crops of the cached DIRE maps instead, which are those of the
     files as they are: no picture is equalised after its DIRE was computed.
     """
-    paths = table["path"].to_list()
     loader = DataLoader(
-        _Crops(paths, preprocessing) if dire is None else _Maps(paths, preprocessing, dire),
+        _Crops(table["path"].to_list(), preprocessing, dire or _equalized),
         batch_size=16,
         num_workers=workers,
         collate_fn=list,
@@ -80,6 +75,38 @@ def score_table(
         values = torch.split(score(torch.cat(pictures)).double(), [len(p) for p in pictures])
         logits += [float(v.mean()) for v in values]
     return np.array(logits)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The scores of one student on the validation rows."""
+
+    table: pd.DataFrame
+    logits: NDArray[np.float64]
+    """[N], nan where a picture can't be read."""
+    summary: dict[str, float]
+
+
+@torch.no_grad()
+def validate(
+    student: nn.Module, networks: Networks, val: pd.DataFrame, config: TrainConfig
+) -> Validation:
+    """Score the validation rows, at most `validation.limit` of each source and class."""
+    student.eval()
+    device, source = next(student.parameters()).device, networks.source
+
+    def score(crops: Tensor) -> Tensor:
+        x0 = unit_planes(crops.to(device))
+        logits: Tensor = student(x0, x0 if source is None else source.eps0(x0))
+        return logits.float().cpu()
+
+    if config.validation.limit:
+        val = val.groupby(["source", "label"]).head(config.validation.limit)
+    logits = score_table(
+        score, val, config.preprocessing, workers=config.optim.workers,
+        dire=networks.dire if config.student.inputs == "dire" else None,
+    )  # fmt: skip
+    return Validation(val, logits, validation_summary(val, logits))
 
 
 def _auc(fake: NDArray[np.bool_], logits: NDArray[np.float64]) -> float:

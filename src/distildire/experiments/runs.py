@@ -15,7 +15,8 @@ import torch
 from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import export
-from distildire.distill.train import train, unit_planes
+from distildire.distill.networks import unit_planes
+from distildire.distill.train import train
 from distildire.distill.validation import score_table, validation_summary
 from distildire.evaluate.metrics import average_precision
 from distildire.evaluate.scores import is_fake

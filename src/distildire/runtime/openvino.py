@@ -5,23 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.bundle import IR_FILES, Bundle, BundleError
+from distildire.bundle import IR_FILES, Bundle, BundleError, Output
 from distildire.io.hashing import sha256_of
 from distildire.io.writing import write_json
 from distildire.runtime.cores import usable_cores
 
 MEND = "pip install 'distildire[openvino]'"
-
-
-class Output(NamedTuple):
-    """As ONNX Runtime describes an output."""
-
-    name: str
 
 
 class OpenvinoRunner:

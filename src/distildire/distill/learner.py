@@ -1,0 +1,119 @@
+"""The student with its losses as one module, and how its weights move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distildire.distill.config import OptimConfig, TeacherConfig, TrainConfig
+from distildire.distill.loss import (
+    Projection,
+    UncertaintyWeights,
+    consistency_loss,
+    distillation_loss,
+    logit_kl,
+)
+from distildire.distill.student import Student
+from distildire.distill.vit import VitBackbone
+
+
+class Learner(nn.Module):
+    """Student, projection and loss as one module, so that a parallel wrapper sees one forward."""
+
+    def __init__(
+        self, student: Student, projection: Projection | None, teacher: TeacherConfig,
+        optim: OptimConfig,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.student, self.projection = student, projection
+        self.teacher, self.optim = teacher, optim
+        self.balance = UncertaintyWeights() if teacher.adaptive and projection else None
+
+    def forward(
+        self, x0: Tensor, eps0: Tensor, labels: Tensor, target: Tensor | None,
+        taught: Tensor | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Losses by name; x0, eps0 [B, 3, H, W], labels [B].
+
+        `target` is the teacher's map, `taught` its logits [B].
+        """
+        maps = self.student.forward_maps(x0, eps0)
+        logits, feature_map = self.student.classify(maps), maps[-1]
+        if self.projection is not None and target is not None:
+            feature_map, target = self.projection(feature_map, target).float(), target.float()
+        losses = distillation_loss(
+            logits.float(), labels, feature_map, target, lambda_=self.teacher.weight,
+            pos_weight=self.optim.pos_weight, imitation=self.teacher.imitation,
+        )  # fmt: skip
+        if self.balance is not None:
+            losses["loss"] = self.balance(losses["bce"], losses["imitation"])
+        if taught is not None:
+            losses["logit_kl"] = logit_kl(logits.float(), taught.float())
+            losses["loss"] = losses["loss"] + self.teacher.logits * losses["logit_kl"]
+        if self.optim.consistency:
+            losses["consistency"] = consistency_loss(logits.float())
+            losses["loss"] = losses["loss"] + self.optim.consistency * losses["consistency"]
+        return losses
+
+
+def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any]]:
+    """Groups for AdamW: the backbone's rate falls from block to block towards the input.
+
+    Vectors (biases, norms) have no weight decay. With `body_lr: 0` the backbone is frozen.
+    """
+    backbone = learner.student.backbone
+    deep = backbone.depth_of if isinstance(backbone, VitBackbone) else None
+    rates: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in learner.named_parameters():
+        rate = optim.lr
+        inside = name.removeprefix("student.backbone.")
+        if inside != name:
+            rate = optim.lr if optim.body_lr < 0 else optim.body_lr
+            if deep is not None:
+                rate *= optim.layer_decay ** (backbone.stage - deep(inside))
+            if rate == 0:
+                parameter.requires_grad_(False)
+                continue
+        decay = optim.weight_decay if parameter.ndim > 1 else 0.0
+        rates.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in rates.items()
+    ]
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Factor on the peak rate at `step`: linear warm-up, then a cosine to zero."""
+    optim = config.optim
+    if step < optim.warmup:
+        return (step + 1) / optim.warmup
+    total = max(1, optim.steps - optim.warmup)
+    return 0.5 * (1.0 + float(np.cos(np.pi * min(1.0, (step - optim.warmup) / total))))
+
+
+def moving_average(student: Student, decay: float) -> torch.optim.swa_utils.AveragedModel:
+    """Exponential moving average of weights and batch statistics, warmed up."""
+
+    def update(old: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
+        # The decay grows with the number of updates, so that the start is forgotten.
+        rate = min(decay, (1 + float(count)) / (10 + float(count)))
+        for a, b in zip(old, new, strict=True):
+            if a.is_floating_point():
+                a.lerp_(b, 1.0 - rate)
+            else:
+                a.copy_(b)
+
+    return torch.optim.swa_utils.AveragedModel(
+        student, multi_avg_fn=torch.no_grad()(update), use_buffers=True
+    )
+
+
+def freeze_norm(learner: nn.Module) -> None:
+    """Batch normalisation by the stored statistics instead of the batch's."""
+    for module in learner.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()

@@ -1,0 +1,104 @@
+"""What takes part in a training step: the student, what it is shown, and who teaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from distildire.distill.checkpoint import build_student
+from distildire.distill.config import TrainConfig
+from distildire.distill.loss import Projection
+from distildire.distill.student import Student
+from distildire.distill.teacher import DetectorTeacher, Teacher, build_teacher
+from distildire.noise import load_noise_source
+from distildire.noise.schedule import to_unit
+
+if TYPE_CHECKING:
+    from distildire.data.cache import DireReader
+    from distildire.noise.source import NoiseSource
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of one run, and its DIRE maps."""
+
+    student: Student
+    teacher: Teacher | None
+    projection: Projection | None
+    """From the student's map to the teacher's."""
+    dire: DireReader | None
+    """Cached maps, where the teacher or the student wants them."""
+    source: NoiseSource | None
+    """Gives eps0; a student of DIRE reads its maps from the cache, one of images needs none."""
+
+
+def build_networks(config: TrainConfig, device: torch.device) -> Networks:
+    """All that `config` names; teacher and noise source on `device`."""
+    student = build_student(config)
+    teacher, projection, spec = None, None, config.teacher
+    if spec.backbone or spec.checkpoint:
+        teacher = build_teacher(
+            spec.backbone, stage=spec.stage, pretrained=spec.pretrained, checkpoint=spec.checkpoint
+        )
+        teacher = teacher.eval().requires_grad_(False).to(device)
+        projection = Projection(student.channels, teacher.channels)
+    dire = dire_reader(config)
+    sees_noise = config.student.inputs in {"both", "noise"}
+    source = load_noise_source(config.noise, device=device) if sees_noise else None
+    return Networks(student, teacher, projection, dire, source)
+
+
+def dire_reader(config: TrainConfig) -> DireReader | None:
+    """Reads the cached DIRE map of a picture, where the teacher or the student wants it."""
+    teacher = bool(config.teacher.backbone) and config.teacher.input == "dire"
+    if not teacher and config.student.inputs != "dire":
+        return None
+    if not config.data.dire_cache:
+        who = "teacher.input" if teacher else "student.inputs"
+        raise ValueError(f"{who} is dire: give data.dire_cache (distildire noise --dire)")
+    from distildire.data.cache import open_dire
+
+    return open_dire(Path(config.data.dire_cache))
+
+
+class Seen(NamedTuple):
+    """What student and teacher may see of a batch, [B, 3, S, S] each, in [-1, 1]."""
+
+    x0: Tensor
+    noise: Tensor
+    """eps0, or DIRE for a student that sees it; a student of images doesn't look."""
+    dire: Tensor | None
+
+
+def seen_of(networks: Networks, crops: Tensor, dire: Sequence[Tensor]) -> Seen:
+    """Of crops uint8 [B, 3, S, S] and, in `dire`, of their maps if there are any."""
+    x0 = unit_planes(crops)
+    dire_map = unit_planes(dire[0]) if dire else None
+    if networks.source is not None:
+        return Seen(x0, networks.source.eps0(x0), dire_map)
+    return Seen(x0, x0 if dire_map is None else dire_map, dire_map)
+
+
+def lesson(
+    teacher: Teacher | None, seen: Seen, config: TrainConfig
+) -> tuple[Tensor | None, Tensor | None]:
+    """(map to imitate, logits [B] to follow); None for what the teacher doesn't give."""
+    if teacher is None:
+        return None, None
+    shown = seen.x0 if seen.dire is None or config.teacher.input == "image" else seen.dire
+    if config.optim.consistency:
+        # What the teacher makes of the clean view is the target of both.
+        shown = seen.x0.chunk(2)[0].repeat(2, 1, 1, 1)
+    if isinstance(teacher, DetectorTeacher):
+        return teacher.teach(shown)
+    return teacher(shown), None
+
+
+def unit_planes(rgb: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] -> float32 in [-1, 1], channels last."""
+    return to_unit(rgb).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,53 @@
+"""Which pictures a run trains on, and which choose its checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distildire.data.manifest import ManifestError, fingerprint, read_manifest
+from distildire.distill.config import TrainConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training and validation rows; a repository of a validation source is held out whole."""
+    import pandas as pd
+
+    table = pd.concat([read_manifest(m) for m in config.data.manifests], ignore_index=True)
+    if config.data.val_split:
+        wanted = {"training": config.data.split, "validation": config.data.val_split}
+        parts = [table[table["split"] == split] for split in wanted.values()]
+        for name, part in zip(wanted, parts, strict=True):
+            if part["label"].nunique() < 2:
+                raise ManifestError(f"the {name} rows (split {wanted[name]}) hold one class only")
+        if shared := set(parts[0]["repository"]) & set(parts[1]["repository"]):
+            raise ManifestError(f"repositories on both sides: {', '.join(sorted(shared)[:5])}")
+        return parts[0].reset_index(drop=True), parts[1].reset_index(drop=True)
+    if config.data.split:
+        table = table[table["split"] == config.data.split]
+    unknown = set(config.data.val_sources) - set(table["source"])
+    if unknown:
+        raise ManifestError(f"val_sources not in the manifests: {', '.join(sorted(unknown))}")
+    held_out = table["source"].isin(config.data.val_sources)
+    if "repository" in table:
+        named = table["repository"].fillna("") != ""
+        held_out |= named & table["repository"].isin(table["repository"][held_out & named])
+    for name, part in (("training", table[~held_out]), ("validation", table[held_out])):
+        if part["label"].nunique() < 2:
+            raise ManifestError(f"the {name} rows hold one class only: choose other val_sources")
+    return table[~held_out].reset_index(drop=True), table[held_out].reset_index(drop=True)
+
+
+def describe_data(config: TrainConfig) -> dict[str, Any]:
+    """What the model card tells of the data: counts, sources and the fingerprint."""
+    table, val = read_split(config)
+    return {
+        "train_images": len(table),
+        "train_sources": sorted(table["source"].unique()),
+        "train_fingerprint": fingerprint(table),
+        "val_images": len(val),
+        "val_sources": sorted(val["source"].unique()),
+        "val_fingerprint": fingerprint(val),
+    }
