@@ -1,7 +1,7 @@
 """Scoring across requests: one bounded queue, decoding in threads, a picture on each core.
 
-Nothing gathers a batch: on a CPU it would cost more a picture than one by one, and its first
-picture would wait for its last.
+On a CPU nothing gathers a batch: it would cost more a picture than one by one, and its first
+picture would wait for its last. A GPU takes whatever is ready at once, and waits for no more.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ class ScoringQueue:
         self._seconds_each = 0.05
         self._ready: queue.SimpleQueue[tuple[_Job, Loaded] | None] = queue.SimpleQueue()
         threads = min(MAX_WORKERS, detector.cores)
+        self._batch = detector.batch
         self._decoders = ThreadPoolExecutor(threads, "decode")
         self._scorers = [
             threading.Thread(target=self._score_forever, name=f"score-{i}", daemon=True)
-            for i in range(threads)
+            for i in range(threads if self._batch == 1 else 1)
         ]
         for scorer in self._scorers:
             scorer.start()
@@ -122,20 +123,31 @@ class ScoringQueue:
 
     def _score_forever(self) -> None:
         while (ready := self._ready.get()) is not None:
-            self._score(*ready)
+            batch = [ready]
+            while len(batch) < self._batch and not self._ready.empty():
+                more = self._ready.get()
+                if more is None:
+                    self._ready.put(None)  # the end: once these are scored
+                    break
+                batch.append(more)
+            self._score(batch)
 
-    def _score(self, job: _Job, loaded: Loaded) -> None:
+    def _score(self, batch: list[tuple[_Job, Loaded]]) -> None:
         started = time.perf_counter()
+        jobs, loaded = [job for job, _ in batch], [item for _, item in batch]
         try:
-            verdict = self._detector.judge([loaded], [job.fpr], alone=self._pending == 1)[0]
+            alone = self._pending == len(batch)
+            verdicts = self._detector.judge(loaded, [job.fpr for job in jobs], alone=alone)
         except Exception as error:
-            self._release(1)
-            job.future.set_exception(error)
+            self._release(len(jobs))
+            for job in jobs:
+                job.future.set_exception(error)
             return
-        each = (time.perf_counter() - started) / len(self._scorers)
+        each = (time.perf_counter() - started) / len(batch) / len(self._scorers)
         self._seconds_each = 0.9 * self._seconds_each + 0.1 * each
-        self._release(1)
-        job.future.set_result(verdict)
+        self._release(len(jobs))
+        for job, verdict in zip(jobs, verdicts, strict=True):
+            job.future.set_result(verdict)
 
     def _release(self, places: int) -> None:
         with self._lock:
