@@ -1,0 +1,193 @@
+"""Rates of `score`: one worker and two, loose files, tars and Parquet, Ray, and the bare network.
+
+python benchmarks/scale.py [--pictures 600] [--rounds 3] [--ray] --out scale.json
+
+Each run is a process of its own; the runs take turns, and the median of the rounds counts. Beside
+the seconds on the clock stand the core-seconds, which other work on the machine stretches less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+RUNS = {
+    "one worker": ("files", [0]),
+    "two workers": ("files", [0, 1]),
+    "tar": ("pictures.tar", [0, 1]),
+    "parquet": ("pictures.parquet", [0, 1]),
+    "bare loop": ("files", [0, 1]),
+}
+"""Source and cores; the bare loop decodes and scores in two processes, and writes nothing."""
+
+
+def picture(seed: int) -> bytes:
+    """A JPEG of 500 x 375: soft shapes and grain."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    soft = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC), float)
+    rgb = np.clip(soft + rng.normal(0, 6, soft.shape), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def make(folder: Path, count: int) -> None:
+    """The same pictures as loose files, in a tar, and in Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "files").mkdir()
+    data = {f"{n:06d}.jpg": picture(n) for n in range(count)}
+    for name, content in data.items():
+        (folder / "files" / name).write_bytes(content)
+    with tarfile.open(folder / "pictures.tar", "w") as tar:
+        for name in data:
+            tar.add(folder / "files" / name, name)
+    table = pa.table({"path": list(data), "bytes": list(data.values())})
+    pq.write_table(table, folder / "pictures.parquet", row_group_size=200)
+
+
+def one(run: str, source: str) -> dict[str, float]:
+    """In a process of its own: pictures, seconds, core-seconds."""
+    if run == "bare loop":
+        return bare_loop(sorted(Path(source).iterdir()))
+    from distildire.scale.score import score
+
+    before = cpu_seconds()
+    with tempfile.TemporaryDirectory() as out:
+        report = score(source, out, engine="ray" if run == "ray" else "local")
+    return {"pictures": report.scored, "seconds": report.seconds, "cpu": cpu_seconds() - before}
+
+
+def bare_loop(files: list[Path]) -> dict[str, float]:
+    """Half of the files in each of two processes."""
+    code = (
+        "import sys, time\nfrom distildire import Detector\n"
+        "detector = Detector(threads=1)\nbegan, cpu = time.monotonic(), time.process_time()\n"
+        "for line in sys.stdin:\n    loaded = detector.load(line.strip())\n"
+        "    detector.judge([loaded], [0.01])\n"
+        "print(began, time.monotonic(), time.process_time() - cpu)\n"
+    )
+    halves = [files[0::2], files[1::2]]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True)
+        for _ in halves
+    ]  # fmt: skip
+    for worker, half in zip(workers, halves, strict=True):
+        assert worker.stdin is not None
+        worker.stdin.write("\n".join(map(str, half)))
+        worker.stdin.close()
+    said = [[float(x) for x in w.stdout.read().split()] for w in workers if w.stdout]
+    for worker in workers:
+        worker.wait()
+    seconds = max(end for _, end, _ in said) - min(start for start, _, _ in said)
+    return {"pictures": len(files), "seconds": seconds, "cpu": sum(cpu for *_, cpu in said)}
+
+
+def cpu_seconds() -> float:
+    """Of this process and its children so far."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def costs(count: int) -> dict[str, float]:
+    """Core-seconds a picture of decoding and of the network, and of the driver's rows."""
+    from distildire import Detector
+
+    detector = Detector(threads=1)
+    data = [picture(n) for n in range(count)]
+    for _ in range(2):  # the first time warms up
+        start = time.process_time()
+        loaded = [detector.load(item) for item in data]
+        middle = time.process_time()
+        for item in loaded:
+            detector.judge([item], [0.01])
+        end = time.process_time()
+    return {"decode": (middle - start) / count, "network": (end - middle) / count}
+
+
+def driver_costs(rows: int = 100_000) -> dict[str, float]:
+    """Core-seconds and bytes a row of the process that writes the parts."""
+    from distildire import Detector
+    from distildire.scale.folders import folder_of
+    from distildire.scale.parts import PartWriter
+
+    verdict = Detector(threads=1).predict([picture(0)])[0].to_dict()
+    row = {**verdict, "size": 30_000, "mtime": 1.7e9, "etag": None}
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as out:
+        writer = PartWriter(folder_of(out), rows=2000, seconds=1e9)
+        made = []
+        for n in range(rows):
+            path, sha256 = f"shard-{n // 5000:06d}.tar::{n:09d}.jpg", rng.bytes(32).hex()
+            scores = {"logit": float(rng.normal()), "probability": float(rng.random())}
+            made.append({**row, "path": path, "sha256": sha256, **scores})
+        start = time.process_time()
+        for item in made:
+            writer.add(item)
+        writer.flush()
+        spent = time.process_time() - start
+        size = sum(part.stat().st_size for part in Path(out).glob("part-*.parquet"))
+    return {"driver": spent / rows, "row_bytes": size / rows}
+
+
+def main() -> None:
+    """All runs, in turns."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true", help="Ray too, on this machine.")
+    parser.add_argument("--costs", action="store_true", help="The costs of the stages alone.")
+    parser.add_argument("--one", nargs=2, metavar=("RUN", "SOURCE"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(*args.one)))
+        return
+    result: dict[str, Any] = {"load": os.getloadavg()[0], "costs": costs(100) | driver_costs()}
+    runs = {} if args.costs else RUNS | ({"ray": ("files", [0, 1])} if args.ray else {})
+    found: dict[str, list[dict[str, float]]] = {run: [] for run in runs}
+    with tempfile.TemporaryDirectory() as scratch:
+        if runs:
+            make(Path(scratch), args.pictures)
+        for _ in range(args.rounds):
+            for run, (source, cores) in runs.items():
+                command = [sys.executable, __file__, "--one", run, str(Path(scratch) / source)]
+                said = subprocess.run(
+                    command, stdout=subprocess.PIPE, text=True, check=True,
+                    preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),
+                ).stdout  # fmt: skip
+                found[run].append(json.loads(said.splitlines()[-1]))
+    result["runs"] = {
+        run: {
+            "rate": statistics.median(m["pictures"] / m["seconds"] for m in all_of_it),
+            "core_seconds": statistics.median(m["cpu"] / m["pictures"] for m in all_of_it),
+            "rounds": all_of_it,
+        }
+        for run, all_of_it in found.items()
+    }
+    result["load_after"] = os.getloadavg()[0]
+    text = json.dumps(result, indent=1)
+    if args.out:
+        args.out.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
