@@ -91,11 +91,12 @@ def time_detect(process: subprocess.Popen[str]) -> float:
 
 
 @contextmanager
-def serving(model: str) -> Iterator[tuple[int, tuple[str, int]]]:
+def serving(model: str, *options: str) -> Iterator[tuple[int, tuple[str, int]]]:
     """`distildire serve` on a free port; gives its process and address once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "distildire", "serve", "--port", str(port), "--model", model]
+    command += options
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):

@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from fuzz.targets import TARGETS, checked
 LARGEST = 200_000
 """Bytes of an input."""
 
-STUCK = 120.0
-"""Seconds by the clock after which an input hangs, however busy the machine."""
+STUCK = 20.0
+"""Seconds of processor time after which an input hangs, or a hundred times that by the clock: other
+programs may have the machine."""
 
 MOST_FAULTS = 20
 """Different ones, after which a run ends."""
@@ -66,6 +68,15 @@ def work(name: str, seed: str, until: float, current: Path, pipe: Any) -> None:
     pipe.send(("end", tried, len(known)))
 
 
+def cpu_seconds(pid: int | None) -> float:
+    """Of a process; 0 where it has ended, or where no system tells."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Run:
     """One kind of input for some time."""
 
@@ -96,13 +107,20 @@ class Run:
         current = self.out / f"{self.name}-now"
         here, there = multiprocessing.Pipe(duplex=False)
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=self._work, args=(self.name, seed, until, current, there))
+        process = context.Process(
+            target=self._work, args=(self.name, seed, until, current, there), daemon=True
+        )
         process.start()
+        self._last = time.monotonic(), 0.0
         there.close()
         before, stuck = self.tried, False
         try:
-            while here.poll(STUCK):
+            while not stuck:
+                if not here.poll(STUCK):
+                    stuck = self._is_stuck(process.pid)
+                    continue
                 what, *rest = here.recv()
+                self._last = time.monotonic(), cpu_seconds(process.pid)
                 if what == "fault":
                     self._fault(*rest)
                     if len(self.faults) >= MOST_FAULTS:
@@ -110,21 +128,24 @@ class Run:
                 else:
                     self.tried = before + rest[0]
                     self.outcomes = max(self.outcomes, rest[1])
-            else:
-                stuck = True
         except EOFError:
             pass
         if stuck or len(self.faults) >= MOST_FAULTS:
             process.kill()
         process.join()
+        data = current.read_bytes() if current.exists() else b""
         if stuck:
-            self._fault(current.read_bytes(), f"hangs for {STUCK:.0f} s", "")
+            self._fault(data, f"hangs: {STUCK:.0f} s of processor time", "")
         elif process.exitcode and process.exitcode < 0 and len(self.faults) < MOST_FAULTS:
             words = f"crashes with {signal.Signals(-process.exitcode).name}"
-            self._fault(current.read_bytes(), words, "")
+            self._fault(data, words, "")
         elif process.exitcode and process.exitcode > 0:
             self._fault(b"", f"the fuzzer fails with {process.exitcode}", "")
         current.unlink(missing_ok=True)
+
+    def _is_stuck(self, pid: int | None) -> bool:
+        clock, cpu = self._last
+        return cpu_seconds(pid) - cpu > STUCK or time.monotonic() - clock > 100 * STUCK
 
     def _fault(self, data: bytes, kind: str, trace: str) -> None:
         if kind in self.faults:
@@ -147,5 +168,7 @@ if __name__ == "__main__":
         print(checked(TARGETS[given.name], given.replay.read_bytes()))
         sys.exit()
     names = list(TARGETS) if given.name == "all" else [given.name]
-    good = [Run(name, given.seconds, given.seed, given.out)() for name in names]
+    runs = [Run(name, given.seconds, given.seed, given.out) for name in names]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each has a process of its own
+        good = list(pool.map(lambda run: run(), runs))
     sys.exit(0 if all(good) else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 
@@ -37,24 +39,30 @@ def running(detector: Detector, settings: Settings | None = None) -> Iterator[st
 
 
 SERVE = """
-import json, sys
+import json, sys, uvicorn
 from distildire import Detector
-from distildire.web.server import serve
+from distildire.web.app import create_app
 from distildire.web.settings import Settings
-model, port, settings = sys.argv[1:]
-serve(Detector(model), port=int(port), settings=Settings(**json.loads(settings)))
+model, port, settings, decoder = sys.argv[1:]
+app = create_app(Detector(model), Settings(**json.loads(settings)), decoder=decoder or None)
+uvicorn.run(app, port=int(port), log_level="warning", access_log=False)
 """
 
 
 @contextmanager
-def serving(model: str, **settings: int) -> Iterator[tuple[int, str]]:
-    """Serve from a process of its own; gives its id and the base URL."""
+def serving(model: str, *, decoder: str = "", **settings: int) -> Iterator[tuple[int, str]]:
+    """Serve from a process of its own; gives its id and the base URL.
+
+    `decoder` as for `create_app`, out of a module of these tests.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    command = [sys.executable, "-c", SERVE, model, str(port), json.dumps(settings)]
-    process = subprocess.Popen(command)
+    command = [sys.executable, "-c", SERVE, model, str(port), json.dumps(settings), decoder]
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    process = subprocess.Popen(command, env=env)
     try:
-        for _ in range(600):
+        for _ in range(1200):
             assert process.poll() is None
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
