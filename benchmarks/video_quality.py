@@ -1,6 +1,6 @@
 """How far the image detector carries to video: clips made of labelled pictures, by H.264 quality.
 
-    python benchmarks/video_quality.py MANIFEST --config configs/nano.yaml --out DIR
+    python benchmarks/video_quality.py MANIFEST --config configs/probe.yaml --out DIR
 
 Pictures come from the sources that the config holds out (`val_sources`), as many of each
 class, spread over the sources. Each becomes clips of two seconds in which a window pans over

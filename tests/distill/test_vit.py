@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from distildire.bench.flops import count_onnx, count_onnx_weights
-from distildire.distill.checkpoint import save
+from distildire.distill.checkpoint import build_student, save
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import Weights, export
 from distildire.distill.student import Student, activation_map
@@ -71,6 +71,24 @@ def test_the_noise_is_left_to_the_head() -> None:
 def test_a_number_of_blocks_that_clip_has_not(blocks: int) -> None:
     with pytest.raises(ValueError, match="1 to 12 blocks"):
         VitBackbone(CLIP, blocks)
+
+
+def test_a_student_begins_with_the_first_blocks_of_a_deeper_one(tmp_path: Path) -> None:
+    deep = build(TrainConfig, {**TREE, "student": {**TREE["student"], "stage": 3}}, "t")
+    torch.manual_seed(0)
+    teacher = build_student(deep)
+    save(tmp_path / "deep.pt", {"student": teacher.state_dict()}, deep)
+    shallow = {**TREE["student"], "stage": 2, "init": str(tmp_path / "deep.pt")}
+    student = build_student(build(TrainConfig, {**TREE, "student": shallow}, "t"))
+    crop = torch.rand(1, 3, 64, 64) * 2 - 1
+    theirs, own = teacher.backbone.network, student.backbone.network
+    tokens = theirs.norm_pre(theirs._pos_embed(theirs.patch_embed(crop)))
+    expected = theirs.blocks[:2](tokens)
+    found = own.blocks(own.norm_pre(own._pos_embed(own.patch_embed(crop))))
+    assert torch.allclose(found, expected)
+    other = {**TREE["student"], "backbone": "dinov2_vit_s16", "init": str(tmp_path / "deep.pt")}
+    with pytest.raises(ValueError, match="another backbone"):
+        build_student(build(TrainConfig, {**TREE, "student": other}, "t"))
 
 
 def test_the_class_activation_map_holds_the_class_token_evenly() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from distildire.distill.config import TrainConfig
 from distildire.distill.student import Student
+from distildire.distill.vit import VitBackbone
 from distildire.io.config import build, to_dict
 from distildire.io.writing import whole_file
 
@@ -22,7 +23,16 @@ def build_student(config: TrainConfig) -> Student:
     )  # fmt: skip
     if spec.init:
         saved = torch.load(spec.init, map_location="cpu", weights_only=True)
-        student.load_state_dict(saved["student"])
+        theirs = saved["config"]["student"]
+        if theirs["backbone"] != spec.backbone:
+            raise ValueError(f"{spec.init}: another backbone ({theirs['backbone']})")
+        if isinstance(student.backbone, VitBackbone) and theirs["stage"] > spec.stage:
+            stem = "backbone.network."
+            student.backbone.cut_from(
+                {k.removeprefix(stem): v for k, v in saved["student"].items()}
+            )
+        else:
+            student.load_state_dict(saved["student"])
     return student
 
 

@@ -93,6 +93,9 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: learning_rate(s, config))
     learner, optimizer = accelerator.prepare(learner, optimizer)
     average = moving_average(accelerator.unwrap_model(learner).student, optim.ema)
+    if optim.compile:
+        backbone = accelerator.unwrap_model(learner).student.backbone
+        backbone.forward_wide = torch.compile(backbone.forward_wide)
 
     # Resume -------------------------------------------------------------------------------
     standing = Standing()

@@ -10,7 +10,7 @@ carries further still (Guillaro et al. 2025). CLIP's weights are OpenAI's (Radfo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,11 @@ class VitBackbone(nn.Module):
     def fix_side(self, side: int) -> None:
         """Resample the position embedding once, for crops of this side alone."""
         self.network.set_input_size(img_size=side)
+
+    def cut_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with the first blocks of a deeper backbone: the state of its `network`."""
+        own = self.network.state_dict()
+        self.network.load_state_dict({k: v for k, v in weights.items() if k in own})
 
     def depth_of(self, parameter: str) -> int:
         """How deep a parameter of this module lies: 0 the embedding, 1 the first block, ..."""
