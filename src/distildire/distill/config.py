@@ -94,7 +94,8 @@ class OptimConfig:
     """Weight of the squared difference between the logits of a clean and of a degraded view of
     one piece (0: one view, degraded)."""
     probe_crops: int = 0
-    """Crops on which the linear head is fitted before the first step (0: it starts at zero).
+    """Crops on which the linear head is fitted before the first step (0: it starts at zero); with
+    `consistency` both views of each.
     With `steps: 0` nothing else learns."""
     probe_l2: float = 0.05
     """Penalty of that fit, on weights of standardised features."""

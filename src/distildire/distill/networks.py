@@ -92,11 +92,13 @@ def lesson(
         return None, None
     shown = seen.x0 if seen.dire is None or config.teacher.input == "image" else seen.dire
     if config.optim.consistency:
-        # What the teacher makes of the clean view is the target of both.
-        shown = seen.x0.chunk(2)[0].repeat(2, 1, 1, 1)
-    if isinstance(teacher, DetectorTeacher):
-        return teacher.teach(shown)
-    return teacher(shown), None
+        shown = seen.x0.chunk(2)[0]
+    given = teacher.teach(shown) if isinstance(teacher, DetectorTeacher) else (teacher(shown), None)
+    if not config.optim.consistency:
+        return given
+    # What the teacher makes of the clean view is the target of both.
+    target, taught = given
+    return target.repeat(2, 1, 1, 1), None if taught is None else taught.repeat(2)
 
 
 def unit_planes(rgb: Tensor) -> Tensor:

@@ -194,16 +194,29 @@ def fit_head_first(
     networks: Networks, table: pd.DataFrame, weights: NDArray[np.float64], config: TrainConfig,
     report: Log | None,
 ) -> None:  # fmt: skip
-    """Fit the head on `optim.probe_crops` crops while the rest stays as it is."""
+    """Fit the head on `optim.probe_crops` crops while the rest stays as it is.
+
+    Where a detector teaches its logits, the targets are labels and its probabilities mixed:
+    the cross entropy to the mixture has the gradient of BCE + `teacher.logits` KL.
+    """
     optim, device = config.optim, next(networks.student.parameters()).device
     stream = TrainingStream(
         table, weights, config.preprocessing.crop, config.augment,
         length=optim.probe_crops, seed=optim.seed + 1, dire=networks.dire,
+        clean=config.clean if optim.consistency else None,
     )  # fmt: skip
+    share = config.teacher.logits / (1 + config.teacher.logits)
 
+    @torch.no_grad()
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for crop, label, *dire in DataLoader(stream, 32, num_workers=optim.workers):
+            if optim.consistency:
+                crop, label = crop.transpose(0, 1).flatten(0, 1), label.repeat(2)
             seen = seen_of(networks, crop.to(device), [d.to(device) for d in dire])
+            if share:
+                _, taught = lesson(networks.teacher, seen, config)
+                if taught is not None:
+                    label = (1 - share) * label + share * taught.float().sigmoid().cpu()
             yield seen.x0, seen.noise, label
 
     def progress(count: int) -> None:
