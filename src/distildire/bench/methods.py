@@ -129,14 +129,19 @@ class BundleMethod:
     passes = 1
 
     def __init__(self, model: str, device: str = "cpu") -> None:
+        import onnx
+
         from distildire.detector import Detector
 
         self.detector = Detector(model, device=device)
         cut = self.detector.bundle.preprocessing
+        graph = onnx.load(str(self.detector.bundle.graph)).graph
+        self.sees_noise = any(output.name == "eps0" for output in graph.output)
+        unet = "its eps0 part alone, in ONNX Runtime on the CPU"
         self.note = (
             f"{cut.views} crops of {cut.crop} px in one ONNX graph; FLOPs counted on that graph "
-            "from the shapes of a run over all crops; seconds_unet is its eps0 part alone, in "
-            "ONNX Runtime on the CPU"
+            "from the shapes of a run over all crops; seconds_unet is "
+            + (unet if self.sees_noise else "empty, as it computes no eps0")
         )
 
     @cached_property
@@ -157,7 +162,9 @@ class BundleMethod:
         return self.noise(picture)
 
     def noise(self, picture: Any) -> Any:
-        """The part of the graph that eps0 needs, over all crops."""
+        """The part of the graph that eps0 needs, over all crops; None if it computes none."""
+        if not self.sees_noise:
+            return None
         return self._noise_session.run(["eps0"], {"rgb": picture})[0]
 
     def classify(self, picture: Any, noise: Any) -> float:
