@@ -223,7 +223,8 @@ def test_calibrate_by_kind_then_detect_with_a_kind(tmp_path: Path) -> None:
     asked = ("detect", tmp_path / "phone0.png", "--model", model, "--fpr", "0.2")
     lines = [run(*asked, "--format", "jsonl", *extra).stdout for extra in ((), ("--kind", "phone"))]
     plain, of_kind = map(json.loads, lines)
-    assert list(plain) == list(of_kind)
+    assert [*plain, "kind"] == list(of_kind)
+    assert of_kind["kind"] == "phone"
     assert plain["probability"] == of_kind["probability"]
     assert "110 real and 60 fake" in run(*asked, "--kind", "phone").stdout.replace("\n", " ")
     unknown = run(*asked, "--kind", "tablet")
