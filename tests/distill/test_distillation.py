@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,41 @@ def test_two_views_and_a_detector_as_the_teacher(config: TrainConfig, tmp_path: 
     parts = row["bce"] + 0.5 * row["imitation"] + 2 * row["logit_kl"] + 0.1 * row["consistency"]
     assert row["loss"] == pytest.approx(parts, rel=1e-4)
     assert min(row["imitation"], row["logit_kl"], row["consistency"]) > 0
+
+
+def test_the_head_is_fitted_to_labels_and_the_teacher_s_view_of_the_clean_ones(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise is fake and smooth is real here, so that each view shows its own label."""
+    teacher = DetectorTeacher(train(config, tmp_path / "teacher")).eval()
+    given: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(student: Student, batches: Iterable[tuple[torch.Tensor, ...]], **_: object) -> float:
+        given.extend((x0, label) for x0, _, label in batches)
+        return 0.0
+
+    monkeypatch.setattr("distildire.distill.train.fit_head", keep)
+    blurred = replace(CLEAN, resize=0.0, blur=1.0, sigma=(2.0, 2.0))
+    config = replace(
+        config, augment=blurred,
+        optim=replace(config.optim, steps=0, probe_crops=40, consistency=0.1),
+    )  # fmt: skip
+    for logits in (0.0, 3.0):
+        given.clear()
+        checkpoint = str(tmp_path / "teacher" / "best.pt") if logits else ""
+        spec = replace(config.teacher, checkpoint=checkpoint, logits=logits)
+        train(replace(config, teacher=spec), tmp_path / f"run{logits}")
+        x0 = torch.cat([x for x, _ in given])
+        assert len(x0) == 80  # two views of each crop
+        for views, targets in given:
+            clean, degraded = views.chunk(2)
+            rough, blurry = (v.diff(dim=3).abs().mean(dim=(1, 2, 3)) for v in (clean, degraded))
+            fake = (rough > 0.3).float()
+            assert (blurry[fake == 1] < 0.5 * rough[fake == 1]).all()
+            with torch.no_grad():
+                taught = teacher.teach(clean)[1].sigmoid()
+            expected = (fake + logits * taught) / (1 + logits)
+            assert torch.allclose(targets, expected.repeat(2), atol=1e-4)
 
 
 def test_splits_share_no_repository(config: TrainConfig, tmp_path: Path) -> None:
