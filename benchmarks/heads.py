@@ -21,14 +21,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from distildire.data.manifest import read_manifest
 from distildire.data.stream import TrainingStream, sampling_weights
 from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.networks import unit_planes
-from distildire.distill.student import Student, block_energy
+from distildire.distill.student import Student
 from distildire.distill.validation import score_table, validation_summary
 from distildire.noise import load_noise_source
 
@@ -89,43 +88,38 @@ def main() -> None:
 
 
 class Features:
-    """Crops -> one row each: tokens of every block, energies of eps0, the student's own logit."""
+    """Crops -> one row each: energies of eps0, tokens of every block, the student's own logit."""
 
     def __init__(self, student: Student) -> None:
         self.student, self.source = student.eval(), load_noise_source("nano")
-        self.blocks: Any = student.backbone.network.blocks
-        self.width = 2 * student.backbone.channels
-        self.logit = slice(-1, None)
+        body = student.backbone
+        self.depth = body.stage
+        self.every = Student(
+            body.name, stage=body.stage, taps=range(1, body.stage + 1), inputs="both", wide=True
+        ).eval()
+        self.every.backbone.cut_from(body.network.state_dict())
+        self.width, self.logit = 2 * body.channels, slice(-1, None)
+        self.energies = slice(0, self.every.head.in_features - self.depth * self.width)
 
     def block(self, depth: int) -> slice:
         """Columns of a block, from 1."""
-        return slice((depth - 1) * self.width, depth * self.width)
-
-    @property
-    def energies(self) -> slice:
-        """Columns of eps0."""
-        return slice(len(self.blocks) * self.width, -1)
+        start = self.energies.stop + (depth - 1) * self.width
+        return slice(start, start + self.width)
 
     @torch.no_grad()
     def __call__(self, crops: Tensor) -> Array:
         """Crops uint8 [N, 3, S, S] -> [N, columns]."""
         x0 = unit_planes(crops)
-        network: Any = self.student.backbone.network
-        columns = []
+        eps0 = self.source.eps0(x0)
         with torch.autocast("cpu", torch.bfloat16):
-            x = network.norm_pre(network._pos_embed(network.patch_embed(x0)))
-            for block in self.blocks:
-                x = block(x)
-                tokens = F.layer_norm(x.float(), x.shape[-1:])
-                columns += [tokens[:, 0], tokens[:, 1:].mean(dim=1)]
+            pooled = self.every.pool(self.every.forward_maps(x0, eps0))
             logit = self.student(x0, x0).float()
-        columns += [block_energy(self.source.eps0(x0)).mean(dim=(2, 3)), logit[:, None]]
-        return torch.cat(columns, dim=1).numpy().astype(np.float32)
+        return torch.cat([pooled, logit[:, None]], dim=1).numpy().astype(np.float32)
 
 
 def arms(look: Features) -> Iterator[tuple[str, list[slice], bool]]:
     """Name, columns and target of each head."""
-    last = len(look.blocks)
+    last = look.depth
     for depth in range(2, last + 1):
         yield f"block {depth}", [look.block(depth)], False
     three = [look.block(d) for d in (last - 4, last - 2, last)]

@@ -9,7 +9,6 @@ the seconds on the clock stand the core-seconds, which other work on the machine
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import resource
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from distildire.bench.run import jpeg_500
 
 RUNS = {
     "one worker": ("files", [0]),
@@ -35,24 +35,13 @@ RUNS = {
 """Source and cores; the bare loop decodes and scores in two processes, and writes nothing."""
 
 
-def picture(seed: int) -> bytes:
-    """A JPEG of 500 x 375: soft shapes and grain."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-    soft = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC), float)
-    rgb = np.clip(soft + rng.normal(0, 6, soft.shape), 0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
 def make(folder: Path, count: int) -> None:
     """The same pictures as loose files, in a tar, and in Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     (folder / "files").mkdir()
-    data = {f"{n:06d}.jpg": picture(n) for n in range(count)}
+    data = {f"{n:06d}.jpg": jpeg_500(n) for n in range(count)}
     for name, content in data.items():
         (folder / "files" / name).write_bytes(content)
     with tarfile.open(folder / "pictures.tar", "w") as tar:
@@ -111,7 +100,7 @@ def costs(count: int) -> dict[str, float]:
     from distildire import Detector
 
     detector = Detector(threads=1)
-    data = [picture(n) for n in range(count)]
+    data = [jpeg_500(n) for n in range(count)]
     for _ in range(2):  # the first time warms up
         start = time.process_time()
         loaded = [detector.load(item) for item in data]
@@ -128,7 +117,7 @@ def driver_costs(rows: int = 100_000) -> dict[str, float]:
     from distildire.scale.folders import folder_of
     from distildire.scale.parts import PartWriter
 
-    verdict = Detector(threads=1).predict([picture(0)])[0].to_dict()
+    verdict = Detector(threads=1).predict([jpeg_500(0)])[0].to_dict()
     row = {**verdict, "size": 30_000, "mtime": 1.7e9, "etag": None}
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as out:

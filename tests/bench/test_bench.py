@@ -107,7 +107,7 @@ def test_passes_are_those_of_the_method(kind: str, passes: int) -> None:
 class Slow:
     """Forty passes of 10 ms each, and a classifier of 5 ms."""
 
-    passes, note = 40, ""
+    passes, note, sees_noise = 40, "", True
 
     def read(self, data: bytes) -> bytes:
         return data

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distildire.bench.flops import count_torch
-from distildire.bench.methods import SIDE, STEPS, BundleMethod
+from distildire.bench.methods import SIDE, STEPS, BundleMethod, adm_source
 from distildire.bench.worker import median_seconds
 from distildire.io.pictures import decode_bytes
 from distildire.io.preprocessing import Preprocessing, resize_and_crop
@@ -59,7 +59,7 @@ class TorchBatched:
 
     def __init__(
         self,
-        source: NoiseSource,
+        source: NoiseSource | None,
         student: nn.Module,
         cut: Preprocessing,
         *,
@@ -67,15 +67,15 @@ class TorchBatched:
         note: str,
         counted: nn.Module | None = None,
     ) -> None:
-        """Put all on the source's device.
+        """Put all on the student's device; a student of images has no source.
 
         `counted`: the noise network in float32, whose FLOPs several rows share.
         """
         from distildire.distill.export import DetectorGraph
 
         self.source, self.cut, self.note = source, cut, note
-        self.counted = counted or source.network
-        self.device = source.device
+        self.counted = counted or (None if source is None else source.network)
+        self.device = next(student.parameters()).device
         self.graph = DetectorGraph(source, student).eval().to(self.device)
         self.passes = 2 * STEPS if self.graph.dire else 1
         self.half = precision == "bf16"
@@ -88,6 +88,8 @@ class TorchBatched:
 
     def noise(self, rgb: Tensor, passes: int | None = None) -> None:
         """All passes of the noise network, or the first ones of DIRE's inversion."""
+        if self.source is None:
+            return
         x0 = to_unit(rgb.permute(0, 3, 1, 2))
         with torch.inference_mode():
             if passes is not None:
@@ -124,21 +126,20 @@ class TorchBatched:
                 rest = median(lambda: self.read(files)) + median(lambda: self.classify(rgb))
                 return {"seconds_unet": whole, "seconds_total": whole + rest, "extrapolated": True}
         return {
-            "seconds_unet": median(lambda: self.noise(rgb)),
+            "seconds_unet": None if self.source is None else median(lambda: self.noise(rgb)),
             "seconds_total": median(lambda: self.verdicts(files)),
             "extrapolated": False,
         }
 
     def params(self) -> int:
         """Noise network and student."""
-        networks = (self.source.network, self.graph.student)
-        return sum(p.numel() for network in networks for p in network.parameters())
+        return sum(p.numel() for p in self.graph.parameters())
 
     def flops(self, data: bytes) -> int:
         """Of all crops."""
         crops = len(self.cut(decode_bytes(data)))
         shape = (1, 3, self.cut.crop, self.cut.crop)
-        unet = unet_flops(self.counted, shape)
+        unet = 0 if self.counted is None else unet_flops(self.counted, shape)
         return crops * (self.passes * unet + count_torch(self.graph.student, shape, shape))
 
     def _autocast(self) -> torch.autocast:
@@ -173,26 +174,14 @@ def unet_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
 @cache
 def adm(device: str, precision: Precision) -> tuple[NoiseSource, str]:
     """(ADM 256 in `precision`, which weights): random ones of its shape where there are none."""
-    from distildire.noise.adm import PRESETS, AdmNoise, build_unet
-    from distildire.noise.load import load_noise_source
-    from distildire.noise.schedule import linear_alpha_bar
-    from distildire.noise.weights import WeightsError
-
-    if precision != "fp32":
-        full, weights = adm(device, "fp32")
-        network = copy.deepcopy(full.network).to(DTYPES[precision])
-        source = NoiseSource(
-            network, full.alpha_bar, name="adm", dtype=DTYPES[precision], multiple=full.multiple
-        )
-        return source.to(device), weights
-    try:
-        return load_noise_source("adm", device=device), "ADM's own weights"
-    except WeightsError:
-        config = PRESETS["imagenet256"]
-        with torch.device(device):
-            unet = AdmNoise(build_unet(config))
-        source = NoiseSource(unet, linear_alpha_bar(), name="adm", multiple=config.multiple)
-        return source.to(device), "random ADM weights (none on this machine; speed is the same)"
+    if precision == "fp32":
+        return adm_source(device)
+    full, weights = adm(device, "fp32")
+    network = copy.deepcopy(full.network).to(DTYPES[precision])
+    source = NoiseSource(
+        network, full.alpha_bar, name="adm", dtype=DTYPES[precision], multiple=full.multiple
+    )
+    return source.to(device), weights
 
 
 def _paper(device: str, precision: Precision, *, dire: bool) -> TorchBatched:
@@ -211,16 +200,18 @@ def _paper(device: str, precision: Precision, *, dire: bool) -> TorchBatched:
 def _nano_torch(device: str, precision: Precision) -> TorchBatched:
     """nano's networks, built from what its bundle says of them."""
     from distildire.bundle import load_bundle
+    from distildire.distill.config import network_of
     from distildire.distill.student import Student
     from distildire.noise import load_noise_source
 
     bundle = load_bundle("nano")
     config: dict[str, Any] = bundle.provenance["config"]
-    names = ("backbone", "stage", "inputs", "fusion", "wide", "hidden")
     with torch.device(device):
-        student = Student(**{name: config["student"][name] for name in names})
+        student = Student(**network_of(config["student"]))
+    sees_noise = student.inputs != "image"
     return TorchBatched(
-        load_noise_source("nano", device=device), student, bundle.preprocessing,
+        load_noise_source("nano", device=device) if sees_noise else None,
+        student, bundle.preprocessing,
         precision=precision,
         note=f"the networks of nano in torch, with random weights in the student; {precision}",
     )  # fmt: skip

@@ -28,6 +28,8 @@ class Method(Protocol):
     """One detector from a file's bytes to its logit, open to a stopwatch."""
 
     passes: int
+    sees_noise: bool
+    """Whether a verdict takes a noise network."""
     """Of the noise network for one picture."""
     note: str
 
@@ -62,6 +64,8 @@ class Method(Protocol):
 
 class PaperMethod:
     """DIRE or DistilDIRE: resize and centre crop, a diffusion UNet, a classifier."""
+
+    sees_noise = True
 
     def __init__(
         self, source: NoiseSource, student: nn.Module, *, dire: bool, side: int, note: str
@@ -129,14 +133,11 @@ class BundleMethod:
     passes = 1
 
     def __init__(self, model: str, device: str = "cpu") -> None:
-        import onnx
-
         from distildire.detector import Detector
 
         self.detector = Detector(model, device=device)
         cut = self.detector.bundle.preprocessing
-        graph = onnx.load(str(self.detector.bundle.graph)).graph
-        self.sees_noise = any(output.name == "eps0" for output in graph.output)
+        self.sees_noise = "eps0" in self.detector.graph_outputs
         unet = "its eps0 part alone, in ONNX Runtime on the CPU"
         self.note = (
             f"{cut.views} crops of {cut.crop} px in one ONNX graph; FLOPs counted on that graph "
@@ -210,6 +211,13 @@ def nano(device: str = "cpu") -> Method:
 
 
 def adm() -> tuple[NoiseSource, str]:
+    """(ADM 256 on the CPU, a row's note)."""
+    source, weights = adm_source()
+    alone = "batch 1 only: one pass keeps every core busy for seconds; random classifier weights"
+    return source, f"{weights}; {alone}"
+
+
+def adm_source(device: str = "cpu") -> tuple[NoiseSource, str]:
     """(ADM 256, which weights): random ones of the same shape where there are none."""
     from distildire.noise.adm import PRESETS, AdmNoise, build_unet
     from distildire.noise.load import load_noise_source
@@ -217,16 +225,16 @@ def adm() -> tuple[NoiseSource, str]:
     from distildire.noise.source import NoiseSource
     from distildire.noise.weights import WeightsError
 
-    alone = "batch 1 only: one pass keeps every core busy for seconds; random classifier weights"
     try:
-        return load_noise_source("adm"), f"ADM's own weights; {alone}"
+        return load_noise_source("adm", device=device), "ADM's own weights"
     except WeightsError:
         config = PRESETS["imagenet256"]
         unet = made_cheaply(lambda: build_unet(config))
         source = NoiseSource(
             AdmNoise(unet), linear_alpha_bar(), name="adm", multiple=config.multiple
         )
-        return source, f"random ADM weights (none on this machine; speed is the same); {alone}"
+        words = "random ADM weights (none on this machine; speed is the same)"
+        return source.to(device), words
 
 
 def made_cheaply(build: Callable[[], nn.Module]) -> nn.Module:

@@ -168,9 +168,9 @@ def _memory() -> int | None:
         return None
 
 
-def jpeg_500() -> bytes:
+def jpeg_500(seed: int = 0) -> bytes:
     """A JPEG of 500 x 375 pixels, ImageNet's usual size: soft shapes and grain."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
     soft = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC), float)
     rgb = np.clip(soft + rng.normal(0, 6, soft.shape), 0, 255).astype(np.uint8)

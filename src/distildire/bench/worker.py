@@ -56,7 +56,7 @@ def measure(
             # In turns, so that a machine that slows down slows both.
             pairs = _pairs(lambda: method.verdicts([data]), lambda: method.noise(picture))
             row["seconds_total"], row["seconds_unet"] = pairs
-            if not getattr(method, "sees_noise", True):
+            if not method.sees_noise:
                 row["seconds_unet"] = None
     row["peak_rss_bytes"] = peak_rss()
     by_batch = {1: row["seconds_total"]}

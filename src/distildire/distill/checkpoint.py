@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distildire.distill.config import TrainConfig
+from distildire.distill.config import TrainConfig, network_of
 from distildire.distill.student import Student
 from distildire.distill.vit import VitBackbone
 from distildire.io.config import build, to_dict
@@ -17,10 +18,7 @@ from distildire.io.writing import whole_file
 def build_student(config: TrainConfig) -> Student:
     """The student that `config` describes."""
     spec = config.student
-    student = Student(
-        spec.backbone, stage=spec.stage, taps=spec.taps, inputs=spec.inputs, wide=spec.wide,
-        fusion=spec.fusion, hidden=spec.hidden, pretrained=spec.pretrained, dropout=spec.dropout,
-    )  # fmt: skip
+    student = Student(**network_of(asdict(spec)), pretrained=spec.pretrained, dropout=spec.dropout)
     if spec.init:
         saved = torch.load(spec.init, map_location="cpu", weights_only=True)
         theirs = saved["config"]["student"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from distildire.data.augment import CLEAN, AugmentConfig
 from distildire.distill.loss import Imitation
@@ -54,6 +55,15 @@ class StudentConfig:
     init: str = ""
     """Checkpoint to start from (best.pt of another run): of the same student, or of one with a
     deeper transformer, whose first blocks are taken."""
+
+
+OF_TRAINING = frozenset({"pretrained", "dropout", "init"})
+"""Options of a student that its network doesn't need once it is trained."""
+
+
+def network_of(student: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of `Student` among the options of a `StudentConfig`, as a mapping."""
+    return {name: value for name, value in student.items() if name not in OF_TRAINING}
 
 
 @dataclass(frozen=True)
@@ -109,9 +119,6 @@ class OptimConfig:
     pos_weight: float = 1.0
     ema: float = 0.998
     """Decay of the moving average of the weights, which is what is kept (0: none)."""
-    compile: bool = False
-    """Compile the student's transformer (torch.compile, needs a C++ compiler): a quarter faster
-    on a CPU."""
     workers: int = 1
     """Processes that decode and augment."""
     report_every: int = 50

@@ -84,10 +84,18 @@ def seen_of(networks: Networks, crops: Tensor, dire: Sequence[Tensor]) -> Seen:
     return Seen(x0, x0 if dire_map is None else dire_map, dire_map)
 
 
+def clean_first(views: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs [B, 2, ...], labels [B] -> all clean views, then their degraded twins; [2B] of both."""
+    return views.transpose(0, 1).flatten(0, 1), label.repeat(2)
+
+
 def lesson(
     teacher: Teacher | None, seen: Seen, config: TrainConfig
 ) -> tuple[Tensor | None, Tensor | None]:
-    """(map to imitate, logits [B] to follow); None for what the teacher doesn't give."""
+    """(map to imitate, logits [B] to follow); None for what the teacher doesn't give.
+
+    With `optim.consistency`, what is seen is as `clean_first` gives it.
+    """
     if teacher is None:
         return None, None
     shown = seen.x0 if seen.dire is None or config.teacher.input == "image" else seen.dire

@@ -18,6 +18,7 @@ from torch import nn
 
 from distildire.bundle import Bundle, BundleError, Output, TorchPart, load_bundle
 from distildire.distill.checkpoint import load_checkpoint
+from distildire.distill.config import network_of
 from distildire.distill.export import DetectorGraph
 from distildire.distill.official import OfficialStudent, read_official
 from distildire.distill.student import Student
@@ -164,8 +165,7 @@ def export_torch(checkpoint: Path, out: Path, *, name: str | None = None) -> Bun
     from distildire.io.config import to_dict
 
     student, config, facts = load_checkpoint(checkpoint)
-    of_training = {"pretrained", "dropout", "init"}
-    keywords = {k: v for k, v in asdict(config.student).items() if k not in of_training}
+    keywords = network_of(asdict(config.student))
     return write_torch_bundle(
         student, TorchPart(keywords, _absolute(config.noise)), out,
         preprocessing=config.preprocessing, name=name or config.name,

@@ -24,7 +24,7 @@ from distildire.distill.learner import (
     moving_average,
     parameter_groups,
 )
-from distildire.distill.networks import Networks, build_networks, lesson, seen_of
+from distildire.distill.networks import Networks, build_networks, clean_first, lesson, seen_of
 from distildire.distill.probe import fit_head
 from distildire.distill.run_log import Log, Means, RunLog
 from distildire.distill.split import read_split
@@ -93,9 +93,6 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: learning_rate(s, config))
     learner, optimizer = accelerator.prepare(learner, optimizer)
     average = moving_average(accelerator.unwrap_model(learner).student, optim.ema)
-    if optim.compile:
-        backbone = accelerator.unwrap_model(learner).student.backbone
-        backbone.forward_wide = torch.compile(backbone.forward_wide)
 
     # Resume -------------------------------------------------------------------------------
     standing = Standing()
@@ -144,8 +141,7 @@ def train(
         if optim.freeze_norm:
             freeze_norm(learner)
         if optim.consistency:
-            # Clean views first, then their degraded twins.
-            crop, label = crop.transpose(0, 1).flatten(0, 1), label.repeat(2)
+            crop, label = clean_first(crop, label)
         with torch.no_grad(), accelerator.autocast():
             seen = seen_of(networks, crop, dire)
             target, taught = lesson(networks.teacher, seen, config)
@@ -211,7 +207,7 @@ def fit_head_first(
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for crop, label, *dire in DataLoader(stream, 32, num_workers=optim.workers):
             if optim.consistency:
-                crop, label = crop.transpose(0, 1).flatten(0, 1), label.repeat(2)
+                crop, label = clean_first(crop, label)
             seen = seen_of(networks, crop.to(device), [d.to(device) for d in dire])
             if share:
                 _, taught = lesson(networks.teacher, seen, config)
