@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from distildire.data.manifest import read_manifest
-from distildire.data.stream import TrainingStream, sampling_weights
+from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
 from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.networks import unit_planes
 from distildire.distill.student import Student
@@ -63,9 +63,8 @@ def main() -> None:
         pair_weight=config.data.pair_weight,
     )  # fmt: skip
     for seed in range(args.seeds):
-        stream = TrainingStream(
-            train, weights, config.preprocessing.crop, config.augment, length=args.views, seed=seed
-        )
+        seen = Views(config.preprocessing.crop, config.augment)
+        stream = TrainingStream(train, weights, seen, Draws(args.views, seed=seed))
         views = [(look(crop), label.numpy()) for crop, label in DataLoader(stream, 50)]
         x = np.concatenate([v for v, _ in views])
         fake = np.concatenate([label for _, label in views]) == 1

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from distildire.data.augment import AugmentConfig
 from distildire.data.cache import fill_cache
 from distildire.data.manifest import ManifestError, read_manifest
-from distildire.data.stream import TrainingStream, sampling_weights
+from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
 from distildire.io.pictures import ImageError, decode, read_bytes
 from distildire.noise import load_noise_source
 
@@ -67,7 +67,7 @@ def shards(loose: Path) -> str:
 
 def stream(table: pd.DataFrame, length: int = 24) -> TrainingStream:
     weights = sampling_weights(table, power=0.5, max_share=0.5)
-    return TrainingStream(table, weights, 32, AugmentConfig(), length=length, seed=5)
+    return TrainingStream(table, weights, Views(32, AugmentConfig()), Draws(length, seed=5))
 
 
 def test_shards_are_a_manifest_of_the_same_rows(loose: Path, shards: str) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from distildire.data.augment import AugmentConfig
 from distildire.data.cache import fill_cache, open_dire
-from distildire.data.stream import TrainingStream, sampling_weights
+from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
 from distildire.io.pictures import ImageError
 from distildire.io.preprocessing import resize_and_crop
 from noise.standin_noise import StandInNoise
@@ -64,28 +64,30 @@ def files(tmp_path: Path) -> pd.DataFrame:
 
 def test_item_depends_on_seed_and_place_alone(files: pd.DataFrame) -> None:
     weights = np.full(6, 1 / 6)
-    whole = TrainingStream(files, weights, 48, AugmentConfig(), length=10, seed=3)
-    later = TrainingStream(files, weights, 48, AugmentConfig(), length=10, start=4, seed=3)
+    whole = TrainingStream(files, weights, Views(48, AugmentConfig()), Draws(length=10, seed=3))
+    later = TrainingStream(
+        files, weights, Views(48, AugmentConfig()), Draws(length=10, start=4, seed=3)
+    )
     assert len(later) == 6
     for i in range(6):
         a, b = whole[4 + i], later[i]
         assert bool((a[0] == b[0]).all())
         assert a[1] == b[1]
-    other = TrainingStream(files, weights, 48, AugmentConfig(), length=10, seed=4)
+    other = TrainingStream(files, weights, Views(48, AugmentConfig()), Draws(length=10, seed=4))
     assert any(not bool((whole[i][0] == other[i][0]).all()) for i in range(10))
     assert {float(whole[i][1]) for i in range(10)} == {0.0, 1.0}
 
 
 def test_labels_follow_the_pictures(files: pd.DataFrame) -> None:
     weights = np.where(files["label"] == "fake", 1 / 3, 0.0)
-    stream = TrainingStream(files, weights, 48, AugmentConfig(), length=8)
+    stream = TrainingStream(files, weights, Views(48, AugmentConfig()), Draws(length=8))
     assert {float(stream[i][1]) for i in range(8)} == {1.0}
 
 
 def test_unreadable_pictures_are_replaced(files: pd.DataFrame) -> None:
     Path(files["path"][0]).write_bytes(b"")
     weights = np.array([0.5, 0.5, 0, 0, 0, 0])
-    stream = TrainingStream(files, weights, 48, AugmentConfig(), length=8)
+    stream = TrainingStream(files, weights, Views(48, AugmentConfig()), Draws(length=8))
     assert all(stream[i][0].shape == (3, 48, 48) for i in range(8))
     Path(files["path"][1]).write_bytes(b"")
     with pytest.raises(ImageError, match="in a row"):
@@ -121,7 +123,7 @@ def test_dire_maps_follow_their_picture_and_nothing_else(tmp_path: Path, shuffle
     rows = [{"path": str(tmp_path / "coded.png"), "label": "fake", "source": "s"}]
     config = replace(NOTHING, grey=1.0, shuffle=shuffle, tile=16)
     stream = TrainingStream(
-        pd.DataFrame(rows), np.ones(1), 64, config, length=30, seed=1, dire=maps
+        pd.DataFrame(rows), np.ones(1), Views(64, config), Draws(30, seed=1), dire=maps
     )
     flips, corners = set(), set()
     for i in range(30):
@@ -145,7 +147,9 @@ def test_dire_maps_follow_their_picture_and_nothing_else(tmp_path: Path, shuffle
 def test_a_map_of_another_size_is_refused(files: pd.DataFrame) -> None:
     maps = Coded(70)
     maps.align = lambda rgb: rgb  # type: ignore[method-assign]
-    stream = TrainingStream(files, np.full(6, 1 / 6), 48, NOTHING, length=2, dire=maps)
+    stream = TrainingStream(
+        files, np.full(6, 1 / 6), Views(48, NOTHING), Draws(length=2), dire=maps
+    )
     with pytest.raises(ValueError, match="70 x 70 pixels, the picture 80 x 80"):
         stream[0]
 
@@ -163,7 +167,9 @@ def test_cached_maps_lie_on_the_pictures_they_came_from(
     cache = tmp_path / "cache"
     fill_cache([path], mirror, cache, dire=True, prepare=resize_and_crop(64))  # type: ignore[arg-type]
     rows = pd.DataFrame([{"path": str(path), "label": "real", "source": "s"}])
-    stream = TrainingStream(rows, np.ones(1), 48, NOTHING, length=8, dire=open_dire(cache))
+    stream = TrainingStream(
+        rows, np.ones(1), Views(48, NOTHING), Draws(length=8), dire=open_dire(cache)
+    )
     for i in range(8):
         picture, _, dire = stream[i]
         assert bool((picture == dire).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -65,13 +66,35 @@ class DireMaps(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Views:
+    """How a crop is made of a picture."""
+
+    crop: int
+    """Its side in pixels."""
+    config: AugmentConfig
+    """How it is moved and degraded."""
+    clean: AugmentConfig | None = None
+    """How little the first of two views is degraded; none: there is one view."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which items of the endless stream."""
+
+    length: int
+    """The number of the one after the last."""
+    start: int = 0
+    seed: int = 0
+
+
 class TrainingStream(Dataset[tuple[Tensor, ...]]):
     """Augmented crops, drawn by weight; item i depends on the seed and i alone.
 
     Items are (crop uint8 [3, S, S], label float 0 or 1) and, with `dire`, the DIRE map of
     the same crop: the picture is first brought to the pixels that the map was computed from,
     then both are cropped and flipped alike; degradation touches the picture alone. With
-    `clean`, items are (two views of one piece [2, 3, S, S], the first degraded by `clean`;
+    `views.clean`, items are (two views of one piece [2, 3, S, S], the first degraded by it;
     label). An unreadable picture is replaced by the next draw.
     """
 
@@ -79,28 +102,24 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
         self,
         table: pd.DataFrame,
         weights: NDArray[np.float64],
-        crop: int,
-        config: AugmentConfig,
+        views: Views,
+        draws: Draws,
         *,
-        length: int,
-        start: int = 0,
-        seed: int = 0,
         dire: DireMaps | None = None,
-        clean: AugmentConfig | None = None,
     ) -> None:
-        if dire is not None and clean is not None:
+        if dire is not None and views.clean is not None:
             raise ValueError("optim.consistency takes no DIRE maps: set it to 0")
         self.paths = table["path"].to_list()
         self.fake = (table["label"] == FAKE).to_numpy()
         self.cumulative = np.cumsum(weights / weights.sum())
-        self.crop, self.config, self.dire, self.clean = crop, config, dire, clean
-        self.start, self.length, self.seed = start, length, seed
+        self.views, self.draws, self.dire = views, draws, dire
 
     def __len__(self) -> int:
-        return self.length - self.start
+        return self.draws.length - self.draws.start
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        rng = np.random.default_rng((self.seed, self.start + index))
+        rng = np.random.default_rng((self.draws.seed, self.draws.start + index))
+        crop, config, clean = self.views.crop, self.views.config, self.views.clean
         for _ in range(20):
             row = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.paths) - 1)
             try:
@@ -110,10 +129,10 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
             if self.dire is not None:
                 images = _aligned(images[0], self.dire, self.paths[row])
             label = torch.tensor(float(self.fake[row]))
-            if self.clean is not None:
-                views = augment_twice(images[0], self.crop, self.config, self.clean, rng)
+            if clean is not None:
+                views = augment_twice(images[0], crop, config, clean, rng)
                 return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2), label
-            crops = augment(images, self.crop, self.config, rng)
+            crops = augment(images, crop, config, rng)
             first, *rest = (torch.from_numpy(c).permute(2, 0, 1) for c in crops)
             return (first, label, *rest)
         raise ImageError("20 pictures in a row could not be read: check the manifest")

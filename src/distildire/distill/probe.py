@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 from distildire.distill.student import HiddenHead, Student
 
+BATCH, RATE = 256, 1e-3
+"""Features a step, and the highest learning rate, of a head with a hidden layer."""
+
 
 @torch.no_grad()
 def pooled_features(
@@ -72,7 +75,7 @@ def _scale(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def fit_hidden(
     head: HiddenHead, features: Tensor, labels: Tensor, *, dropout: float, weight_decay: float,
-    epochs: int, batch: int = 256, lr: float = 1e-3,
+    epochs: int,
 ) -> None:  # fmt: skip
     """Train a hidden head on features [N, C] and labels [N], with dropout of the features.
 
@@ -83,11 +86,11 @@ def fit_hidden(
     unit = (features - mean) / deviation
     fresh = HiddenHead(features.shape[1], head.inner.out_features)
     fresh.outer.reset_parameters()
-    optimizer = torch.optim.AdamW(fresh.parameters(), lr, weight_decay=weight_decay)
-    steps = max(10, epochs * len(unit) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps)
+    optimizer = torch.optim.AdamW(fresh.parameters(), RATE, weight_decay=weight_decay)
+    steps = max(10, epochs * len(unit) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
     for _ in range(steps):
-        picked = torch.randint(len(unit), (batch,))
+        picked = torch.randint(len(unit), (BATCH,))
         logits = fresh(F.dropout(unit[picked], dropout))[:, 0]
         loss = F.binary_cross_entropy_with_logits(logits, labels[picked])
         optimizer.zero_grad()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from distildire.data.stream import TrainingStream, sampling_weights
+from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
 from distildire.distill.checkpoint import restore, save
 from distildire.distill.config import TrainConfig
 from distildire.distill.learner import (
@@ -108,12 +108,9 @@ def train(
         write_json(out / "config.json", to_dict(config), indent=2)
         (out / "metrics.jsonl").write_text("")
 
-    stream = TrainingStream(
-        table, weights, config.preprocessing.crop, config.augment,
-        length=optim.steps * optim.batch * accelerator.num_processes,
-        start=standing.step * optim.batch * accelerator.num_processes,
-        seed=optim.seed, dire=networks.dire, clean=config.clean if optim.consistency else None,
-    )  # fmt: skip
+    items = optim.batch * accelerator.num_processes
+    draws = Draws(optim.steps * items, standing.step * items, optim.seed)
+    stream = TrainingStream(table, weights, views_of(config), draws, dire=networks.dire)
     loader = accelerator.prepare(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
     )
@@ -186,6 +183,12 @@ def train(
     return out / "best.pt"
 
 
+def views_of(config: TrainConfig) -> Views:
+    """The views that a run trains on: with `optim.consistency` two of each piece."""
+    clean = config.clean if config.optim.consistency else None
+    return Views(config.preprocessing.crop, config.augment, clean)
+
+
 def fit_head_first(
     networks: Networks, table: pd.DataFrame, weights: NDArray[np.float64], config: TrainConfig,
     report: Log | None,
@@ -196,11 +199,8 @@ def fit_head_first(
     the cross entropy to the mixture has the gradient of BCE + `teacher.logits` KL.
     """
     optim, device = config.optim, next(networks.student.parameters()).device
-    stream = TrainingStream(
-        table, weights, config.preprocessing.crop, config.augment,
-        length=optim.probe_crops, seed=optim.seed + 1, dire=networks.dire,
-        clean=config.clean if optim.consistency else None,
-    )  # fmt: skip
+    draws = Draws(optim.probe_crops, seed=optim.seed + 1)
+    stream = TrainingStream(table, weights, views_of(config), draws, dire=networks.dire)
     share = config.teacher.logits / (1 + config.teacher.logits)
 
     @torch.no_grad()
