@@ -101,6 +101,18 @@ def test_rates_fall_towards_the_input() -> None:
     assert decay[id(student.head.weight)] == 0.2
 
 
+def test_the_first_blocks_can_stay_as_they_are() -> None:
+    student = Student(DINO, stage=2, inputs="image", wide=True)
+    optim = OptimConfig(frozen=1)
+    groups = parameter_groups(Learner(student, None, TeacherConfig(backbone=""), optim), optim)
+    learns = {id(p) for group in groups for p in group["params"]}
+    network = student.backbone.network
+    for part, expected in ((network.patch_embed, False), (network.blocks[0], False),
+                           (network.blocks[1], True), (student.head, True)):  # fmt: skip
+        for p in part.parameters():
+            assert (id(p) in learns) == p.requires_grad == expected
+
+
 def test_a_frozen_body_stays(config: TrainConfig, tmp_path: Path) -> None:
     frozen = replace(config, optim=replace(config.optim, body_lr=0.0, ema=0.0))
     torch.manual_seed(0)

@@ -100,6 +100,8 @@ class OptimConfig:
     """The same for the backbone (-1: as the rest; 0: it stays as it is)."""
     layer_decay: float = 1.0
     """Factor on the backbone's rate from each transformer block to the one before."""
+    frozen: int = 0
+    """First blocks of a transformer that stay as they are, with the embedding before them."""
     consistency: float = 0.0
     """Weight of the squared difference between the logits of a clean and of a degraded view of
     one piece (0: one view, degraded)."""

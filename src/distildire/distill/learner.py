@@ -63,7 +63,8 @@ class Learner(nn.Module):
 def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any]]:
     """Groups for AdamW: the backbone's rate falls from block to block towards the input.
 
-    Vectors (biases, norms) have no weight decay. With `body_lr: 0` the backbone is frozen.
+    Vectors (biases, norms) have no weight decay. With `body_lr: 0` the backbone is frozen, with
+    `frozen` its first blocks.
     """
     backbone = learner.student.backbone
     deep = backbone.depth_of if isinstance(backbone, VitBackbone) else None
@@ -75,7 +76,7 @@ def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any
             rate = optim.lr if optim.body_lr < 0 else optim.body_lr
             if deep is not None:
                 rate *= optim.layer_decay ** (backbone.stage - deep(inside))
-            if rate == 0:
+            if rate == 0 or (optim.frozen and deep is not None and deep(inside) <= optim.frozen):
                 parameter.requires_grad_(False)
                 continue
         decay = optim.weight_decay if parameter.ndim > 1 else 0.0
