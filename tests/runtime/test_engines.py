@@ -163,12 +163,8 @@ def test_a_gpu_is_given_many_pictures_at_a_time(
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(NO_CUDA, reason="no CUDA here: ONNX Runtime has no provider for it")
 def test_cuda_scores_as_the_cpu() -> None:
-    try:
-        there = Detector("nano", device="cuda")
-    except BundleError as error:
-        pytest.skip(str(error))
+    there = Detector("nano", device="cuda")
     here = Detector("nano")
     logits = [[d.logit(decode(path)) for path in EXAMPLES] for d in (here, there)]
     np.testing.assert_allclose(*logits, atol=TOLERANCE_4_BIT, rtol=0)
