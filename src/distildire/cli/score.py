@@ -56,6 +56,10 @@ def score(
             help="Decode in processes of their own: a file that crashes its decoder costs one row.",
         ),
     ] = False,
+    gpu_share: Annotated[
+        float,
+        typer.Option(help="With --engine ray on GPUs: part of one that an actor takes, 0 to 1."),
+    ] = 1.0,
     price: Annotated[
         float | None, typer.Option(help="Price of a core-hour: say what a million cost.", min=0.0)
     ] = None,
@@ -70,7 +74,8 @@ def score(
 
     report = run(
         source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
-        dedup=dedup, isolate=isolate, progress=pace_line(), on_error=warn,
+        dedup=dedup, isolate=isolate, gpu_share=gpu_share,
+        progress=pace_line(), on_error=warn,
     )  # fmt: skip
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [

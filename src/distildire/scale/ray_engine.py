@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,8 +22,12 @@ from distildire.scale.items import Item, failing
 BATCH = 32
 """Files that an actor takes at a time."""
 
-CHUNK = 20_000
-"""Files that are handed to Ray at a time, so that the list of all is never in memory."""
+CHUNK = 2_000
+"""Files that are handed to Ray at a time for each actor, so that the list of all is never in
+memory, and actors, which are opened anew, have minutes of work."""
+
+BLOCK = 256
+"""Files whose rows come back together at most: what a driver that is killed has to do again."""
 
 CHUNK_BYTES = 256 * 2**20
 """The same where the driver has read them, out of a shard."""
@@ -34,14 +41,15 @@ class Scorer:
         model: str,
         fpr: float,
         device: str = "cpu",
+        cores: int = 1,
         isolate: bool = False,
         decoder: str | None = None,
     ) -> None:
-        self._detector = Detector(model, fpr=fpr, threads=1, device=device)
+        self._detector = Detector(model, fpr=fpr, threads=cores, device=device)
         self._load = None
         if isolate:
             preprocessing = self._detector.bundle.preprocessing
-            self._load = Workers(preprocessing, 1, decoder=decoder).load_item
+            self._load = Workers(preprocessing, cores, decoder=decoder).load_item
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Columns `path`, `size`, `mtime`, `etag`, `data`, `wrong` -> those of the parts."""
@@ -73,41 +81,83 @@ def _row_of(item: Item) -> dict[str, Any]:
     return row
 
 
-def _chunks(items: Iterable[Item]) -> Iterator[list[dict[str, Any]]]:
+def _chunks(items: Iterable[Item], files: int) -> Iterator[list[dict[str, Any]]]:
     chunk: list[dict[str, Any]] = []
     held = 0
     for row in map(_row_of, items):
         chunk.append(row)
         held += len(row["data"] or b"")
-        if len(chunk) == CHUNK or held >= CHUNK_BYTES:
+        if len(chunk) == files or held >= CHUNK_BYTES:
             yield chunk
             chunk, held = [], 0
     if chunk:
         yield chunk
 
 
+@dataclass(frozen=True)
+class Actors:
+    """How many there are, and what each takes of the cluster."""
+
+    count: int
+    cores: int = 1
+    gpus: float = 0.0
+
+
+def actors_for(resources: Mapping[str, float], device: str, gpu_share: float = 1.0) -> Actors:
+    """An actor a core; where a GPU runs the network, an actor for each `gpu_share` of one.
+
+    Args:
+        resources: of the cluster, as Ray counts them.
+        device: see `Detector`; auto takes the GPUs where the cluster has some.
+        gpu_share: part of a GPU that an actor takes, 0..1; they share the cores out.
+
+    Raises:
+        ValueError: no GPU in the cluster, or a share that is none.
+    """
+    if not 0 < gpu_share <= 1:
+        raise ValueError(f"the share of a GPU is {gpu_share}: give a number above 0, up to 1")
+    cores, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
+    if device == "cuda" and not gpus:
+        raise ValueError(
+            "device cuda: the Ray cluster has no GPU: give cpu, or ray start --num-gpus"
+        )
+    if device not in {"cuda", "auto"} or not gpus:
+        return Actors(cores)
+    count = min(cores, gpus * int(1 / gpu_share))
+    return Actors(count, cores // count, gpu_share)
+
+
+def connect() -> Mapping[str, float]:
+    """The resources of the cluster that runs already (`RAY_ADDRESS`), or of one started here."""
+    if not ray.is_initialized():
+        ray.init(logging_level="warning", include_dashboard=False, log_to_driver=False)
+    # Progress is the command's own, and only on a terminal.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    resources: Mapping[str, float] = ray.cluster_resources()
+    return resources
+
+
 def score_items(
     items: Iterable[Item],
     model: str,
     fpr: float,
+    *,
+    actors: Actors,
     device: str = "cpu",
     isolate: bool = False,
     decoder: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the parts, in no particular order; `isolate` and `decoder` as for `score`.
-
-    A cluster that runs already is used (`RAY_ADDRESS`), else one is started on this machine.
-    """
-    if not ray.is_initialized():
-        ray.init(logging_level="warning", include_dashboard=False)
-    actors = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    for chunk in _chunks(items):
-        blocks = min(len(chunk), 4 * actors)
+    """Rows of the parts, in no particular order; `isolate` and `decoder` as for `score`."""
+    for chunk in _chunks(items, CHUNK * actors.count):
+        blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
         scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(
             Scorer,
-            fn_constructor_args=(model, fpr, device, isolate, decoder),
+            fn_constructor_args=(model, fpr, device, actors.cores, isolate, decoder),
             batch_size=BATCH,
-            concurrency=min(actors, blocks),
+            compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),
+            num_cpus=actors.cores,
+            num_gpus=actors.gpus or None,
         )
         yield from map(_plain, scored.iter_rows())
 

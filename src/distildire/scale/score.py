@@ -69,6 +69,7 @@ def score(
     dedup: bool = False,
     isolate: bool = False,
     decoder: str | None = None,
+    gpu_share: float = 1.0,
     progress: OnPace | None = None,
     part_rows: int = PART_ROWS,
     part_seconds: float = PART_SECONDS,
@@ -92,6 +93,7 @@ def score(
         isolate: decode in processes of their own, so that a file that crashes its decoder costs
             its row alone.
         decoder: with `isolate`, for tests, see `isolation.pool.Workers`.
+        gpu_share: for the engine "ray" on GPUs: part of one that an actor takes, 0..1.
         progress: hears of each file.
         part_rows: rows of a part at most.
         part_seconds: time after which what was scored is written.
@@ -104,7 +106,10 @@ def score(
     """
     if dedup and engine == "ray":
         raise ValueError("--dedup goes with --engine local: actors don't know of each other")
-    detector = Detector(model, fpr=fpr, device=device)
+    # Ray's driver scores nothing, and may have no GPU.
+    here = "cpu" if engine == "ray" and device == "cuda" else device
+    detector = Detector(model, fpr=fpr, device=here)
+    cores = detector.cores
     about = {
         "model": detector.name, "sha256": detector.bundle.sha256, "fpr": fpr,
         "version": __version__,
@@ -137,9 +142,14 @@ def score(
         writer = PartWriter(folder, rows=part_rows, seconds=part_seconds)
         began = time.monotonic()
         if engine == "ray":
-            from distildire.scale.ray_engine import score_items
+            from distildire.scale.ray_engine import actors_for, connect, score_items
 
-            rows = score_items(pending(), str(model), fpr, detector.device, isolate, decoder)
+            actors = actors_for(connect(), device, gpu_share)
+            cores = actors.count * actors.cores
+            rows = score_items(
+                pending(), str(model), fpr, actors=actors, device=device, isolate=isolate,
+                decoder=decoder,
+            )  # fmt: skip
         elif once is not None:
             rows = (row | facts_of_file(item) for item, row in once.rows(pending()))
         else:
@@ -154,7 +164,7 @@ def score(
         seconds = time.monotonic() - began
         drop_stale(folder)
         copies = once.copies if once is not None else 0
-        return Report(scored, present, errors + done.errors, copies, seconds, detector.cores)
+        return Report(scored, present, errors + done.errors, copies, seconds, cores)
 
 
 class _Total:

@@ -1,0 +1,189 @@
+"""Ray itself, on this machine: rows as without it, also when an actor dies; the service."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import socket
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import typer
+import yaml
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from distildire import Detector
+from distildire.cli.app import app as cli
+from distildire.scale.score import score
+from distildire.web.app import create_app
+
+pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
+import ray
+
+from distildire.scale.ray_engine import Actors, actors_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    for attempt in range(5):  # it waits for 30 seconds, which a busy machine may take
+        try:
+            ray.init(
+                num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False,
+                object_store_memory=150 * 2**20,
+            )  # fmt: skip
+            break
+        except Exception as error:
+            ray.shutdown()
+            if attempt == 4 or "timed out" not in str(error):
+                raise
+    yield
+    ray.shutdown()
+
+
+def rows_of(out: Path) -> dict[str, dict[str, object]]:
+    """By path; each path once."""
+    rows = [row for part in out.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()]
+    assert len({row["path"] for row in rows}) == len(rows)
+    return {str(row["path"]): row for row in rows}
+
+
+def without_order(out: Path) -> list[dict[str, object]]:
+    rows = rows_of(out)
+    return [rows[path] for path in sorted(rows)]
+
+
+@pytest.fixture
+def pictures(folder: Path) -> Path:
+    """A folder of pictures, twins, and a file that is none."""
+    shutil.copy(folder / "a.png", folder / "twin.png")
+    (folder / "text.jpg").write_text("hello")
+    return folder
+
+
+def test_rows_are_those_of_this_machine(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for n in range(3):
+            tar.add(pictures / "a.png", f"{n}.png")
+    whole = (tmp_path / "s.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    for name, source in (("files", pictures), ("tars", tmp_path / "*.tar")):
+        here, there = tmp_path / f"{name}-local", tmp_path / f"{name}-ray"
+        ours = score(source, here, model=bundle)
+        rays = score(source, there, model=bundle, engine="ray")
+        assert (rays.scored, rays.errors) == (ours.scored, ours.errors)
+        assert without_order(here) == without_order(there)
+        assert rays.cores == 2
+        again = score(source, there, model=bundle, engine="ray")
+        assert (again.scored, again.present) == (0, rays.scored)
+
+
+def test_a_killed_actor_costs_no_row(
+    cluster: None, bundle: Path, busy: np.ndarray, tmp_path: Path
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for n in range(150):
+        Image.fromarray(np.roll(busy, n, axis=1)).save(folder / f"{n:03d}.jpg")
+    killed = []
+
+    def kill_one(_: object) -> None:
+        if not killed:
+            actors = [pid for pid in actors_at_work() if pid not in killed]
+            killed.extend(actors[:1])
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    score(folder, tmp_path / "ray", model=bundle, engine="ray", progress=kill_one)
+    assert killed
+    score(folder, tmp_path / "local", model=bundle)
+    assert without_order(tmp_path / "ray") == without_order(tmp_path / "local")
+
+
+def actors_at_work() -> list[int]:
+    """Processes that Ray has named after their actor."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::") and b"MapWorker" in name:
+            found.append(int(process.name))
+    return found
+
+
+def test_actors_share_cores_and_gpus_out() -> None:
+    assert actors_for({"CPU": 6.0}, "cpu") == Actors(6)
+    assert actors_for({"CPU": 6.0}, "auto") == Actors(6)
+    assert actors_for({"CPU": 16.0, "GPU": 2.0}, "cpu") == Actors(16)
+    assert actors_for({"CPU": 16.0, "GPU": 2.0}, "cuda") == Actors(2, 8, 1.0)
+    assert actors_for({"CPU": 16.0, "GPU": 2.0}, "cuda", 0.25) == Actors(8, 2, 0.25)
+    assert actors_for({"CPU": 3.0, "GPU": 1.0}, "auto", 0.25) == Actors(3, 1, 0.25)
+    with pytest.raises(ValueError, match="the Ray cluster has no GPU"):
+        actors_for({"CPU": 8.0}, "cuda")
+    with pytest.raises(ValueError, match="share of a GPU is 0"):
+        actors_for({"CPU": 8.0, "GPU": 1.0}, "cuda", 0.0)
+
+
+def test_the_service_answers_as_without_ray(
+    cluster: None, bundle: Path, busy: np.ndarray, flat: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+    from ray import serve
+
+    from distildire.scale.serve import app
+
+    files = []
+    for pixels in (busy, flat):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        files.append(("file", ("a.png", buffer.getvalue())))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    about = {"DISTILDIRE_MODEL": str(bundle), "DISTILDIRE_FPR": "0.05", "DISTILDIRE_API_KEY": "k"}
+    options = {"num_cpus": 1, "runtime_env": {"env_vars": about}}
+    deployment = app._bound_deployment.options(ray_actor_options=options)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(deployment.bind())
+        base = f"http://127.0.0.1:{port}"
+        assert httpx.post(f"{base}/v1/detect", files=files, timeout=60).status_code == 401
+        headers = {"Authorization": "Bearer k"}
+        there = httpx.post(f"{base}/v1/detect", files=files, headers=headers, timeout=60)
+        assert httpx.get(f"{base}/healthz", timeout=60).json()["status"] == "ok"
+        assert "<html" in httpx.get(base, timeout=60).text
+    finally:
+        serve.shutdown()
+    with TestClient(create_app(Detector(bundle, fpr=0.05))) as client:
+        here = client.post("/v1/detect", files=files)
+    assert there.status_code == here.status_code == 200
+    assert there.json() == here.json()
+
+
+def test_the_yaml_deploys_the_application() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from distildire.scale.serve import app
+
+    content = yaml.safe_load((ROOT / "deploy/ray-serve.yaml").read_text())
+    (application,) = ServeDeploySchema(**content).applications
+    assert application.import_path == "distildire.scale.serve:app"
+    (deployment,) = application.deployments
+    assert deployment.name == app._bound_deployment.name
+    given = application.runtime_env["env_vars"]
+    command = typer.main.get_command(cli).commands["serve"]  # type: ignore[attr-defined]
+    defaults = {p.envvar: getattr(p.default, "value", p.default) for p in command.params}
+    assert given == {name: str(defaults[name]) for name in given}
+    assert set(given) == {"DISTILDIRE_MODEL", "DISTILDIRE_FPR", "DISTILDIRE_DEVICE"}

@@ -1,0 +1,68 @@
+"""A Ray job on two nodes, one of which is cut off in the middle: no row lost, none twice."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from distildire.scale.score import score
+from scale.two_nodes import TwoNodes, can_make_namespaces
+
+pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
+pytestmark = pytest.mark.skipif(
+    not can_make_namespaces(), reason="no network namespaces: needs root and ip netns"
+)
+
+DRIVER = """
+import sys
+import ray
+from distildire.scale.score import score
+source, out, model = sys.argv[1:]
+report = score(source, out, model=model, engine="ray", part_rows=20)
+nodes = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+print("REPORT", report.scored, report.errors, report.cores, len(nodes))
+"""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 names of one photograph-sized file, so that the job lasts."""
+    folder = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (1100, 1500, 3), np.uint8)).save(folder / "000.jpg")
+    for n in range(1, 400):
+        os.link(folder / "000.jpg", folder / f"{n:03d}.jpg")
+    return folder
+
+
+def rows_of(out: Path) -> list[dict[str, object]]:
+    rows = [row for part in out.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()]
+    return sorted(rows, key=lambda row: str(row["path"]))
+
+
+def test_a_node_cut_off_in_the_middle_costs_no_row(
+    many: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ray"
+    with TwoNodes() as nodes:
+        driver = nodes.head(sys.executable, "-c", DRIVER, str(many), str(out), str(bundle))
+        until = time.monotonic() + 600
+        while len(list(out.glob("part-*.parquet"))) < 2:
+            assert driver.poll() is None, driver.communicate()[0].decode()[-3000:]
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        nodes.cut()
+        done = len(rows_of(out))
+        said = driver.communicate(timeout=600)[0].decode()
+    assert done < 400
+    assert driver.returncode == 0, said[-3000:]
+    assert "REPORT 400 0 2 1" in said  # two cores at the start, one node at the end
+    score(many, tmp_path / "local", model=bundle)
+    assert rows_of(out) == rows_of(tmp_path / "local")
