@@ -107,7 +107,11 @@ def test_a_killed_actor_costs_no_row(
     score(folder, tmp_path / "ray", model=bundle, engine="ray", progress=kill_one)
     assert killed
     score(folder, tmp_path / "local", model=bundle)
-    assert without_order(tmp_path / "ray") == without_order(tmp_path / "local")
+    pairs = zip(without_order(tmp_path / "ray"), without_order(tmp_path / "local"), strict=True)
+    for there, here in pairs:
+        # A float32 sum of another order: the last digit.
+        assert there.pop("logit") == pytest.approx(here.pop("logit"), abs=1e-5)
+        assert there == here
 
 
 def actors_at_work() -> list[int]:
