@@ -61,6 +61,7 @@ def load_checkpoint(path: Path) -> tuple[Student, TrainConfig, dict[str, Any]]:
         raise ValueError(f"{path}: not a student checkpoint of distildire (best.pt of a run)")
     tree = saved["config"]
     tree["student"] |= {"pretrained": False, "init": ""}
+    tree["optim"].pop("compile", None)  # an option that earlier versions had
     config = build(TrainConfig, tree, str(path))
     student = build_student(config)
     student.load_state_dict(saved["student"])
