@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import nn
 
-FOUR_BITS = "MatMulNBits"
-COUNTED = ("Conv", "Gemm", "MatMul", FOUR_BITS)
+FOUR_BITS, EIGHT_BITS = "MatMulNBits", "MatMulInteger"
+COUNTED = ("Conv", "Gemm", "MatMul", FOUR_BITS, EIGHT_BITS)
 """ONNX operators with multiply-adds worth counting: those that torch's counter knows too, and
-the product with weights in four bits."""
+the products with weights in few bits."""
 
 
 def count_torch(network: nn.Module, *shapes: tuple[int, ...]) -> int:
@@ -77,7 +77,7 @@ def _reads(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def count_onnx_weights(path: Path) -> int:
-    """Elements of the graph's weights, in floating point or in four bits (batch norms are
+    """Elements of the graph's weights, in floating point or in few bits (batch norms are
     folded in)."""
     import onnx
 
@@ -86,7 +86,12 @@ def count_onnx_weights(path: Path) -> int:
     scales = {name for node in packed for name in node.input[2:]}
     scales |= {node.input[0] for node in graph.node if scales & set(node.output)}
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    weights = [w for w in graph.initializer if w.data_type in kinds and w.name not in scales]
+    whole = {node.input[1] for node in graph.node if node.op_type == EIGHT_BITS}
+    scales |= {f"{name.removesuffix('_quantized')}_scale" for name in whole}
+    weights = [
+        w for w in graph.initializer
+        if w.name in whole or (w.data_type in kinds and w.name not in scales)
+    ]  # fmt: skip
     sides = [{a.name: int(a.i) for a in node.attribute} for node in packed]
     count = sum(prod(weight.dims) for weight in weights) + sum(s["K"] * s["N"] for s in sides)
     return int(count)
