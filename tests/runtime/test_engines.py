@@ -15,7 +15,7 @@ from distildire.runtime import engines
 from distildire.runtime.engines import (
     CUDA,
     TOLERANCE,
-    TOLERANCE_4_BIT,
+    TOLERANCE_FEW_BITS,
     onnx_session,
     open_runner,
 )
@@ -52,7 +52,7 @@ def test_openvino_scores_the_bundled_model_as_onnx_runtime(form: str, tmp_path: 
     assert there.graph_outputs == here.graph_outputs
     assert there.bundle.sha256 == here.bundle.sha256
     logits = [[d.logit(decode(path)) for path in EXAMPLES] for d in (here, there)]
-    np.testing.assert_allclose(*logits, atol=TOLERANCE_4_BIT, rtol=0)
+    np.testing.assert_allclose(*logits, atol=TOLERANCE_FEW_BITS, rtol=0)
 
 
 def test_openvino_computes_what_the_graph_says() -> None:
@@ -167,4 +167,4 @@ def test_cuda_scores_as_the_cpu() -> None:
     there = Detector("nano", device="cuda")
     here = Detector("nano")
     logits = [[d.logit(decode(path)) for path in EXAMPLES] for d in (here, there)]
-    np.testing.assert_allclose(*logits, atol=TOLERANCE_4_BIT, rtol=0)
+    np.testing.assert_allclose(*logits, atol=TOLERANCE_FEW_BITS, rtol=0)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from distildire.bundle import Bundle, BundleError
 from distildire.io.text import words_of
 from distildire.runtime.cores import usable_cores
+from distildire.runtime.float_products import float_products
 
 Device: TypeAlias = Literal["cpu", "cuda", "openvino", "auto"]
 
@@ -25,8 +26,8 @@ BATCH_AXIS = "N"
 TOLERANCE = 0.002
 """Logits of two devices differ by so much at most, on the same weights in float32."""
 
-TOLERANCE_4_BIT = 0.35
-"""The same where weights have four bits, on photographs: ONNX Runtime on the CPU and OpenVINO
+TOLERANCE_FEW_BITS = 0.35
+"""The same where weights have few bits, on photographs: ONNX Runtime on the CPU and OpenVINO
 round the activations to eight bits, each in its own way, and CUDA doesn't round them."""
 
 CUDA = "CUDAExecutionProvider"
@@ -128,8 +129,12 @@ def _cuda_runner(bundle: Bundle) -> Runner:
     # The search for the fastest convolution would be repeated for every size of batch.
     how = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     try:
+        graph = float_products(bundle.graph)
+    except ImportError as error:
+        raise BundleError(f"device cuda: onnx is missing: {CUDA_MEND}") from error
+    try:
         session = onnxruntime.InferenceSession(
-            str(bundle.graph), options, providers=[(CUDA, how), "CPUExecutionProvider"]
+            graph, options, providers=[(CUDA, how), "CPUExecutionProvider"]
         )
     except Exception as error:
         words = words_of(error)
