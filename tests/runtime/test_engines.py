@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import pickle
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from distildire.runtime.engines import (
     onnx_session,
     open_runner,
 )
+from distildire.runtime.float_products import float_products
 from distildire.runtime.openvino import OpenvinoRunner, to_openvino
 from standin import expected_logit
 
@@ -55,22 +57,22 @@ def test_openvino_scores_the_bundled_model_as_onnx_runtime(form: str, tmp_path: 
     np.testing.assert_allclose(*logits, atol=TOLERANCE_FEW_BITS, rtol=0)
 
 
-def test_openvino_computes_what_the_graph_says() -> None:
-    """Against ONNX Runtime with float32 products in place of those in eight bits."""
+def test_openvino_computes_what_the_graph_says(tmp_path: Path) -> None:
+    """The bundled network with products in float32, where nothing is rounded on the way."""
     pytest.importorskip("openvino")
-    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnx")
     nano = load_bundle("nano")
-    graph = onnx.load(nano.graph)
-    for node in graph.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "accuracy_level":
-                attribute.i = 1
-    plain = onnx_session(graph.SerializeToString(), 1)
-    exact = OpenvinoRunner(nano, 1, exact=True)
+    graph = float_products(nano.graph)
+    assert isinstance(graph, bytes)
+    (tmp_path / "model.onnx").write_bytes(graph)
+    about = (nano.folder / "bundle.json").read_text()
+    about = about.replace(nano.sha256, hashlib.sha256(graph).hexdigest())
+    (tmp_path / "bundle.json").write_text(about)
+    there, here = OpenvinoRunner(load_bundle(tmp_path), 1), onnx_session(graph, 1)
     crops = np.concatenate([nano.preprocessing(decode(path)) for path in EXAMPLES[:4]])
     for output in ("logit", "cam"):
-        expected = plain.run([output], {"rgb": crops})[0]
-        found = exact.run([output], {"rgb": crops})[0]
+        expected = here.run([output], {"rgb": crops})[0]
+        found = there.run([output], {"rgb": crops})[0]
         np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
 
 

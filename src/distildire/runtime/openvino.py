@@ -26,8 +26,6 @@ class OpenvinoRunner:
         bundle: Bundle,
         threads: int | None = None,
         crops: int | None = None,
-        *,
-        exact: bool = False,
     ) -> None:
         """Read model.onnx, or model.xml where the folder holds OpenVINO's form.
 
@@ -35,8 +33,6 @@ class OpenvinoRunner:
             bundle: whose graph.
             threads: of the network.
             crops: see `open_runner`.
-            exact: four-bit weights meet float32 activations, not ones in eight bits, which
-                takes half as long again.
 
         Raises:
             BundleError: openvino is missing, or can't run the graph.
@@ -53,8 +49,6 @@ class OpenvinoRunner:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
-        if exact:
-            how["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         side = bundle.preprocessing.crop
         try:
             core = openvino.Core()
