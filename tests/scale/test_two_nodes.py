@@ -16,9 +16,12 @@ from distildire.scale.score import score
 from scale.two_nodes import TwoNodes, can_make_namespaces
 
 pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
-pytestmark = pytest.mark.skipif(
-    not can_make_namespaces(), reason="no network namespaces: needs root and ip netns"
-)
+pytestmark = [
+    pytest.mark.slow,  # a node that is cut off is given up after minutes
+    pytest.mark.skipif(
+        not can_make_namespaces(), reason="no network namespaces: needs root and ip netns"
+    ),
+]
 
 DRIVER = """
 import sys
