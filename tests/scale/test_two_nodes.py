@@ -68,4 +68,7 @@ def test_a_node_cut_off_in_the_middle_costs_no_row(
     assert driver.returncode == 0, said[-3000:]
     assert "REPORT 400 0 2 1" in said  # two cores at the start, one node at the end
     score(many, tmp_path / "local", model=bundle)
-    assert rows_of(out) == rows_of(tmp_path / "local")
+    for there, here in zip(rows_of(out), rows_of(tmp_path / "local"), strict=True):
+        # A float32 sum of another order: the last digit.
+        assert there.pop("logit") == pytest.approx(here.pop("logit"), abs=1e-5)
+        assert {**there, "mtime": None} == {**here, "mtime": None}
