@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import typer
 import yaml
@@ -23,6 +22,7 @@ from distildire import Detector
 from distildire.cli.app import app as cli
 from distildire.scale.score import score
 from distildire.web.app import create_app
+from scale.rows import assert_same_rows, without_order
 
 pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
 import ray
@@ -47,18 +47,6 @@ def cluster() -> Iterator[None]:
                 raise
     yield
     ray.shutdown()
-
-
-def rows_of(out: Path) -> dict[str, dict[str, object]]:
-    """By path; each path once."""
-    rows = [row for part in out.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()]
-    assert len({row["path"] for row in rows}) == len(rows)
-    return {str(row["path"]): row for row in rows}
-
-
-def without_order(out: Path) -> list[dict[str, object]]:
-    rows = rows_of(out)
-    return [rows[path] for path in sorted(rows)]
 
 
 @pytest.fixture
@@ -107,11 +95,7 @@ def test_a_killed_actor_costs_no_row(
     score(folder, tmp_path / "ray", model=bundle, engine="ray", progress=kill_one)
     assert killed
     score(folder, tmp_path / "local", model=bundle)
-    pairs = zip(without_order(tmp_path / "ray"), without_order(tmp_path / "local"), strict=True)
-    for there, here in pairs:
-        # A float32 sum of another order: the last digit.
-        assert there.pop("logit") == pytest.approx(here.pop("logit"), abs=1e-5)
-        assert there == here
+    assert_same_rows(tmp_path / "ray", tmp_path / "local")
 
 
 def actors_at_work() -> list[int]:

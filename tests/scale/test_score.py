@@ -21,14 +21,7 @@ from distildire.scale.items import Item, SourceError, list_items
 from distildire.scale.parts import SCHEMA, Done, PartsError, write_part
 from distildire.scale.score import score
 from distildire.verdict import COLUMNS
-
-
-def rows_of(out: Path) -> list[dict[str, object]]:
-    return [
-        row
-        for part in sorted(out.glob("part-*.parquet"))
-        for row in pq.read_table(part).to_pylist()
-    ]
+from scale.rows import rows_of
 
 
 @pytest.fixture

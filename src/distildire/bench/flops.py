@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distildire.runtime.float_products import INTEGER, scale_of
+
 if TYPE_CHECKING:
     from torch import nn
 
-FOUR_BITS, EIGHT_BITS = "MatMulNBits", "MatMulInteger"
-COUNTED = ("Conv", "Gemm", "MatMul", FOUR_BITS, EIGHT_BITS)
+FOUR_BITS = "MatMulNBits"
+COUNTED = ("Conv", "Gemm", "MatMul", FOUR_BITS, INTEGER)
 """ONNX operators with multiply-adds worth counting: those that torch's counter knows too, and
 the products with weights in few bits."""
 
@@ -86,8 +88,8 @@ def count_onnx_weights(path: Path) -> int:
     scales = {name for node in packed for name in node.input[2:]}
     scales |= {node.input[0] for node in graph.node if scales & set(node.output)}
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    whole = {node.input[1] for node in graph.node if node.op_type == EIGHT_BITS}
-    scales |= {f"{name.removesuffix('_quantized')}_scale" for name in whole}
+    whole = {node.input[1] for node in graph.node if node.op_type == INTEGER}
+    scales |= {scale_of(name) for name in whole}
     weights = [
         w for w in graph.initializer
         if w.name in whole or (w.data_type in kinds and w.name not in scales)

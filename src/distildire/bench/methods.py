@@ -28,9 +28,9 @@ class Method(Protocol):
     """One detector from a file's bytes to its logit, open to a stopwatch."""
 
     passes: int
+    """Of the noise network for one picture."""
     sees_noise: bool
     """Whether a verdict takes a noise network."""
-    """Of the noise network for one picture."""
     note: str
 
     def read(self, data: bytes) -> Any:

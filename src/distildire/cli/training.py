@@ -168,8 +168,8 @@ def export(
     weights: Annotated[
         StoredWeights,
         typer.Option(
-            help="How they are stored; int8, int4: matrices of CLIP's blocks in so many bits. "
-            "int8 is the fastest, int4 the smallest."
+            help="How they are stored; int8, int4: matrices of CLIP's blocks in so many bits, "
+            "with products in eight."
         ),
     ] = StoredWeights.float16,
 ) -> None:

@@ -29,7 +29,7 @@ LARGE = 4096
 Weights = Literal["float32", "float16", "int8", "int4"]
 """How a bundle stores its weights. float16: computed in float32 all the same. int8, int4: the
 matrices of transformer blocks in eight or four bits, the rest in float16. Products of int8 are
-computed in eight bits, four times as fast; int4 is half as large, slow, and less exact."""
+computed in eight bits too, which is fast; int4 is half as large."""
 
 TOLERANCE: dict[Weights, float] = {"float32": 1e-3, "float16": 0.05, "int8": 0.5, "int4": 0.75}
 """Largest difference between the graph's logits and the student's, of the logit where that is

@@ -75,8 +75,11 @@ def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any
         if inside != name:
             rate = optim.lr if optim.body_lr < 0 else optim.body_lr
             if deep is not None:
-                rate *= optim.layer_decay ** (backbone.stage - deep(inside))
-            if rate == 0 or (optim.frozen and deep is not None and deep(inside) <= optim.frozen):
+                depth = deep(inside)
+                rate *= optim.layer_decay ** (backbone.stage - depth)
+                if 0 < optim.frozen >= depth:
+                    rate = 0.0
+            if rate == 0:
                 parameter.requires_grad_(False)
                 continue
         decay = optim.weight_decay if parameter.ndim > 1 else 0.0

@@ -8,6 +8,15 @@ from typing import Any
 import numpy as np
 
 INTEGER = "MatMulInteger"
+"""The product of matrices in eight bits."""
+
+
+def scale_of(weights: str) -> str:
+    """The name of the scales of the weights in eight bits that are named so.
+
+    ONNX Runtime's `quantize_dynamic` makes `w_quantized` and `w_scale` of `w`.
+    """
+    return f"{weights.removesuffix('_quantized')}_scale"
 
 
 def float_products(path: Path) -> bytes | str:
@@ -29,12 +38,11 @@ def float_products(path: Path) -> bytes | str:
     weights = {weight.name: weight for weight in graph.initializer}
     for node in integer:
         x, name = made_by[node.input[0]].input[0], node.input[1]
-        plain = name.removesuffix("_quantized")
         values = numpy_helper.to_array(weights[name]).astype(np.float32)
-        scaled = values * numpy_helper.to_array(weights[f"{plain}_scale"])
-        graph.initializer.append(numpy_helper.from_array(scaled, f"{plain}_float"))
+        scaled = values * numpy_helper.to_array(weights[scale_of(name)])
+        graph.initializer.append(numpy_helper.from_array(scaled, f"{name}_float"))
         product = read_by[read_by[node.output[0]].output[0]]
-        product.CopyFrom(helper.make_node("MatMul", [x, f"{plain}_float"], list(product.output)))
+        product.CopyFrom(helper.make_node("MatMul", [x, f"{name}_float"], list(product.output)))
     _drop_unread(graph)
     content: bytes = model.SerializeToString()
     return content
