@@ -91,6 +91,26 @@ def test_a_student_begins_with_the_first_blocks_of_a_deeper_one(tmp_path: Path) 
         build_student(build(TrainConfig, {**TREE, "student": other}, "t"))
 
 
+def test_a_deeper_student_begins_at_a_bundle_in_eight_bits(tmp_path: Path) -> None:
+    image = {"stage": 2, "taps": [1, 2], "inputs": "image"}
+    config = build(TrainConfig, {**TREE, "student": {**TREE["student"], **image}}, "test")
+    torch.manual_seed(0)
+    given = build_student(config).eval()
+    nn.init.normal_(given.head.weight, std=0.05)
+    nn.init.normal_(given.head.bias)
+    nn.init.normal_(given.backbone.norms[0].weight)  # the other keeps ones, as the third does
+    save(tmp_path / "best.pt", {"student": given.state_dict()}, config, step=0)
+    bundle = export(tmp_path / "best.pt", tmp_path / "bundle", weights="int8")
+    deeper = {**TREE["student"], **image, "stage": 3, "taps": [1, 2, 3], "init": str(bundle.folder)}
+    student = build_student(build(TrainConfig, {**TREE, "student": deeper}, "test")).eval()
+    side = config.preprocessing.crop
+    x0 = torch.rand(2, 3, side, side) * 2 - 1
+    with torch.no_grad():
+        expected, found = given(x0, x0), student(x0, x0)
+    assert float(expected.std()) > 0
+    assert torch.allclose(found, expected, atol=0.05 * float(expected.abs().max()))
+
+
 def test_the_class_activation_map_holds_the_class_token_evenly() -> None:
     student = Student("clip_vit_b16", stage=2, wide=True).eval()
     nn.init.normal_(student.head.weight, std=0.1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.runtime.float_products import INTEGER, scale_of
+from distildire.io.onnx_weights import INTEGER, scale_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from distildire.distill.config import TrainConfig, network_of
+from distildire.distill.start import begin
 from distildire.distill.student import Student
-from distildire.distill.vit import VitBackbone
 from distildire.io.config import build, to_dict
 from distildire.io.writing import whole_file
 
@@ -20,17 +20,7 @@ def build_student(config: TrainConfig) -> Student:
     spec = config.student
     student = Student(**network_of(asdict(spec)), pretrained=spec.pretrained, dropout=spec.dropout)
     if spec.init:
-        saved = torch.load(spec.init, map_location="cpu", weights_only=True)
-        theirs = saved["config"]["student"]
-        if theirs["backbone"] != spec.backbone:
-            raise ValueError(f"{spec.init}: another backbone ({theirs['backbone']})")
-        if isinstance(student.backbone, VitBackbone) and theirs["stage"] > spec.stage:
-            stem = "backbone.network."
-            student.backbone.cut_from(
-                {k.removeprefix(stem): v for k, v in saved["student"].items()}
-            )
-        else:
-            student.load_state_dict(saved["student"])
+        begin(student, spec.init)
     return student
 
 

@@ -53,8 +53,8 @@ class StudentConfig:
     dropout: float = 0.0
     """Of the pooled features."""
     init: str = ""
-    """Checkpoint to start from (best.pt of another run): of the same student, or of one with a
-    deeper transformer, whose first blocks are taken."""
+    """What to start from: best.pt of another run, a bundle's folder, or the name of an installed
+    model. Of another depth or other taps, what both have is taken (`distill.start`)."""
 
 
 OF_TRAINING = frozenset({"pretrained", "dropout", "init"})

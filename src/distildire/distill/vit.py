@@ -96,10 +96,15 @@ class VitBackbone(nn.Module):
         """Resample the position embedding once, for crops of this side alone."""
         self.network.set_input_size(img_size=side)
 
-    def cut_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin with the first blocks of a deeper backbone: the state of its `network`."""
-        own = self.network.state_dict()
-        self.network.load_state_dict({k: v for k, v in weights.items() if k in own})
+    def begin(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the blocks that another such backbone has too, of the state of its student."""
+        from timm.layers.pos_embed import resample_abs_pos_embed
+
+        stem, own = "backbone.network.", self.network.state_dict()
+        theirs = {k.removeprefix(stem): v for k, v in weights.items() if k.startswith(stem)}
+        sides = [self.network.patch_embed.grid_size[0]] * 2
+        theirs["pos_embed"] = resample_abs_pos_embed(theirs["pos_embed"], sides)
+        self.network.load_state_dict(own | {k: v for k, v in theirs.items() if k in own})
 
     def depth_of(self, parameter: str) -> int:
         """How deep a parameter of this module lies: 0 the embedding, 1 the first block, ..."""

@@ -5,18 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-INTEGER = "MatMulInteger"
-"""The product of matrices in eight bits."""
-
-
-def scale_of(weights: str) -> str:
-    """The name of the scales of the weights in eight bits that are named so.
-
-    ONNX Runtime's `quantize_dynamic` makes `w_quantized` and `w_scale` of `w`.
-    """
-    return f"{weights.removesuffix('_quantized')}_scale"
+from distildire.io.onnx_weights import float_matrices
 
 
 def float_products(path: Path) -> bytes | str:
@@ -30,17 +19,14 @@ def float_products(path: Path) -> bytes | str:
 
     model = onnx.load(str(path))
     graph = model.graph
-    integer = [node for node in graph.node if node.op_type == INTEGER]
-    if not integer:
+    matrices = float_matrices(graph)
+    if not matrices:
         return str(path)
     made_by = {name: node for node in graph.node for name in node.output}
     read_by = {name: node for node in graph.node for name in node.input}
-    weights = {weight.name: weight for weight in graph.initializer}
-    for node in integer:
+    for node in [node for node in graph.node if node.output[0] in matrices]:
         x, name = made_by[node.input[0]].input[0], node.input[1]
-        values = numpy_helper.to_array(weights[name]).astype(np.float32)
-        scaled = values * numpy_helper.to_array(weights[scale_of(name)])
-        graph.initializer.append(numpy_helper.from_array(scaled, f"{name}_float"))
+        graph.initializer.append(numpy_helper.from_array(matrices[node.output[0]], f"{name}_float"))
         product = read_by[read_by[node.output[0]].output[0]]
         product.CopyFrom(helper.make_node("MatMul", [x, f"{name}_float"], list(product.output)))
     _drop_unread(graph)

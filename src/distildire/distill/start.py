@@ -1,0 +1,120 @@
+"""Where a student begins: at the weights of another, from a checkpoint or from a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distildire.bundle import load_bundle
+from distildire.distill.student import Student
+from distildire.distill.vit import VitBackbone
+from distildire.io.onnx_weights import float_matrices
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A student that was trained elsewhere."""
+
+    options: Mapping[str, Any]
+    """Those of its `StudentConfig`."""
+    weights: Mapping[str, Tensor]
+    """By name, as in `Student.state_dict`."""
+
+
+def read_trained(start: str) -> Trained:
+    """A checkpoint (best.pt of a run), a bundle's folder, or the name of an installed model.
+
+    Raises:
+        ValueError: it is none of these (BundleError), or a bundle of torch or OpenVINO.
+    """
+    if start.endswith(".pt"):
+        saved = torch.load(start, map_location="cpu", weights_only=True)
+        return Trained(saved["config"]["student"], saved["student"])
+    bundle = load_bundle(start)
+    if bundle.graph.suffix != ".onnx":
+        raise ValueError(f"{start}: training starts from an ONNX bundle or a checkpoint")
+    return Trained(bundle.provenance["config"]["student"], bundle_weights(bundle.graph))
+
+
+def bundle_weights(graph: Path) -> dict[str, Tensor]:
+    """The student's weights in an ONNX file, float32, under the names of `Student.state_dict`.
+
+    Matrices in eight bits come back as they are multiplied, those in four are not read.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(graph)).graph
+    found: dict[str, Any] = {}
+    for tensor in model.initializer:
+        name = tensor.name.removesuffix("_half")
+        if name.startswith("student."):
+            found[name.removeprefix("student.")] = numpy_helper.to_array(tensor)
+        elif list(tensor.dims) == [1, 1, 1]:  # as `activation_map` adds it
+            found["head.bias"] = numpy_helper.to_array(tensor).reshape(1)
+    for node in model.node:
+        if node.op_type == "Identity":  # equal weights are stored once
+            one, other = (n.removeprefix("student.") for n in (node.input[0], node.output[0]))
+            if one in found:
+                found[other] = found[one]
+    for product, matrix in float_matrices(model).items():
+        # Of the module at /blocks.0/attn/qkv, exported from within the backbone's network.
+        place = product.strip("/").split("/MatMul")[0].replace("/", ".")
+        found[f"backbone.network.{place}.weight"] = matrix.T
+    return {k: torch.from_numpy(np.array(v, np.float32)) for k, v in found.items()}
+
+
+def begin(student: Student, start: str) -> None:
+    """Give `student` what it has in common with the one at `start`.
+
+    All weights, for the same network. Of another vision transformer: the blocks that both
+    have (the position embedding is resampled), and at the blocks that both tap the norms and
+    the columns of a linear head. A block that the other lacks stays as it is; a tap that the
+    other lacks adds nothing to the logit at first.
+
+    Raises:
+        ValueError: another backbone.
+    """
+    trained = read_trained(start)
+    theirs = trained.options
+    own = student.backbone
+    if not isinstance(own, VitBackbone):
+        student.load_state_dict(trained.weights)
+        return
+    if theirs["backbone"] != own.name:
+        raise ValueError(f"{start}: another backbone ({theirs['backbone']})")
+    own.begin(trained.weights)
+    taps = tuple(theirs["taps"])
+    for n, tap in enumerate(own.taps):
+        if tap in taps:
+            stem = f"backbone.norms.{taps.index(tap)}."
+            norm = {k.removeprefix(stem): v for k, v in trained.weights.items() if stem in k}
+            own.norms[n].load_state_dict(norm)
+    if isinstance(student.head, nn.Linear) and not theirs["hidden"] and theirs["wide"]:
+        _begin_head(student, trained.weights["head.weight"], taps)
+        student.head.bias.data.copy_(trained.weights["head.bias"])
+
+
+def _begin_head(student: Student, weight: Tensor, taps: tuple[int, ...]) -> None:
+    """Columns of a linear head [1, C], by block: those of its class token and of its patches."""
+    own, head = student.backbone, student.head
+    assert isinstance(own, VitBackbone)
+    assert isinstance(head, nn.Linear)
+    each = 2 * own.channels
+    ours = head.weight.shape[1] - each * len(own.taps)  # eps0's energies stand first
+    others = weight.shape[1] - each * len(taps)
+    with torch.no_grad():
+        head.weight.zero_()
+        if ours == others:
+            head.weight[:, :ours] = weight[:, :others]
+        for n, tap in enumerate(own.taps):
+            if tap in taps:
+                m = taps.index(tap)
+                columns = weight[:, others + m * each : others + (m + 1) * each]
+                head.weight[:, ours + n * each : ours + (n + 1) * each] = columns

@@ -1,0 +1,33 @@
+"""Weights in eight bits of an ONNX graph, as the float matrices that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+INTEGER = "MatMulInteger"
+"""The product of matrices in eight bits."""
+
+
+def scale_of(weights: str) -> str:
+    """The name of the scales of the weights in eight bits that are named so.
+
+    ONNX Runtime's `quantize_dynamic` makes `w_quantized` and `w_scale` of `w`.
+    """
+    return f"{weights.removesuffix('_quantized')}_scale"
+
+
+def float_matrices(graph: Any) -> dict[str, NDArray[np.float32]]:
+    """By output of each product in eight bits: the matrix [inputs, outputs] it multiplies by."""
+    from onnx import numpy_helper
+
+    weights = {weight.name: weight for weight in graph.initializer}
+    matrices = {}
+    for node in graph.node:
+        if node.op_type == INTEGER:
+            values = numpy_helper.to_array(weights[node.input[1]]).astype(np.float32)
+            scales = numpy_helper.to_array(weights[scale_of(node.input[1])])
+            matrices[node.output[0]] = np.asarray(values * scales, np.float32)
+    return matrices
