@@ -39,6 +39,21 @@ def test_budget_holds_on_both_sides(budget: float) -> None:
     assert found.verdict((below + above) / 2, budget) == "unsure"
 
 
+def test_thresholds_step_back_as_far_as_sources_differ() -> None:
+    rng = np.random.default_rng(0)
+    means = rng.normal(0, 1, 40)  # of sources, inside which pictures deviate by 0.5
+    real = np.repeat(means, 20) + rng.normal(0, 0.5, 800)
+    logits, fake = np.concatenate([real, real + 1]), np.repeat([False, True], 800)
+    sources = np.tile(np.repeat(np.arange(40), 20), 2)
+    plain = calibrate(logits, fake, "abc").thresholds(0.1)
+    lone = calibrate(logits, fake, "abc", confidence=0.8).thresholds(0.1)
+    drawn = calibrate(logits, fake, "abc", sources=sources, confidence=0.8).thresholds(0.1)
+    assert drawn[0] < lone[0] < plain[0] < plain[1] < lone[1] < drawn[1]
+    # Over draws of sources it deviates by some 0.2, and 80% of a normal lie under 0.84 of that.
+    assert 0.08 < drawn[1] - plain[1] < 0.4
+    assert calibrate(logits, fake, "abc", sources=sources).thresholds(0.1) == plain
+
+
 def test_thresholds_of_separated_classes_do_not_cross() -> None:
     logits, fake = two_normals(200)
     found = calibrate(logits + np.where(fake, 50.0, -50.0), fake, "abc")

@@ -108,6 +108,14 @@ def calibrate(
         str,
         typer.Option(help="Column of the manifest: each kind in it has thresholds of its own."),
     ] = "",
+    confidence: Annotated[
+        float,
+        typer.Option(
+            help="Share of choices of sources on which a budget is to hold (0.5: on these alone).",
+            min=0.5,
+            max=0.99,
+        ),
+    ] = 0.8,
     heatmap_check: Annotated[
         int,
         typer.Option(
@@ -141,6 +149,7 @@ def calibrate(
         table["logit"], table["label"] == FAKE, bundle.sha256,
         data=f"{table['source'].nunique()} sources, {'equalized' if equalize else 'as they are'}",
         kinds=table[by].fillna("").astype(str) if by else None,
+        sources=table["source"], confidence=confidence,
     )  # fmt: skip
     bundle = bundle.with_calibration(found)
     if heatmap_check and "cam" in detector.graph_outputs:

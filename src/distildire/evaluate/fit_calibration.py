@@ -7,6 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from distildire.calibration import MIN_IMAGES, MIN_OF_KIND, POINTS, Calibration, Kind
 
+DRAWS = 500
+"""Of whole sources, for cautious quantiles."""
+
 
 def calibrate(
     logits: ArrayLike,
@@ -15,9 +18,15 @@ def calibrate(
     *,
     data: str = "",
     kinds: ArrayLike | None = None,
+    sources: ArrayLike | None = None,
+    confidence: float = 0.5,
     points: int = POINTS,
 ) -> Calibration:
     """Fit temperature and bias (Platt 1999, classes weighted alike) and keep the quantiles.
+
+    Pictures of a source are alike, and those that will be judged come from others. With
+    `confidence` over 0.5 the quantiles are those that this share of draws of whole sources
+    stay within (bootstrap by clusters), so that thresholds hold on most choices of sources.
 
     Args:
         logits: [N], from pictures that were neither trained on nor chosen on.
@@ -25,6 +34,8 @@ def calibrate(
         weights_sha256: the graph that gave the logits.
         data: what the pictures were, in words.
         kinds: [N] names, empty where a picture is of none.
+        sources: [N] names; none: every picture is a source.
+        confidence: 0.5 (nothing is drawn) to 1.
         points: quantiles kept for each class.
 
     Raises:
@@ -45,17 +56,35 @@ def calibrate(
     slope = float(fit.coef_[0, 0])
     if slope <= 0:
         raise ValueError("the scores rise with the real class: are the labels swapped?")
+    names = np.arange(len(logits)) if sources is None else np.asarray(sources, str)
+    _, of = np.unique(names, return_inverse=True)
     return Calibration(
         weights_sha256=weights_sha256,
         temperature=1.0 / slope,
         bias=float(fit.intercept_[0]),
         n_real=n_real,
         n_fake=n_fake,
-        real_quantiles=_quantiles(logits[~fake], points),
-        fake_quantiles=_quantiles(logits[fake], points),
+        real_quantiles=_cautious(logits[~fake], of[~fake], confidence, points),
+        fake_quantiles=_cautious(logits[fake], of[fake], 1.0 - confidence, points),
         data=data,
         kinds={} if kinds is None else _kinds(logits, fake, np.asarray(kinds, str), points),
     )
+
+
+def _cautious(
+    logits: NDArray[np.float64], of: NDArray[np.int64], share: float, points: int
+) -> tuple[float, ...]:
+    """The quantiles that a share of the draws of whole sources stays under."""
+    if share == 0.5:
+        return _quantiles(logits, points)
+    rng, parts = np.random.default_rng(0), [logits[of == n] for n in np.unique(of)]
+    drawn = [
+        _quantiles(
+            np.concatenate([parts[n] for n in rng.integers(0, len(parts), len(parts))]), points
+        )
+        for _ in range(DRAWS)
+    ]
+    return tuple(np.round(np.quantile(drawn, share, axis=0), 4).tolist())
 
 
 def _kinds(
