@@ -111,6 +111,24 @@ def test_a_deeper_student_begins_at_a_bundle_in_eight_bits(tmp_path: Path) -> No
     assert torch.allclose(found, expected, atol=0.05 * float(expected.abs().max()))
 
 
+def test_a_student_begins_at_the_mean_of_several(tmp_path: Path) -> None:
+    config = build(TrainConfig, TREE, "test")
+    starts = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        starts.append(build_student(config))
+        nn.init.normal_(starts[-1].head.weight)
+        save(tmp_path / f"{seed}.pt", {"student": starts[-1].state_dict()}, config)
+    init = f"{tmp_path / '0.pt'}, {tmp_path / '1.pt'}"
+    student = build_student(
+        build(TrainConfig, TREE | {"student": TREE["student"] | {"init": init}}, "t")
+    )
+    for name, weight in student.state_dict().items():
+        one, other = (start.state_dict()[name] for start in starts)
+        assert torch.allclose(weight, (one + other) / 2)
+    assert not torch.equal(*(start.head.weight for start in starts))
+
+
 def test_the_class_activation_map_holds_the_class_token_evenly() -> None:
     student = Student("clip_vit_b16", stage=2, wide=True).eval()
     nn.init.normal_(student.head.weight, std=0.1)

@@ -54,7 +54,8 @@ class StudentConfig:
     """Of the pooled features."""
     init: str = ""
     """What to start from: best.pt of another run, a bundle's folder, or the name of an installed
-    model. Of another depth or other taps, what both have is taken (`distill.start`)."""
+    model; several, separated by commas, for the mean of their weights. Of another depth or other
+    taps, what both have is taken (`distill.start`)."""
 
 
 OF_TRAINING = frozenset({"pretrained", "dropout", "init"})

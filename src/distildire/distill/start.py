@@ -1,4 +1,4 @@
-"""Where a student begins: at the weights of another, from a checkpoint or from a bundle."""
+"""Where a student begins: at the weights of others, from checkpoints or from bundles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distildire.bundle import load_bundle
 from distildire.distill.student import Student
-from distildire.distill.vit import VitBackbone
+from distildire.distill.vit import VitBackbone, last_two
 from distildire.io.onnx_weights import float_matrices
 
 
@@ -70,7 +70,23 @@ def bundle_weights(graph: Path) -> dict[str, Tensor]:
     return {k: torch.from_numpy(np.array(v, np.float32)) for k, v in found.items()}
 
 
-def begin(student: Student, start: str) -> None:
+def begin(student: Student, starts: str) -> None:
+    """Give `student` what it has in common with the one at `starts`, as `begin_at` does.
+
+    Of several, separated by commas, the mean: runs that began at the same weights are better
+    together, for the price of one (Wortsman et al. 2022, "Model soups").
+    """
+    fresh = {name: weight.clone() for name, weight in student.state_dict().items()}
+    begun: list[dict[str, Tensor]] = []
+    for start in starts.split(","):
+        student.load_state_dict(fresh)
+        begin_at(student, start.strip())
+        begun.append({name: weight.clone() for name, weight in student.state_dict().items()})
+    means = {name: torch.stack([b[name].double() for b in begun]).mean(0) for name in fresh}
+    student.load_state_dict(means)
+
+
+def begin_at(student: Student, start: str) -> None:
     """Give `student` what it has in common with the one at `start`.
 
     All weights, for the same network. Of another vision transformer: the blocks that both
@@ -90,7 +106,7 @@ def begin(student: Student, start: str) -> None:
     if theirs["backbone"] != own.name:
         raise ValueError(f"{start}: another backbone ({theirs['backbone']})")
     own.begin(trained.weights)
-    taps = tuple(theirs["taps"])
+    taps = tuple(theirs["taps"]) or last_two(theirs["stage"])
     for n, tap in enumerate(own.taps):
         if tap in taps:
             stem = f"backbone.norms.{taps.index(tap)}."

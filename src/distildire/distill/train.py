@@ -127,7 +127,7 @@ def train(
         keep_best(out, average.module, config, standing.step, found)
         return replace(standing, best=found.summary["choice"], stale=0)
 
-    if fit_first and accelerator.is_main_process:
+    if (fit_first or not optim.steps) and accelerator.is_main_process:
         standing = validated(standing)
 
     # Train --------------------------------------------------------------------------------

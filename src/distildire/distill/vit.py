@@ -49,6 +49,11 @@ SHAPES = {
 BLOCKS = 12
 
 
+def last_two(blocks: int) -> tuple[int, ...]:
+    """The blocks that are tapped where none are named."""
+    return tuple(range(max(1, blocks - 1), blocks + 1))
+
+
 class VitBackbone(nn.Module):
     """The first `blocks` blocks: [B, C, H, W] in [-1, 1] -> [B, channels, H/16, W/16].
 
@@ -70,7 +75,7 @@ class VitBackbone(nn.Module):
 
         if not 1 <= blocks <= BLOCKS:
             raise ValueError(f"stage is {blocks}: {name} has 1 to {BLOCKS} blocks")
-        taps = tuple(taps) or tuple(range(max(1, blocks - 1), blocks + 1))
+        taps = tuple(taps) or last_two(blocks)
         if not all(1 <= tap <= blocks for tap in taps):
             raise ValueError(f"taps are {taps}: give blocks from 1 to {blocks}")
         shape = SHAPES[name]
