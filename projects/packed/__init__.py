@@ -1,0 +1,1 @@
+"""Training on a GPU from small packs of pictures: see README.md."""
