@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import shutil
 import tarfile
@@ -251,3 +252,114 @@ def test_what_is_no_source_is_one_sentence(tmp_path: Path) -> None:
     ):
         with pytest.raises(SourceError, match=words):
             list(items_of(source))
+
+
+def damaged_pax(path: Path, pictures: Pictures) -> Path:
+    """A tar whose third header says something that is no number."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for number, (name, data) in enumerate(pictures.items()):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if number == 2:
+                info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_a_tar_with_a_damaged_header_costs_its_rest_alone(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    damaged_pax(tmp_path / "s-0.tar", pictures)
+    tar_of(tmp_path / "s-1.tar", {"z.png": pictures["a/1.png"]})
+    out = tmp_path / "out"
+    report = score(str(tmp_path / "s-{0..1}.tar"), out, model=bundle)
+    rows = rows_in(out)
+    assert (report.scored, report.errors) == (4, 1)
+    check_scores(rows, {n: pictures[n] for n in ("a/0.png", "a/1.png")}, detector)
+    assert rows[f"{tmp_path}/s-1.tar::z.png"]["error"] is None
+    assert "damaged" in rows[f"{tmp_path}/s-0.tar"]["error"]
+
+
+def test_what_was_scored_is_kept_when_the_source_ends_in_trouble(
+    pictures: Pictures, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = tar_of(tmp_path / "s.tar", pictures)
+
+    def some(*_: Any) -> Any:
+        yield from itertools.islice(items_of(shard), 3)
+        raise RuntimeError("the store is gone")
+
+    monkeypatch.setattr("distildire.scale.score.items_of", some)
+    with pytest.raises(RuntimeError, match="gone"):
+        score(shard, tmp_path / "out", model=bundle)
+    assert len(rows_in(tmp_path / "out")) == 3
+
+
+def test_names_that_come_again_have_rows_of_their_own(
+    pictures: Pictures, bundle: Path, tmp_path: Path
+) -> None:
+    data = list(pictures.values())
+    shard, out = tmp_path / "s.tar", tmp_path / "out"
+    with tarfile.open(shard, "w") as tar:
+        for number, name in enumerate(["x.png", "x.png", "x.png", "y.png"]):
+            info = tarfile.TarInfo(name)
+            info.size = len(data[number])
+            tar.addfile(info, io.BytesIO(data[number]))
+    part = tmp_path / "p.parquet"
+    names = ["x", "x#2", "x", "row 5", "x", None]
+    pq.write_table(pa.table({"path": names, "bytes": data}), part)
+    for source, marks in (
+        (shard, ["x.png", "x.png#2", "x.png#3", "y.png"]),
+        (part, ["x", "x#2", "x#2#2", "row 5", "x#4", "row 5#5"]),
+    ):
+        report = score(source, out, model=bundle)
+        assert (report.scored, report.errors) == (len(marks), 0)
+        assert set(rows_in(out)) >= {f"{source}::{mark}" for mark in marks}
+        assert score(source, out, model=bundle).scored == 0
+    assert len(rows_in(out)) == 10
+
+
+def test_links_in_a_tar_are_pictures_and_litter_is_none(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    for mode in ("w", "w:gz"):
+        shard, out = tmp_path / f"{mode[2:]}.tar", tmp_path / f"out{mode[2:]}"
+        tar_of(shard, pictures, mode)
+        litter = ("._x.png", "a/._0.png", "__MACOSX/a/0.png")
+        with tarfile.open(shard, mode) as tar:  # type: ignore[call-overload]
+            for name, data in (pictures | dict.fromkeys(litter, b"x")).items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            for name, target in (("l.png", "a/1.png"), ("m.png", "a/1.png"), ("n.png", "gone")):
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = tarfile.LNKTYPE, target
+                tar.addfile(info)
+        report = score(shard, out, model=bundle)
+        rows = rows_in(out)
+        assert (report.scored, report.errors) == (len(pictures) + 3, 1)
+        check_scores(rows, {name: pictures["a/1.png"] for name in ("l.png", "m.png")}, detector)
+        assert rows[f"{shard}::n.png"]["error"] == "a link to gone, which is not in the tar"
+    assert how_many(tmp_path / ".tar") == len(pictures) + 3
+
+
+@pytest.mark.parametrize("kind", ["large_binary", "binary_view", "fixed", "dictionary", "struct"])
+def test_parquet_of_other_types(
+    kind: str, pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    data = pictures["a/0.png"]
+    types = {
+        "large_binary": pa.large_binary(), "binary_view": pa.binary_view(),
+        "fixed": pa.binary(len(data)), "dictionary": pa.dictionary(pa.int32(), pa.binary()),
+        "struct": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    }  # fmt: skip
+    part = tmp_path / "p.parquet"
+    if kind == "struct":
+        table = pa.table({"photo": pa.array([{"bytes": data, "path": "x"}], types[kind])})
+    elif kind == "dictionary":
+        table = pa.table({"path": ["x"], "bytes": pa.array([data]).dictionary_encode()})
+    else:
+        table = pa.table({"path": ["x"], "bytes": pa.array([data], types[kind])})
+    pq.write_table(table, part)
+    score(part, tmp_path / "out", model=bundle)
+    check_scores(rows_in(tmp_path / "out"), {"x": data}, detector)

@@ -119,6 +119,7 @@ def score(
         drop_stale(folder)
         done = Done(folder)
         present = scored = errors = 0
+        trouble: Exception | None = None
 
         def failed(message: str) -> None:
             nonlocal errors
@@ -127,12 +128,15 @@ def score(
                 on_error(message)
 
         def pending() -> Iterator[Item]:
-            nonlocal present
-            for item in items_of(source, failed):
-                if item in done:
-                    present += 1
-                else:
-                    yield item.held()
+            nonlocal present, trouble
+            try:
+                for item in items_of(source, failed):
+                    if item in done:
+                        present += 1
+                    else:
+                        yield item.held()
+            except Exception as error:  # raised when what was given before it has its rows
+                trouble = error
 
         load = None
         if isolate and engine == "local":
@@ -154,13 +158,17 @@ def score(
             rows = (row | facts_of_file(item) for item, row in once.rows(pending()))
         else:
             rows = score_here(detector, pending(), load)
-        for row in rows:
-            writer.add(row)
-            scored += 1
-            errors += row["error"] is not None
-            if progress is not None and total is not None:
-                progress(Pace(scored, present, total.number, time.monotonic() - began))
-        writer.flush()
+        try:
+            for row in rows:
+                writer.add(row)
+                scored += 1
+                errors += row["error"] is not None
+                if progress is not None and total is not None:
+                    progress(Pace(scored, present, total.number, time.monotonic() - began))
+        finally:
+            writer.flush()
+        if trouble is not None:
+            raise trouble
         seconds = time.monotonic() - began
         drop_stale(folder)
         copies = once.copies if once is not None else 0

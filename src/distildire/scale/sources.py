@@ -28,6 +28,7 @@ from distildire.scale.items import Item, SourceError, entries, item_of, list_ite
 from distildire.scale.shards import (
     Shard,
     image_column,
+    is_picture,
     is_tar,
     open_file,
     parquet_items,
@@ -159,7 +160,7 @@ def how_many(source: str | Path) -> int | None:
             if number is None:
                 return None
             total += number
-    except (ValueError, OSError, tarfile.TarError):
+    except Exception:  # the rows say what is wrong
         return None
     return total
 
@@ -169,9 +170,7 @@ def _how_many_in(name: str) -> int | None:
         if is_address(name) or not name.lower().endswith(".tar"):
             return None
         with tarfile.open(name, "r:") as tar:
-            return sum(
-                PurePosixPath(member.name).suffix.lower() in PICTURE_SUFFIXES for member in tar
-            )
+            return sum(map(is_picture, tar))
     if name.lower().endswith(".parquet") and not is_address(name):
         import pyarrow.parquet as pq
 
