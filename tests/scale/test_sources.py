@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 import shutil
 import tarfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -85,8 +90,6 @@ def test_tar_shards_give_a_row_a_member(
 def test_a_shard_that_was_replaced_is_scored_again(
     pictures: Pictures, bundle: Path, tmp_path: Path
 ) -> None:
-    import os
-
     shard, out = tar_of(tmp_path / "s.tar", pictures), tmp_path / "out"
     score(shard, out, model=bundle)
     os.utime(shard, (1e9, 1e9))
@@ -338,7 +341,7 @@ def test_links_in_a_tar_are_pictures_and_litter_is_none(
         report = score(shard, out, model=bundle)
         rows = rows_in(out)
         assert (report.scored, report.errors) == (len(pictures) + 3, 1)
-        check_scores(rows, {name: pictures["a/1.png"] for name in ("l.png", "m.png")}, detector)
+        check_scores(rows, dict.fromkeys(("l.png", "m.png"), pictures["a/1.png"]), detector)
         assert rows[f"{shard}::n.png"]["error"] == "a link to gone, which is not in the tar"
     assert how_many(tmp_path / ".tar") == len(pictures) + 3
 
@@ -363,3 +366,83 @@ def test_parquet_of_other_types(
     pq.write_table(table, part)
     score(part, tmp_path / "out", model=bundle)
     check_scores(rows_in(tmp_path / "out"), {"x": data}, detector)
+
+
+def test_the_address_of_what_a_store_finds_keeps_its_host() -> None:
+    account = "abfs://box@me.dfs.core.windows.net"
+    for like, path, other, expected in (
+        ("s3://b/k/", "b/k", "b/k/a.png", "s3://b/k/a.png"),
+        ("memory://x", "/x", "/x/a.png", "memory://x/a.png"),
+        ("sftp://me@host:22/d", "/d", "/d/a.png", "sftp://me@host:22/d/a.png"),
+        ("sftp://host/d/*.png", "/d/*.png", "/d/a.png", "sftp://host/d/a.png"),
+        (f"{account}/d", "box/d", "box/d/a.png", f"{account}/d/a.png"),
+        ("zip://*.png::s3://b/x.zip", "*.png", "a.png", "zip://a.png::s3://b/x.zip"),
+        ("https://h/d", "https://h/d", "https://h/d/a.png", "https://h/d/a.png"),
+    ):
+        assert addresses.address_of(like, path, other) == expected
+
+
+class Web(SimpleHTTPRequestHandler):
+    """Files and their folders; each file fails so often first, as `busy` says."""
+
+    busy = 0
+
+    def do_GET(self) -> None:
+        if self.path.endswith("none.png") and type(self).busy:
+            type(self).busy -= 1
+            self.close_connection = True  # the client sees no answer at all
+            return
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def web(tmp_path: Path, pictures: Pictures) -> Iterator[tuple[str, Path]]:
+    pytest.importorskip("aiohttp")
+    root = tmp_path / "web"
+    root.mkdir()
+    for name in ("a/0.png", "a/1.png", "a/2.png"):
+        (root / Path(name).name).write_bytes(pictures[name])
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, directory=str(root))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", root
+        server.shutdown()
+
+
+def test_pictures_on_the_web(
+    web: tuple[str, Path], pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    host, root = web
+    tar_of(root / "s.tar", pictures)
+    for source, number in ((f"{host}/0.png?key=a/b", 1), (f"{host}/s.tar?key=1", 6)):
+        assert score(source, tmp_path / f"out-{number}", model=bundle).scored == number
+        assert not any(row["error"] for row in rows_in(tmp_path / f"out-{number}").values())
+    (root / "s.tar").unlink()
+    out = tmp_path / "out"
+    assert score(f"{host}/", out, model=bundle).scored == 3
+    (root / "2.png").write_bytes(pictures["a/3.png"])
+    os.utime(root / "2.png", (2e9, 2e9))
+    assert score(f"{host}/", out, model=bundle).scored == 1
+    check_scores(rows_in(out), {"/2.png": pictures["a/3.png"]}, detector)
+
+
+def test_a_web_server_that_drops_a_connection_is_asked_again(
+    web: tuple[str, Path], pictures: Pictures, bundle: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(addresses, "FIRST_WAIT", 0.001)
+    host, root = web
+    (root / "none.png").write_bytes(pictures["a/0.png"])
+    (tmp_path / "list.txt").write_text(f"{host}/0.png\n{host}/none.png\n{host}/gone.png\n")
+    for busy, errors in ((2, 1), (20, 2)):
+        monkeypatch.setattr(Web, "busy", busy)
+        report = score(tmp_path / "list.txt", tmp_path / f"{busy}", model=bundle)
+        assert (report.scored, report.errors) == (3, errors)
+        rows = rows_in(tmp_path / f"{busy}")
+        assert rows[f"{host}/gone.png"]["error"] == "cannot be read: no such file"
+    assert "isconnected" in rows[f"{host}/none.png"]["error"]
+    monkeypatch.setattr(Web, "busy", 0)
+    assert score(tmp_path / "list.txt", tmp_path / "20", model=bundle).scored == 1
+    with pytest.raises(SourceError, match=r"127\.0\.0\.1:1/"):
+        list(items_of("http://127.0.0.1:1/"))
