@@ -183,6 +183,7 @@ def address_of(like: str, path: str, other: str) -> str:
         return other
     like, chain, rest = like.partition("::")
     like, path = like.rstrip("/"), path.rstrip("/")
-    common = len(os.path.commonprefix([like[::-1], path[::-1]]))
+    backwards = [like[::-1], path[::-1]]
+    common = len(os.path.commonprefix(backwards))  # noqa: RUF071 - of letters
     root, top = like[: len(like) - common], path[: len(path) - common]
     return f"{root}{other.removeprefix(top)}{chain}{rest}"

@@ -37,7 +37,6 @@ from distildire.scale.shards import (
     tar_items,
 )
 
-
 MANIFESTS = (".parquet", ".csv", ".txt")
 """Endings of files that name pictures; a list may have any other too."""
 
