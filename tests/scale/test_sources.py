@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -492,3 +493,55 @@ def test_copies_are_written_as_they_come_and_passing_errors_tried_again(
     pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(part)), part)
     again = score(folder, out, model=bundle, dedup=True)
     assert (again.scored, again.copies, again.errors) == (300, 299, 0)
+
+
+def test_files_whose_names_say_nothing(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    (tmp_path / "photo").write_bytes(pictures["a/0.png"])
+    tar_of(tmp_path / "s.tbz2", pictures, "w:bz2")
+    for name, number in (("photo", 1), ("s.tbz2", 6)):
+        assert score(tmp_path / name, tmp_path / f"out-{name}", model=bundle).scored == number
+    check_scores(rows_in(tmp_path / "out-photo"), {"photo": pictures["a/0.png"]}, detector)
+    with zipfile.ZipFile(tmp_path / "z", "w") as file:
+        file.writestr("a.png", pictures["a/0.png"])
+    (tmp_path / "noise").write_bytes(bytes(range(256)) * 9)
+    for name, words in (("z", "ZIP archive"), ("noise", "not a text file")):
+        with pytest.raises(SourceError, match=words):
+            list(items_of(tmp_path / name))
+
+
+def test_members_that_a_manifest_names_are_scored_again_when_their_tar_changes(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    shard, out = tmp_path / "s.tar", tmp_path / "out"
+    (tmp_path / "m.csv").write_text("path\ns.tar::x.png\ns.tar::gone.png\n")
+    for time, name in ((1e9, "a/0.png"), (2e9, "a/3.png")):
+        tar_of(shard, {"x.png": pictures[name]})
+        os.utime(shard, (time, time))
+        assert score(tmp_path / "m.csv", out, model=bundle).errors == 1
+        check_scores(
+            {p: r for p, r in rows_in(out).items() if not r["error"]},
+            {"::x.png": pictures[name]}, detector,
+        )  # fmt: skip
+    assert score(tmp_path / "m.csv", out, model=bundle).present == 1
+
+
+def test_addresses_of_files_are_paths(folder: Path) -> None:
+    (folder / "100% a.png").write_bytes(b"x")
+    for address in (f"file://localhost{folder}/100%25%20a.png", f"file://{folder}/100%20*.png"):
+        assert addresses.local_form(address).startswith(str(folder))
+    (item,) = items_of(f"FILE://localhost{folder}/100%25%20a.png")
+    assert item.path == f"{folder}/100% a.png"
+
+
+@pytest.mark.parametrize("pattern", ["{a,b}" * 40, "{0..999999999999}.tar", "{1..2000}{1..2000}"])
+def test_a_pattern_of_too_many_names_is_refused(pattern: str) -> None:
+    with pytest.raises(SourceError, match="over the limit of 1,000,000"):
+        list(items_of(pattern))
+
+
+def test_a_folder_without_pictures_is_told(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SourceError, match="holds no pictures"):
+        score(tmp_path / "in", tmp_path / "out", model=bundle)

@@ -18,7 +18,7 @@ from distildire.io.tars import BETWEEN
 from distildire.isolation.pool import Workers
 from distildire.loading import Given, Loaded, Unread
 from distildire.scale.folders import folder_of
-from distildire.scale.items import Item
+from distildire.scale.items import Item, SourceError
 from distildire.scale.once import Once
 from distildire.scale.pace import Pace
 from distildire.scale.parts import (
@@ -178,6 +178,8 @@ def score(
             writer.flush()
         if trouble is not None:
             raise trouble
+        if not (scored or present or errors):
+            raise SourceError(f"{source}: holds no pictures")
         seconds = time.monotonic() - began
         errors += drop_stale(folder, whole)
         copies = once.copies if once is not None else 0

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distildire.io.finding import OnError, is_litter_path
-from distildire.io.pictures import PICTURE_SUFFIXES
+from distildire.io.pictures import PICTURE_SUFFIXES, open_picture
 from distildire.io.tars import braces
 from distildire.io.text import words_of
 from distildire.scale.addresses import (
@@ -75,7 +75,11 @@ def expand(pattern: str) -> Iterator[str]:
         yield pattern
         return
     found = False
-    for name in braces(pattern):
+    try:
+        names = braces(pattern)
+    except ValueError as error:
+        raise SourceError(str(error)) from None
+    for name in names:
         if not glob.has_magic(without_query(name)):
             matches: Iterable[str] = [name]
         elif is_address(name):
@@ -110,7 +114,18 @@ def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
         column = _image_column(shard)
         if column is not None:
             return parquet_items(shard, column)
+    if _is_picture(name):
+        return iter([item_of(name)])
     return _with_addresses(list_items(name, on_error))
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a file whose name doesn't say so is a picture by its first bytes."""
+    try:
+        with Path(name).open("rb") as file, open_picture(file.read(2**16)):
+            return True
+    except Exception:  # Pillow raises many types
+        return False
 
 
 def _of_address(name: str, on_error: OnError | None) -> Iterator[Item]:
