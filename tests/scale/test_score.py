@@ -317,3 +317,14 @@ def test_parts_with_and_without_etags_are_one_table(tmp_path: Path) -> None:
         writer.add(dict.fromkeys(SCHEMA.names) | {"path": str(etag), "etag": etag})
     found = duckdb.sql(f"SELECT count(etag) FROM '{tmp_path}/out/*.parquet'").fetchall()
     assert found == [(1,)]
+
+
+@pytest.mark.parametrize("columns", [{"x": [1]}, {"path": ["a"], "size": ["much"]}])
+def test_a_part_of_something_else_is_one_sentence(
+    columns: dict[str, list[object]], folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    score(folder, out, model=bundle)
+    pq.write_table(pa.table(columns), out / "part-000007.parquet")
+    with pytest.raises(PartsError, match=r"part-000007\.parquet: damaged: .*remove it"):
+        score(folder, out, model=bundle)

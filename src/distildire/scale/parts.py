@@ -170,10 +170,10 @@ def _repeated_later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
     return again
 
 
-def _names(folder: Folder, part: str) -> list[str]:
+def _schema(folder: Folder, part: str) -> pa.Schema:
     try:
         with folder.open(part) as file:
-            return list(pq.read_schema(file).names)
+            return pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(folder, part, error) from None
 
@@ -251,16 +251,21 @@ def _bring_up_to_date(folder: Folder, about: dict[str, Any]) -> None:
     """Give parts of an earlier version the columns that they lack."""
     known = {"model_sha256": about["sha256"], "fpr": about["fpr"]}
     for part in part_files(folder):
-        names = _names(folder, part)
-        if set(SCHEMA.names) <= set(names):
+        schema = _schema(folder, part)
+        if schema.equals(SCHEMA):
             continue
         table = _read(folder, part, None)
-        columns = [
-            table[field.name].cast(field.type)
-            if field.name in names
-            else pa.array([known.get(field.name)] * len(table), field.type)
-            for field in SCHEMA
-        ]
+        try:
+            if "path" not in schema.names:
+                raise pa.ArrowInvalid("it has no column path")
+            columns = [
+                table[field.name].cast(field.type)
+                if field.name in schema.names
+                else pa.array([known.get(field.name)] * len(table), field.type)
+                for field in SCHEMA
+            ]
+        except pa.ArrowException as error:
+            raise _damaged(folder, part, error) from None
         write_part(pa.table(columns, schema=SCHEMA), folder, part)
 
 
