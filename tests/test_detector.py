@@ -265,3 +265,9 @@ def test_a_model_of_another_package_says_what_to_install(
     monkeypatch.setattr("distildire.bundle.metadata.entry_points", lambda **_: [])
     with pytest.raises(BundleError, match="pip install distildire-base"):
         Detector("base")
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_number_of_threads_that_is_none_is_refused(copy: Path, threads: int) -> None:
+    with pytest.raises(ValueError, match=r"threads is .*give 1 or more"):
+        Detector(copy, threads=threads)

@@ -36,3 +36,11 @@ def test_answers_like_scikit_learn(detector: Detector, flat: RGB, busy: RGB) -> 
 def test_what_cannot_be_scored_is_named(detector: Detector, flat: RGB) -> None:
     with pytest.raises(ImageError, match="picture 1"):
         Pipeline(detector)([flat, b"junk"])
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_a_number_of_labels_that_is_none_is_refused(
+    detector: Detector, flat: RGB, top_k: int
+) -> None:
+    with pytest.raises(ValueError, match=r"top_k is .*give 1 or 2"):
+        Pipeline(detector)(flat, top_k=top_k)

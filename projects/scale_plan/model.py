@@ -6,6 +6,7 @@ the job goes at the rate of its slowest stage.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,10 @@ class Machine:
     gpus: int = 0
     bandwidth: float = 1.25e9
     """Bytes a second from the store."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.price < math.inf:
+            raise ValueError(f"the price of a machine is {self.price}: give a number from 0")
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,10 @@ class Job:
     machine: Machine
     costs: Costs
     store: Store
+
+    def __post_init__(self) -> None:
+        if not 0 < self.pictures < math.inf:
+            raise ValueError(f"a job of {self.pictures} pictures: give a number above 0")
 
     def rates(self) -> dict[str, float]:
         """Pictures a second that each stage could pass.

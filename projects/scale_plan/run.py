@@ -104,7 +104,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     costs, content = measured()
-    plan = Job(args.pictures, PICTURE_BYTES, 1, CPU, costs, LOOSE).plan()
+    try:
+        plan = Job(args.pictures, PICTURE_BYTES, 1, CPU, costs, LOOSE).plan()
+    except ValueError as error:
+        parser.error(str(error))
     text = "\n".join(
         [
             markdown_table(list(check(content["points"], costs))),

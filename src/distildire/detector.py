@@ -84,8 +84,10 @@ class Detector:
             BundleError: the model is missing or damaged, or the device can't run it; a model
                 that is not calibrated yet gives logits, and raises when it is asked for a
                 verdict.
-            ValueError: `fpr` out of range, or an unknown `kind` or `device`.
+            ValueError: `fpr` or `threads` out of range, or an unknown `kind` or `device`.
         """
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}: give 1 or more, or None for all cores")
         self.bundle = load_bundle(model)
         self.fpr, self.kind = fpr, kind
         self._arguments = {

@@ -42,7 +42,10 @@ class Pipeline:
 
         Raises:
             ImageError: a picture that can't be scored.
+            ValueError: `top_k` under 1.
         """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k is {top_k}: give 1 or 2, or None for both labels")
         if isinstance(images, list):
             return [self._one(probability, top_k) for probability in self._fake(images)]
         return self._one(self._fake([images])[0], top_k)

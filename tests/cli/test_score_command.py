@@ -34,3 +34,13 @@ def test_what_can_not_be_scored_is_one_line(bundle: Path, tmp_path: Path) -> Non
         with pytest.raises(SystemExit) as end:
             main()
     assert end.value.code == 2
+
+
+def test_a_price_that_is_no_number_is_refused(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    command = ["score", str(folder), "--out", str(tmp_path / "out"), "--model", str(bundle)]
+    for price in ("inf", "nan"):
+        done = CliRunner().invoke(app, [*command, "--price", price])
+        assert done.exit_code == 2
+        assert not (tmp_path / "out").exists()
+    auto = CliRunner().invoke(app, [*command, "--device", "auto"])
+    assert "distildire: device cpu" in auto.stderr

@@ -202,3 +202,43 @@ def test_the_tiny_autoencoders_are_asked_unless_others_are_given(
     result = rebuild(asked, clones, tmp_path / "out", workers=1)
     assert str(result) == "1 made, 1 missing, 0 different"
     assert "no clone of madebyollin/taesd" in result.problems[0][2]
+
+
+def test_crops_of_one_original_have_files_of_their_own(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    clones, commit = clone
+    boxes = ["0,0,200,200", "100,100,300,300", "0,0,200,200"]
+    asked = manifest(
+        tmp_path, commit, *["large.png"] * 3, box=boxes, scale="1.0", jpeg_quality="90.0"
+    )
+    table = rebuild(asked, clones, tmp_path / "a", workers=1).table
+    assert sorted(table["box"]) == boxes[:2]
+    assert set(table["jpeg_quality"]) == {90}
+    for row in table.itertuples():
+        assert hashlib.sha256((tmp_path / "a" / row.path).read_bytes()).hexdigest() == row.sha256
+    stated = manifest(tmp_path, commit, *["large.png"] * 3, box=boxes, scale=1, path="one.jpg")
+    assert str(rebuild(stated, clones, tmp_path / "b")) == "1 made, 0 missing, 1 different"
+
+
+def test_a_row_that_means_nothing_costs_itself_alone(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    clones, commit = clone
+    names = ["large.png", "sämall one.jpg", "large.png"]
+    asked = manifest(tmp_path, commit, *names, crop=["first", "0", "1.0"], trim=["", "much", ""])
+    result = rebuild(asked, clones, tmp_path / "out", workers=1)
+    assert str(result) == "1 made, 2 missing, 0 different"
+    assert [path for _, path, _ in result.problems] == names[:2]
+
+
+def test_damaged_crops_and_notes_are_made_anew(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    clones, commit = clone
+    asked, out = manifest(tmp_path, commit, "large.png"), tmp_path / "out"
+    path = rebuild(asked, clones, out, workers=1).table["path"][0]
+    whole = (out / path).read_bytes()
+    (note,) = (out / ".parts").iterdir()
+    for damaged, content in ((out / path, whole[:99]), (note, b"[]"), (note, b'{"rows": 1}')):
+        damaged.write_bytes(content)
+        assert str(rebuild(asked, clones, out, workers=1)) == "1 made, 0 missing, 0 different"
+        assert (out / path).read_bytes() == whole

@@ -506,3 +506,10 @@ def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
         export(
             tmp_path / "best.pt", tmp_path / "uneven", weights="float32", preprocessing={"crop": 72}
         )
+
+
+@pytest.mark.parametrize("key", ["optim.report_every", "optim.batch", "validation.every"])
+def test_a_step_of_nothing_is_refused(key: str) -> None:
+    section, name = key.split(".")
+    with pytest.raises(ConfigError, match=f"{key} is 0: give 1 or more"):
+        build(TrainConfig, {section: {name: 0}})

@@ -87,3 +87,11 @@ def test_the_measured_costs_make_a_plan() -> None:
     rows = list(plans(1e9, costs))
     assert any(row[""] for row in rows)
     assert all(float(row["days"].replace(",", "")) > 0 for row in rows)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    for wrong in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(ValueError, match="the price of a machine"):
+            replace(MACHINE, price=wrong)
+        with pytest.raises(ValueError, match="pictures: give"):
+            replace(JOB, pictures=wrong)

@@ -20,14 +20,17 @@ from PIL import Image
 
 from distildire import Detector
 from distildire.cli.app import app as cli
+from distildire.scale import addresses
+from distildire.scale.items import Item
 from distildire.scale.score import score
+from distildire.scale.shards import Shard
 from distildire.web.app import create_app
 from scale.rows import assert_same_rows, without_order
 
 pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
 import ray
 
-from distildire.scale.ray_engine import Actors, actors_for
+from distildire.scale.ray_engine import Actors, _row_of, actors_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,3 +178,12 @@ def test_the_yaml_deploys_the_application() -> None:
     defaults = {p.envvar: getattr(p.default, "value", p.default) for p in command.params}
     assert given == {name: str(defaults[name]) for name in given}
     assert set(given) == {"DISTILDIRE_MODEL", "DISTILDIRE_FPR", "DISTILDIRE_DEVICE"}
+
+
+def test_actors_read_objects_and_are_told_what_is_wrong_with_the_rest() -> None:
+    whole = addresses.item_from("memory://b/a.png", {"size": 3})
+    large = addresses.item_from("memory://b/a.png", {"size": 2**40})
+    broken = Shard(Item("memory://b/s.tar", 9, 1.0), io.BytesIO).failed("the tar is damaged")
+    assert _row_of(whole)["data"] is _row_of(whole)["wrong"] is None
+    assert "too large" in _row_of(large)["wrong"]
+    assert _row_of(broken)["wrong"] == "the tar is damaged"

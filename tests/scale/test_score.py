@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from distildire import Detector
 from distildire.io.writing import BusyError, only_writer
 from distildire.scale.folders import LOCK
 from distildire.scale.items import Item, SourceError, list_items
-from distildire.scale.parts import SCHEMA, Done, PartsError, write_part
+from distildire.scale.parts import SCHEMA, Done, PartsError, PartWriter, write_part
 from distildire.scale.score import score
 from distildire.verdict import COLUMNS
 from scale.rows import rows_of
@@ -41,7 +42,7 @@ def test_a_row_an_image_with_the_detectors_scores(
     assert len(list(out.glob("part-*.parquet"))) == 2
     assert len(rows) == 4
     for row in rows:
-        assert tuple(row) == (*COLUMNS, "size", "mtime")
+        assert tuple(row) == (*COLUMNS, "size", "mtime", "etag")
         facts = Path(str(row["path"])).stat()
         assert (row["size"], row["mtime"]) == (facts.st_size, facts.st_mtime)
         expected = detector.predict(str(row["path"]))[0].to_dict()
@@ -200,7 +201,9 @@ def test_a_folder_of_an_earlier_version_is_gone_on_with(
     new = rows_of(out)
     (part,) = out.glob("part-*")
     write_part(
-        pq.read_table(part).drop(["note", "declares", "model_sha256", "fpr"]), out, part.name
+        pq.read_table(part).drop(["note", "declares", "model_sha256", "fpr", "etag"]),
+        out,
+        part.name,
     )
     (out / "_score.json").rename(out / "score.json")
     assert score(folder, out, model=bundle).scored == 0
@@ -264,3 +267,64 @@ def test_bytes_that_are_no_utf_8_are_escaped(folder: Path, bundle: Path, tmp_pat
     shutil.copy(folder / "a.png", folder / os.fsdecode(b"caf\xe9.png"))
     assert score(folder, tmp_path / "out", model=bundle).scored == 5
     assert any(str(row["path"]).endswith("caf\\xe9.png") for row in rows_of(tmp_path / "out"))
+
+
+def test_a_folder_before_an_upgrade_is_gone_on_with_and_one_of_another_device_is_not(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out, took = tmp_path / "out", []
+    score(folder, out, model=bundle, device="auto", on_device=took.append)
+    assert took == ["cpu"]
+    note = out / "_score.json"
+    about = json.loads(note.read_text())
+    assert about["device"] == "cpu"
+    note.write_text(
+        json.dumps({"model": "x", "sha256": about["sha256"], "fpr": 0.01, "version": "0"})
+    )
+    assert score(folder, out, model=bundle).scored == 0
+    assert json.loads(note.read_text()) == about
+    for content, words in (
+        (json.dumps(about | {"device": "cuda"}), "another device: give another"),
+        (json.dumps(about | {"sha256": "0"}), "another model: give another"),
+        ("[1]", "damaged"), ("null", "damaged"), ("{}", "damaged"), ("[" * 99_999, "damaged"),
+    ):  # fmt: skip
+        note.write_text(content)
+        with pytest.raises(PartsError, match=words):
+            score(folder, out, model=bundle)
+
+
+def test_parts_are_counted_past_a_million(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    row = dict.fromkeys(SCHEMA.names) | {"model": "x"}
+    for name in ("part-999998.parquet", "part-999999.parquet", "part-1000000.parquet"):
+        write_part(pa.Table.from_pylist([row | {"path": name}], SCHEMA), make(out), name)
+    writer = PartWriter(out)
+    writer.add(row | {"path": "new"})
+    writer.flush()
+    assert pq.read_table(out / "part-1000001.parquet")["path"].to_pylist() == ["new"]
+    assert len(list(out.iterdir())) == 4
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def test_parts_with_and_without_etags_are_one_table(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    writer = PartWriter(make(tmp_path / "out"), rows=1)
+    for etag in ('"x"', None):
+        writer.add(dict.fromkeys(SCHEMA.names) | {"path": str(etag), "etag": etag})
+    found = duckdb.sql(f"SELECT count(etag) FROM '{tmp_path}/out/*.parquet'").fetchall()
+    assert found == [(1,)]
+
+
+@pytest.mark.parametrize("columns", [{"x": [1]}, {"path": ["a"], "size": ["much"]}])
+def test_a_part_of_something_else_is_one_sentence(
+    columns: dict[str, list[object]], folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    score(folder, out, model=bundle)
+    pq.write_table(pa.table(columns), out / "part-000007.parquet")
+    with pytest.raises(PartsError, match=r"part-000007\.parquet: damaged: .*remove it"):
+        score(folder, out, model=bundle)

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import re
 import shutil
 import tarfile
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -84,8 +91,6 @@ def test_tar_shards_give_a_row_a_member(
 def test_a_shard_that_was_replaced_is_scored_again(
     pictures: Pictures, bundle: Path, tmp_path: Path
 ) -> None:
-    import os
-
     shard, out = tar_of(tmp_path / "s.tar", pictures), tmp_path / "out"
     score(shard, out, model=bundle)
     os.utime(shard, (1e9, 1e9))
@@ -156,12 +161,12 @@ def test_equal_bytes_are_scored_once(
     judge = Detector.judge
 
     def counted(self: Detector, batch: Any, *given: Any, **named: Any) -> Any:
-        judged.extend(batch)
+        judged.extend(item for item in batch if item.crops is not None)
         return judge(self, batch, *given, **named)
 
     monkeypatch.setattr(Detector, "judge", counted)
     report = score(folder, out, model=bundle, dedup=True)
-    assert (report.scored, report.copies, len(judged)) == (16, 11, 5)
+    assert (report.scored, report.copies, len(judged)) == (16, 11, 4)
     plain = tmp_path / "plain"
     score(folder, plain, model=bundle)
     assert rows_in(out) == rows_in(plain)
@@ -251,3 +256,292 @@ def test_what_is_no_source_is_one_sentence(tmp_path: Path) -> None:
     ):
         with pytest.raises(SourceError, match=words):
             list(items_of(source))
+
+
+def damaged_pax(path: Path, pictures: Pictures) -> Path:
+    """A tar whose third header says something that is no number."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for number, (name, data) in enumerate(pictures.items()):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if number == 2:
+                info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_a_tar_with_a_damaged_header_costs_its_rest_alone(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    damaged_pax(tmp_path / "s-0.tar", pictures)
+    tar_of(tmp_path / "s-1.tar", {"z.png": pictures["a/1.png"]})
+    out = tmp_path / "out"
+    report = score(str(tmp_path / "s-{0..1}.tar"), out, model=bundle)
+    rows = rows_in(out)
+    assert (report.scored, report.errors) == (4, 1)
+    check_scores(rows, {n: pictures[n] for n in ("a/0.png", "a/1.png")}, detector)
+    assert rows[f"{tmp_path}/s-1.tar::z.png"]["error"] is None
+    assert "damaged" in rows[f"{tmp_path}/s-0.tar"]["error"]
+
+
+def test_what_was_scored_is_kept_when_the_source_ends_in_trouble(
+    pictures: Pictures, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = tar_of(tmp_path / "s.tar", pictures)
+
+    def some(*_: Any) -> Any:
+        yield from itertools.islice(items_of(shard), 3)
+        raise RuntimeError("the store is gone")
+
+    monkeypatch.setattr("distildire.scale.score.items_of", some)
+    with pytest.raises(RuntimeError, match="gone"):
+        score(shard, tmp_path / "out", model=bundle)
+    assert len(rows_in(tmp_path / "out")) == 3
+
+
+def test_names_that_come_again_have_rows_of_their_own(
+    pictures: Pictures, bundle: Path, tmp_path: Path
+) -> None:
+    data = list(pictures.values())
+    shard, out = tmp_path / "s.tar", tmp_path / "out"
+    with tarfile.open(shard, "w") as tar:
+        for number, name in enumerate(["x.png", "x.png", "x.png", "y.png"]):
+            info = tarfile.TarInfo(name)
+            info.size = len(data[number])
+            tar.addfile(info, io.BytesIO(data[number]))
+    part = tmp_path / "p.parquet"
+    names = ["x", "x#2", "x", "row 5", "x", None]
+    pq.write_table(pa.table({"path": names, "bytes": data}), part)
+    for source, marks in (
+        (shard, ["x.png", "x.png#2", "x.png#3", "y.png"]),
+        (part, ["x", "x#2", "x#2#2", "row 5", "x#4", "row 5#5"]),
+    ):
+        report = score(source, out, model=bundle)
+        assert (report.scored, report.errors) == (len(marks), 0)
+        assert set(rows_in(out)) >= {f"{source}::{mark}" for mark in marks}
+        assert score(source, out, model=bundle).scored == 0
+    assert len(rows_in(out)) == 10
+
+
+def test_links_in_a_tar_are_pictures_and_litter_is_none(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    for mode in ("w", "w:gz"):
+        shard, out = tmp_path / f"{mode[2:]}.tar", tmp_path / f"out{mode[2:]}"
+        tar_of(shard, pictures, mode)
+        litter = ("._x.png", "a/._0.png", "__MACOSX/a/0.png")
+        with tarfile.open(shard, mode) as tar:  # type: ignore[call-overload]
+            for name, data in (pictures | dict.fromkeys(litter, b"x")).items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            for name, target in (("l.png", "a/1.png"), ("m.png", "a/1.png"), ("n.png", "gone")):
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = tarfile.LNKTYPE, target
+                tar.addfile(info)
+        report = score(shard, out, model=bundle)
+        rows = rows_in(out)
+        assert (report.scored, report.errors) == (len(pictures) + 3, 1)
+        check_scores(rows, dict.fromkeys(("l.png", "m.png"), pictures["a/1.png"]), detector)
+        assert rows[f"{shard}::n.png"]["error"] == "a link to gone, which is not in the tar"
+    assert how_many(tmp_path / ".tar") == len(pictures) + 3
+
+
+@pytest.mark.parametrize("kind", ["large_binary", "binary_view", "fixed", "dictionary", "struct"])
+def test_parquet_of_other_types(
+    kind: str, pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    data = pictures["a/0.png"]
+    types = {
+        "large_binary": pa.large_binary(), "binary_view": pa.binary_view(),
+        "fixed": pa.binary(len(data)), "dictionary": pa.dictionary(pa.int32(), pa.binary()),
+        "struct": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    }  # fmt: skip
+    part = tmp_path / "p.parquet"
+    if kind == "struct":
+        table = pa.table({"photo": pa.array([{"bytes": data, "path": "x"}], types[kind])})
+    elif kind == "dictionary":
+        table = pa.table({"path": ["x"], "bytes": pa.array([data]).dictionary_encode()})
+    else:
+        table = pa.table({"path": ["x"], "bytes": pa.array([data], types[kind])})
+    pq.write_table(table, part)
+    score(part, tmp_path / "out", model=bundle)
+    check_scores(rows_in(tmp_path / "out"), {"x": data}, detector)
+
+
+def test_the_address_of_what_a_store_finds_keeps_its_host() -> None:
+    account = "abfs://box@me.dfs.core.windows.net"
+    for like, path, other, expected in (
+        ("s3://b/k/", "b/k", "b/k/a.png", "s3://b/k/a.png"),
+        ("memory://x", "/x", "/x/a.png", "memory://x/a.png"),
+        ("sftp://me@host:22/d", "/d", "/d/a.png", "sftp://me@host:22/d/a.png"),
+        ("sftp://host/d/*.png", "/d/*.png", "/d/a.png", "sftp://host/d/a.png"),
+        (f"{account}/d", "box/d", "box/d/a.png", f"{account}/d/a.png"),
+        ("zip://*.png::s3://b/x.zip", "*.png", "a.png", "zip://a.png::s3://b/x.zip"),
+        ("https://h/d", "https://h/d", "https://h/d/a.png", "https://h/d/a.png"),
+    ):
+        assert addresses.address_of(like, path, other) == expected
+
+
+class Web(SimpleHTTPRequestHandler):
+    """Files and their folders; each file fails so often first, as `busy` says."""
+
+    busy = 0
+
+    def do_GET(self) -> None:
+        if self.path.endswith("none.png") and type(self).busy:
+            type(self).busy -= 1
+            self.close_connection = True  # the client sees no answer at all
+            return
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def web(tmp_path: Path, pictures: Pictures) -> Iterator[tuple[str, Path]]:
+    pytest.importorskip("aiohttp")
+    root = tmp_path / "web"
+    root.mkdir()
+    for name in ("a/0.png", "a/1.png", "a/2.png"):
+        (root / Path(name).name).write_bytes(pictures[name])
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, directory=str(root))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", root
+        server.shutdown()
+
+
+def test_pictures_on_the_web(
+    web: tuple[str, Path], pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    host, root = web
+    tar_of(root / "s.tar", pictures)
+    for source, number in ((f"{host}/0.png?key=a/b", 1), (f"{host}/s.tar?key=1", 6)):
+        assert score(source, tmp_path / f"out-{number}", model=bundle).scored == number
+        assert not any(row["error"] for row in rows_in(tmp_path / f"out-{number}").values())
+    (root / "s.tar").unlink()
+    out = tmp_path / "out"
+    assert score(f"{host}/", out, model=bundle).scored == 3
+    (root / "2.png").write_bytes(pictures["a/3.png"])
+    os.utime(root / "2.png", (2e9, 2e9))
+    assert score(f"{host}/", out, model=bundle).scored == 1
+    check_scores(rows_in(out), {"/2.png": pictures["a/3.png"]}, detector)
+
+
+def test_a_web_server_that_drops_a_connection_is_asked_again(
+    web: tuple[str, Path], pictures: Pictures, bundle: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(addresses, "FIRST_WAIT", 0.001)
+    host, root = web
+    (root / "none.png").write_bytes(pictures["a/0.png"])
+    (tmp_path / "list.txt").write_text(f"{host}/0.png\n{host}/none.png\n{host}/gone.png\n")
+    for busy, errors in ((2, 1), (20, 2)):
+        monkeypatch.setattr(Web, "busy", busy)
+        report = score(tmp_path / "list.txt", tmp_path / f"{busy}", model=bundle)
+        assert (report.scored, report.errors) == (3, errors)
+        rows = rows_in(tmp_path / f"{busy}")
+        assert rows[f"{host}/gone.png"]["error"] == "cannot be read: no such file"
+    assert "isconnected" in rows[f"{host}/none.png"]["error"]
+    monkeypatch.setattr(Web, "busy", 0)
+    assert score(tmp_path / "list.txt", tmp_path / "20", model=bundle).scored == 1
+    with pytest.raises(SourceError, match=r"127\.0\.0\.1:1/"):
+        list(items_of("http://127.0.0.1:1/"))
+
+
+def test_a_shard_that_was_mended_leaves_no_error(
+    pictures: Pictures, bundle: Path, tmp_path: Path
+) -> None:
+    shard, out = tar_of(tmp_path / "s.tar", pictures), tmp_path / "out"
+    whole, facts = shard.read_bytes(), shard.stat()
+    shard.write_bytes(whole[:2000])
+    assert score(shard, out, model=bundle).errors == 2
+    shard.write_bytes(whole)
+    os.utime(shard, ns=(facts.st_atime_ns, facts.st_mtime_ns + 10**9))
+    assert score(shard, out, model=bundle).errors == 0
+    assert len(rows_in(out)) == len(pictures)
+    assert score(shard, out, model=bundle).errors == 0
+
+
+def test_copies_are_written_as_they_come_and_passing_errors_tried_again(
+    pictures: Pictures, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number:03d}.png").write_bytes(pictures["a/0.png"])
+    paces: list[tuple[int, int]] = []
+    listed = 0
+
+    def counted(*given: Any) -> Iterator[Any]:
+        nonlocal listed
+        for item in items_of(*given):
+            listed += 1
+            yield item
+
+    monkeypatch.setattr("distildire.scale.score.items_of", counted)
+    report = score(
+        folder, out, model=bundle, dedup=True, progress=lambda p: paces.append((p.scored, listed))
+    )
+    assert (report.scored, report.copies) == (300, 299)
+    assert max(seen - done for done, seen in paces) < 150
+
+    (part,) = out.glob("part-*.parquet")
+    rows = pq.read_table(part).to_pylist()
+    for row in rows:
+        row |= {"error": "too large to judge in the memory at hand", "logit": None}
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(part)), part)
+    again = score(folder, out, model=bundle, dedup=True)
+    assert (again.scored, again.copies, again.errors) == (300, 299, 0)
+
+
+def test_files_whose_names_say_nothing(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    (tmp_path / "photo").write_bytes(pictures["a/0.png"])
+    tar_of(tmp_path / "s.tbz2", pictures, "w:bz2")
+    for name, number in (("photo", 1), ("s.tbz2", 6)):
+        assert score(tmp_path / name, tmp_path / f"out-{name}", model=bundle).scored == number
+    check_scores(rows_in(tmp_path / "out-photo"), {"photo": pictures["a/0.png"]}, detector)
+    with zipfile.ZipFile(tmp_path / "z", "w") as file:
+        file.writestr("a.png", pictures["a/0.png"])
+    (tmp_path / "noise").write_bytes(bytes(range(256)) * 9)
+    for name, words in (("z", "ZIP archive"), ("noise", "not a text file")):
+        with pytest.raises(SourceError, match=words):
+            list(items_of(tmp_path / name))
+
+
+def test_members_that_a_manifest_names_are_scored_again_when_their_tar_changes(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    shard, out = tmp_path / "s.tar", tmp_path / "out"
+    (tmp_path / "m.csv").write_text("path\ns.tar::x.png\ns.tar::gone.png\n")
+    for time, name in ((1e9, "a/0.png"), (2e9, "a/3.png")):
+        tar_of(shard, {"x.png": pictures[name]})
+        os.utime(shard, (time, time))
+        assert score(tmp_path / "m.csv", out, model=bundle).errors == 1
+        check_scores(
+            {p: r for p, r in rows_in(out).items() if not r["error"]},
+            {"::x.png": pictures[name]}, detector,
+        )  # fmt: skip
+    assert score(tmp_path / "m.csv", out, model=bundle).present == 1
+
+
+def test_addresses_of_files_are_paths(folder: Path) -> None:
+    (folder / "100% a.png").write_bytes(b"x")
+    for address in (f"file://localhost{folder}/100%25%20a.png", f"file://{folder}/100%20*.png"):
+        assert addresses.local_form(address).startswith(str(folder))
+    (item,) = items_of(f"FILE://localhost{folder}/100%25%20a.png")
+    assert item.path == f"{folder}/100% a.png"
+
+
+@pytest.mark.parametrize("pattern", ["{a,b}" * 40, "{0..999999999999}.tar", "{1..2000}{1..2000}"])
+def test_a_pattern_of_too_many_names_is_refused(pattern: str) -> None:
+    with pytest.raises(SourceError, match="over the limit of 1,000,000"):
+        list(items_of(pattern))
+
+
+def test_a_folder_without_pictures_is_told(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SourceError, match="holds no pictures"):
+        score(tmp_path / "in", tmp_path / "out", model=bundle)

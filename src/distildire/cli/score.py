@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -72,10 +73,17 @@ def score(
     from distildire.scale.pace import cost_per_million
     from distildire.scale.score import score as run
 
+    if price is not None and not math.isfinite(price):
+        raise typer.BadParameter("give a number", param_hint="--price")
+
+    def say(took: str) -> None:
+        typer.echo(f"distildire: device {took}", err=True)
+
     report = run(
         source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
         dedup=dedup, isolate=isolate, gpu_share=gpu_share,
         progress=pace_line(), on_error=warn,
+        on_device=say if device is DeviceName.auto else None,
     )  # fmt: skip
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [

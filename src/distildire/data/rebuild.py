@@ -9,6 +9,7 @@ scale, kernel and box, then one JPEG pass. Both classes go through it alike. A r
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from distildire.data.clones import find_clone, read_blobs
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
+from distildire.io.text import words_of
 from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
@@ -141,8 +143,18 @@ Raises ValueError where it can't be made.
 """
 
 
-def make_row(row: Row, original: bytes | None, out: Path, reconstruct: Reconstruct | None) -> Row:
-    """Make one row's crop; the row with every column filled, and `problem` ("" if none)."""
+def make_row(
+    row: Row,
+    original: bytes | None,
+    out: Path,
+    reconstruct: Reconstruct | None,
+    taken: dict[str, str] | None = None,
+) -> Row:
+    """Make one row's crop; the row with every column filled, and `problem` ("" if none).
+
+    `taken` has the hashes of the crops made so far, by path, and gets this one's: none is
+    overwritten by another.
+    """
     made = {**row, "problem": ""}
     if original is None:
         return {**made, "problem": "missing: no such file at that commit"}
@@ -161,14 +173,14 @@ def make_row(row: Row, original: bytes | None, out: Path, reconstruct: Reconstru
         return {**made, "problem": f"missing: {error}"}
     except Exception as error:  # Pillow raises many types on damaged data
         return {**made, "problem": f"missing: unreadable picture: {error}"}
-    trim = float(row.get("trim") or 0.0)
+    trim, crop = float(row.get("trim") or 0.0), int(float(row.get("crop") or 0))
     if trim:
         rgb = rgb[: round(rgb.shape[0] * (1 - trim))]
     height, width = rgb.shape[:2]
     if min(height, width) < LEAST_SIDE:
         return {**made, "problem": f"missing: too small, {width} x {height}"}
     try:
-        cut = _cut_of(row, default_cut(digest, width, height, int(row.get("crop") or 0)))
+        cut = _cut_of(row, default_cut(digest, width, height, crop))
         pixels = cut_picture(rgb, cut)
     except (ValueError, KeyError) as error:
         return {**made, "problem": f"different: {error}"}
@@ -183,10 +195,17 @@ def make_row(row: Row, original: bytes | None, out: Path, reconstruct: Reconstru
         pixels = reconstructed
     content = encode_jpeg(pixels, cut.jpeg_quality, cut.jpeg_subsampling)
     sha256 = sha256_of(content)
-    path = row.get("path") or (
+    taken = {} if taken is None else taken
+    stem = (
         f"{row['label']}/{row['repository'].replace('/', '+')}/"
-        f"{digest[:16]}-{int(row.get('crop') or 0)}{'-' + name if name else ''}.jpg"
+        f"{digest[:16]}-{crop}{'-' + name if name else ''}"
     )
+    others = (f"{stem}.{number}.jpg" for number in itertools.count(2))
+    paths = [row["path"]] if row.get("path") else itertools.chain([f"{stem}.jpg"], others)
+    path = next((one for one in paths if taken.get(one, sha256) == sha256), None)
+    if path is None:
+        return {**made, "problem": f"different: another row's crop has the path {row['path']}"}
+    taken[path] = sha256
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     (out / path).write_bytes(content)
     if row.get("sha256") and row["sha256"] != sha256 and not _as_near(row, made):
@@ -219,13 +238,14 @@ def _as_near(row: Row, made: Row) -> bool:
 def _cut_of(row: Row, default: Cut) -> Cut:
     """What the row states of its cut, the default procedure for the rest."""
     stated: Row = {}
-    for name, kind in (("scale", float), ("kernel", str), ("jpeg_quality", int),
-                       ("jpeg_subsampling", int)):  # fmt: skip
+    for name in ("scale", "kernel", "jpeg_quality", "jpeg_subsampling"):
         value = row.get(name)
         if value not in (None, "") and value == value:
-            stated[name] = kind(value)
+            kind = type(getattr(default, name))
+            # Tables in text may have 90.0 for 90.
+            stated[name] = kind(float(value) if kind is int else value)
     if row.get("box"):
-        left, top, right, bottom = (int(number) for number in str(row["box"]).split(","))
+        left, top, right, bottom = (int(float(number)) for number in str(row["box"]).split(","))
         stated["box"] = (left, top, right, bottom)
     return Cut(**{**asdict(default), "box": default.box, **stated})
 
@@ -238,13 +258,24 @@ def _make_repository(
         done = [{**row, "problem": "missing: no clone of the repository"} for row in rows]
     else:
         names = [f"{row['commit']}:{row['original_path']}" for row in rows]
-        blobs = read_blobs(git, names)
+        taken: dict[str, str] = {}
         done = [
-            make_row(row, blob, out, reconstruct) for row, blob in zip(rows, blobs, strict=True)
+            _made(row, blob, out, reconstruct, taken)
+            for row, blob in zip(rows, read_blobs(git, names), strict=True)
         ]
     part.parent.mkdir(parents=True, exist_ok=True)
     write_json(part, {"asked": _fingerprint(rows), "rows": done})
     return done
+
+
+def _made(row: Row, *given: Any) -> Row:
+    """`make_row`, whose row alone is lost by values that mean nothing."""
+    try:
+        return make_row(row, *given)
+    except OSError:  # a full disk is every row's
+        raise
+    except Exception as error:
+        return {**row, "problem": f"missing: {words_of(error)}"}
 
 
 def _fingerprint(rows: list[Row]) -> str:
@@ -252,17 +283,19 @@ def _fingerprint(rows: list[Row]) -> str:
 
 
 def _finished(part: Path, rows: list[Row], out: Path) -> list[Row] | None:
-    """What an earlier run made of the same rows, if it is all there still."""
+    """What an earlier run made of the same rows, if it is all there still, to the byte."""
     try:
         content = json.loads(part.read_text())
-    except (OSError, ValueError):
+        if content["asked"] != _fingerprint(rows):
+            return None
+        done: list[Row] = content["rows"]
+        if any(row["problem"].startswith("missing: no ") for row in done):
+            return None
+        made = (row for row in done if "look" in row)
+        whole = all(sha256_of((out / row["path"]).read_bytes()) == row["sha256"] for row in made)
+        return done if whole else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    if content["asked"] != _fingerprint(rows):
-        return None
-    done: list[Row] = content["rows"]
-    if any(row["problem"].startswith("missing: no ") for row in done):
-        return None
-    return done if all("look" not in row or (out / row["path"]).is_file() for row in done) else None
 
 
 @dataclass(frozen=True)

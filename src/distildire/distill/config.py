@@ -129,6 +129,11 @@ class OptimConfig:
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("batch", "report_every"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"optim.{name} is {value}: give 1 or more")
+
 
 @dataclass(frozen=True)
 class ValidationConfig:
@@ -140,6 +145,10 @@ class ValidationConfig:
     """Validations without a better score before stopping (0: never)."""
     limit: int = 0
     """Largest number of images a source (0: all)."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"validation.every is {self.every}: give 1 or more")
 
 
 @dataclass(frozen=True)

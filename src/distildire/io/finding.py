@@ -43,6 +43,12 @@ def is_litter_folder(name: str) -> bool:
     return name in _NOT_OURS
 
 
+def is_litter_path(path: str) -> bool:
+    """Whether a file, or a folder above it, is one that systems leave."""
+    *folders, name = path.split("/")
+    return is_litter(name) or any(map(is_litter_folder, folders))
+
+
 def is_video(path: str | Path) -> bool:
     """Whether the name ends like a video's."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES

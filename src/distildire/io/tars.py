@@ -7,6 +7,7 @@ places of all are looked up once a process.
 from __future__ import annotations
 
 import logging
+import math
 import posixpath
 import re
 import tarfile
@@ -20,7 +21,10 @@ BETWEEN = "::"
 
 SUFFIX = ".tar"
 
-_BRACES = re.compile(r"\{([^{}]*)\}")
+MOST_NAMES = 1_000_000
+"""That a pattern with braces may stand for."""
+
+_BRACES, _NUMBERS = re.compile(r"\{([^{}]*)\}"), re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +66,6 @@ def read_member(shard: str, member: str) -> bytes:
     return data
 
 
-@cache
 def members(shard: str) -> dict[str, Span]:
     """The members of a plain tar, in its order; of names that come twice, the last counts.
 
@@ -71,6 +74,13 @@ def members(shard: str) -> dict[str, Span]:
     Raises:
         OSError: no such file, or no plain tar.
     """
+    facts = Path(shard).stat()
+    return _members(shard, facts.st_mtime_ns, facts.st_size)
+
+
+@cache
+def _members(shard: str, _time: int, _size: int) -> dict[str, Span]:
+    """`members` of a tar as it is now."""
     found: dict[str, Span] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -94,12 +104,32 @@ def _span(shard: str, member: str) -> Span:
 
 
 def braces(pattern: str) -> Iterator[str]:
-    """`a-{08..10}.tar` -> a-08.tar, a-09.tar, a-10.tar; `{a,b}` -> a, b; several multiply."""
+    """`a-{08..10}.tar` -> a-08.tar, a-09.tar, a-10.tar; `{a,b}` -> a, b; several multiply.
+
+    Raises:
+        ValueError: more than `MOST_NAMES`.
+    """
+    number = math.prod(map(_choices, _BRACES.findall(pattern)))
+    if number > MOST_NAMES:
+        raise ValueError(
+            f"{pattern}: stands for {number:.4g} names, over the limit of {MOST_NAMES:,}"
+        )
+    return _braces(pattern)
+
+
+def _choices(inside: str) -> int:
+    numbers = _NUMBERS.fullmatch(inside)
+    if numbers is None:
+        return inside.count(",") + 1
+    return max(0, int(numbers[2]) - int(numbers[1]) + 1)
+
+
+def _braces(pattern: str) -> Iterator[str]:
     found = _BRACES.search(pattern)
     if found is None:
         yield pattern
         return
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    numbers = _NUMBERS.fullmatch(found[1])
     if numbers is not None:
         width = len(numbers[1]) if numbers[1].startswith("0") else 0
         first, last = int(numbers[1]), int(numbers[2])
@@ -107,5 +137,5 @@ def braces(pattern: str) -> Iterator[str]:
     else:
         parts = found[1].split(",")
     for part in parts:
-        for rest in braces(pattern[found.end() :]):
+        for rest in _braces(pattern[found.end() :]):
             yield f"{pattern[: found.start()]}{part}{rest}"

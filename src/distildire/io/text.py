@@ -17,6 +17,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from distildire.io.containers import known_kind
+
 csv.field_size_limit(2**24)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -85,9 +87,14 @@ def escape_on_the_way_out() -> None:
 
 
 def encoding_of(path: Path) -> str:
-    """The code of a text file: by its mark, by zeros where UTF-16 has them, else UTF-8."""
+    """The code of a text file: by its mark, by zeros where UTF-16 has them, else UTF-8.
+
+    Raises:
+        TextError: zeros elsewhere, as no text has them.
+    """
     with path.open("rb") as file:
-        head = file.read(512)
+        start = file.read(2**16)
+    head = start[:512]
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -98,6 +105,8 @@ def encoding_of(path: Path) -> str:
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if max(even, odd) > len(head) // 4 > 0 and min(even, odd) == 0:
         return "utf-16-be" if even else "utf-16-le"
+    if 0 in start:
+        raise TextError(f"{path}: not a text file: {known_kind(start) or 'its bytes are no text'}")
     return "utf-8"
 
 

@@ -5,6 +5,8 @@ Credentials are those of the store's own package. `file://` is the local file.
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
+from distildire.io.finding import is_litter_path
 from distildire.io.pictures import MAX_BYTES, PICTURE_SUFFIXES
 from distildire.io.text import words_of
 from distildire.scale.items import Item, SourceError, failing
@@ -25,6 +29,9 @@ TRIES = 4
 FIRST_WAIT = 0.2
 """Seconds before the second try; they double."""
 
+_WRONG = (TypeError, ValueError, NotImplementedError)
+"""What a store raises of a wrong question, to which it has but one answer."""
+
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -33,9 +40,22 @@ def is_address(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
+def is_web(text: str) -> bool:
+    """Whether it is an address of HTTP, in which `?` begins a query."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def without_query(address: str) -> str:
+    """An address up to its query: what its name ends in."""
+    return re.split(r"[?#]", address, maxsplit=1)[0] if is_web(address) else address
+
+
 def local_form(text: str) -> str:
     """`file://` addresses as the path that they are."""
-    return text[len("file://") :] if text.lower().startswith("file://") else text
+    if not text.lower().startswith("file://"):
+        return text
+    path = text[len("file://") :]
+    return unquote(path.removeprefix("localhost") if path.startswith("localhost/") else path)
 
 
 def open_store(address: str) -> tuple[Any, str]:
@@ -58,15 +78,35 @@ def open_store(address: str) -> tuple[Any, str]:
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """What `call` gives, asked again where the store fails for a moment."""
-    for wait in range(TRIES - 1):
+    """What `call` gives, asked again where the store fails for a moment.
+
+    Raises:
+        OSError: the store fails for good, whatever its package raised.
+    """
+    for wait in itertools.count():
         try:
             return call()
-        except _FINAL:
-            raise
-        except OSError:
+        except Exception as error:
+            meant = _meant(error)
+            if isinstance(meant, _FINAL):
+                raise meant from None
+            if wait == TRIES - 1 or isinstance(meant, _WRONG):
+                # Those of aiohttp and gcsfs are no OSErrors.
+                raise meant if isinstance(meant, OSError) else OSError(words_of(meant)) from None
             time.sleep(FIRST_WAIT * 2**wait)
-    return call()
+    raise AssertionError("unreachable")
+
+
+def _meant(error: Exception) -> Exception:
+    """fsspec's store of HTTP says of whatever fails that there is no such file."""
+    cause = error.__cause__
+    web = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and web:
+        error = cause
+    status = getattr(error, "status", None)
+    if status in {401, 403}:
+        return PermissionError(words_of(error))
+    return FileNotFoundError(words_of(error)) if status in {400, 404, 410} else error
 
 
 def read_address(address: str) -> bytes:
@@ -96,7 +136,8 @@ def item_at(address: str) -> Item:
 
 def item_from(address: str, info: dict[str, Any]) -> Item:
     """An item from what a store tells of an object."""
-    size, when, etag = info.get("size"), modified(info), info.get("ETag") or info.get("etag")
+    size, when = info.get("size"), modified(info)
+    etag = info.get("ETag") or info.get("etag") or info.get("Last-Modified")
     read = partial(read_address, address)
     if size is not None and size > MAX_BYTES:
         read = partial(failing, f"too large: over the limit of {MAX_BYTES / 2**20:.0f} MiB")
@@ -124,10 +165,25 @@ def pictures_below(address: str) -> Iterator[Item]:
     store, path = open_store(address)
     found: dict[str, dict[str, Any]] = patiently(lambda: store.find(path, detail=True))
     for name in sorted(found):
-        if PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES:
-            yield item_from(address_of(address, name), found[name])
+        below = name.removeprefix(path)
+        suffix = PurePosixPath(without_query(name)).suffix.lower()
+        if suffix in PICTURE_SUFFIXES and not is_litter_path(below):
+            item = item_from(address_of(address, path, name), found[name])
+            # A web server's list of links tells nothing of them: each is asked for.
+            told = item.size is not None or item.mtime is not None or item.etag is not None
+            yield item if told else item_at(item.path)
 
 
-def address_of(like: str, path: str) -> str:
-    """The address of a path in the store of the address `like`."""
-    return path if is_address(path) else f"{like.partition('://')[0]}://{path.lstrip('/')}"
+def address_of(like: str, path: str, other: str) -> str:
+    """The address of the path `other`, in the store where the address `like` has the path `path`.
+
+    What the two have in common at their ends is the path below the host, or the container.
+    """
+    if is_address(other):
+        return other
+    like, chain, rest = like.partition("::")
+    like, path = like.rstrip("/"), path.rstrip("/")
+    backwards = [like[::-1], path[::-1]]
+    common = len(os.path.commonprefix(backwards))  # noqa: RUF071 - of letters
+    root, top = like[: len(like) - common], path[: len(path) - common]
+    return f"{root}{other.removeprefix(top)}{chain}{rest}"

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from distildire.io.finding import OnError, find_files, is_video
+from distildire.io.tars import member_size, split_member
 from distildire.io.text import TextError, lines_of, name_meant, rows_of, storable, words_of
 
 
@@ -112,8 +113,18 @@ def item_of(path: str) -> Item:
     try:
         found = os.stat(path)  # noqa: PTH116 - pathlib takes ten times as long, a million times
     except (OSError, ValueError):
-        return Item(path, None, None)
+        return _member_of(path)
     return Item(path, found.st_size, found.st_mtime)
+
+
+def _member_of(path: str) -> Item:
+    """A picture in a plain tar, with the tar's time; of anything else nothing is known."""
+    member = split_member(path)
+    try:
+        size = None if member is None else member_size(*member)
+        return Item(path, size, None if member is None else os.stat(member[0]).st_mtime)  # noqa: PTH116
+    except (OSError, ValueError):
+        return Item(path, None, None)
 
 
 def _column(source: Path, on_error: OnError) -> Iterator[str]:

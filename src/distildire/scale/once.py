@@ -58,42 +58,31 @@ class Once:
 
     def rows(self, items: Iterable[Item]) -> Iterator[tuple[Item, dict[str, Any]]]:
         """(item, row) in the order of the items."""
-        waiting: deque[tuple[Item, bytes | None]] = deque()
+        at_work: deque[tuple[Item, bytes | None, bool]] = deque()
 
-        def fresh() -> Iterator[Unread]:
+        # Copies take their place in the line too: their turn comes after their original's.
+        def all_of_them() -> Iterator[Unread]:
             for item, data in _read_ahead(items):
-                if isinstance(data, str):
-                    waiting.append((item, None))
-                    yield Unread(item.path, partial(failing, data))
-                    continue
-                digest = bytes.fromhex(sha256_of(data))
-                waiting.append((item, digest))
-                if digest not in self.known:
+                digest = None if isinstance(data, str) else bytes.fromhex(sha256_of(data))
+                copy = digest in self.known
+                at_work.append((item, digest, copy))
+                if digest is not None and not copy:
                     self.known[digest] = None
-                    yield Unread(item.path, partial(bytes, data))
+                wrong = data if isinstance(data, str) else "a copy" if copy else None
+                read = partial(bytes, data) if wrong is None else partial(failing, wrong)
+                yield Unread(item.path, read)
 
-        for verdict in self._detector.stream(fresh(), load=self._load):
-            yield from self._copies(waiting)
-            item, digest = waiting.popleft()
+        for verdict in self._detector.stream(all_of_them(), load=self._load):
+            item, digest, copy = at_work.popleft()
             row = verdict.to_dict()
-            if digest is not None:
+            if digest is not None and copy:
+                self.copies += 1
+                facts = self.known[digest]
+                assert facts is not None
+                row |= {"sha256": digest.hex(), **dict(zip(_OF_THE_BYTES, facts, strict=True))}
+            elif digest is not None:
                 self.known[digest] = facts_of(row)
             yield item, row
-        yield from self._copies(waiting)
-
-    def _copies(
-        self, waiting: deque[tuple[Item, bytes | None]]
-    ) -> Iterator[tuple[Item, dict[str, Any]]]:
-        """The rows at the head of the line that are known already."""
-        while waiting and waiting[0][1] is not None:
-            facts = self.known[waiting[0][1]]
-            if facts is None:
-                return
-            item, digest = waiting.popleft()
-            assert digest is not None
-            self.copies += 1
-            row = self._detector.not_scored(item.path, "", digest.hex()).to_dict()
-            yield item, row | dict(zip(_OF_THE_BYTES, facts, strict=True))
 
 
 def _read_ahead(items: Iterable[Item]) -> Iterator[tuple[Item, bytes | str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,10 @@ _ARROW = {str: pa.string(), float: pa.float64(), int: pa.int32()}
 
 SCHEMA = pa.schema(
     [(name, _ARROW[plain]) for name, plain in plain_types().items()]
-    + [("size", pa.int64()), ("mtime", pa.float64())]
+    + [("size", pa.int64()), ("mtime", pa.float64()), ("etag", pa.string())]
 )
-"""The fields of a JSON line of `detect`, then the file's bytes and modification time."""
-
-ETAG = pa.field("etag", pa.string())
-"""A column more, in parts with rows of a store that tells no modification times."""
+"""The fields of a JSON line of `detect`, then the file's bytes and modification time, and what
+a store that tells no such time says of the version."""
 
 PART_ROWS = 2000
 PART_SECONDS = 30.0
@@ -67,14 +65,11 @@ class Done:
 
     def __init__(self, folder: str | Path | Folder) -> None:
         folder = folder_of(folder)
-        self.errors = 0
-        """Rows that have no score, and won't have one."""
         keys: list[NDArray[np.bytes_]] = [np.empty(0, "S16")]
         for part in part_files(folder):
             table = _read(folder, part, [*_KEY, "error"])
             again = [error is not None and may_pass(error) for error in table["error"].to_pylist()]
             table = table.filter(pa.array([not one for one in again], pa.bool_()))
-            self.errors += len(table) - table["error"].null_count
             here = [name for name in _KEY if name in table.column_names]
             columns = zip(*(table[name].to_pylist() for name in here), strict=True)
             keys.append(np.array([Item(*values).key for values in columns], "S16"))
@@ -94,7 +89,12 @@ class Done:
 
 def part_files(folder: Folder) -> list[str]:
     """Names of the parts in the order in which they were written."""
-    return [name for name in folder.names() if re.fullmatch(r"part-\d+\.parquet", name)]
+    names = (name for name in folder.names() if re.fullmatch(r"part-\d+\.parquet", name))
+    return sorted(names, key=_number)
+
+
+def _number(part: str) -> int:
+    return int(part[len("part-") : -len(".parquet")])
 
 
 class PartWriter:
@@ -109,7 +109,7 @@ class PartWriter:
     ) -> None:
         self._folder, self._most, self._seconds = folder_of(folder), rows, seconds
         parts = part_files(self._folder)
-        self._number = int(parts[-1][len("part-") : -len(".parquet")]) + 1 if parts else 0
+        self._number = _number(parts[-1]) + 1 if parts else 0
         self._rows: list[dict[str, Any]] = []
         self._since = time.monotonic()
 
@@ -122,9 +122,7 @@ class PartWriter:
     def flush(self) -> None:
         """Write what was gathered."""
         if self._rows:
-            tagged = any(row.get("etag") is not None for row in self._rows)
-            schema = SCHEMA.append(ETAG) if tagged else SCHEMA
-            table = pa.Table.from_pylist(self._rows, schema=schema)
+            table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
             write_part(table, self._folder, f"part-{self._number:06d}.parquet")
             self._number += 1
             self._rows.clear()
@@ -136,17 +134,22 @@ def write_part(table: pa.Table, folder: str | Path | Folder, name: str) -> None:
     folder_of(folder).write(name, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
-def drop_stale(folder: Folder) -> int:
-    """Leave of several rows of one path only the last; gives the number of rows dropped.
+def drop_stale(folder: Folder, mended: Collection[str] = ()) -> int:
+    """Leave of several rows of one path only the last; gives the rows left that have an error.
 
-    The others come from files that were changed and scored again, or listed twice.
+    The others come from files that were changed and scored again, or listed twice. The errors
+    of `mended` paths go too.
     """
     parts = part_files(folder)
     keys: list[NDArray[np.bytes_]] = [np.empty(0, "S16")]
+    wrong, over = [np.empty(0, bool)], [np.empty(0, bool)]
     for part in parts:
-        paths = _read(folder, part, ["path"])["path"].to_pylist()
+        table = _read(folder, part, ["path", "error"])
+        paths, errors = table["path"].to_pylist(), np.array(table["error"].is_valid(), bool)
         keys.append(np.array([digest(path) for path in paths], "S16"))
-    stale = _repeated_later(np.concatenate(keys))
+        wrong.append(errors)
+        over.append(errors & np.array([path in mended for path in paths], bool))
+    stale = _repeated_later(np.concatenate(keys)) | np.concatenate(over)
     start = 0
     for part, held in zip(parts, map(len, keys[1:]), strict=True):
         drop = stale[start : start + held]
@@ -155,7 +158,7 @@ def drop_stale(folder: Folder) -> int:
             folder.remove(part)
         elif drop.any():
             write_part(_read(folder, part, None).filter(pa.array(~drop)), folder, part)
-    return int(stale.sum())
+    return int((np.concatenate(wrong) & ~stale).sum())
 
 
 def _repeated_later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
@@ -167,10 +170,10 @@ def _repeated_later(values: NDArray[np.bytes_]) -> NDArray[np.bool_]:
     return again
 
 
-def _names(folder: Folder, part: str) -> list[str]:
+def _schema(folder: Folder, part: str) -> pa.Schema:
     try:
         with folder.open(part) as file:
-            return list(pq.read_schema(file).names)
+            return pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(folder, part, error) from None
 
@@ -191,10 +194,10 @@ def _read(folder: Folder, part: str, columns: Sequence[str] | None) -> pa.Table:
 
 
 def scored_before(folder: Folder) -> Iterator[dict[str, Any]]:
-    """The rows of the parts that have a hash."""
+    """The rows of the parts that have a hash, but for errors that may pass."""
     for part in part_files(folder):
         for row in _read(folder, part, None).to_pylist():
-            if row["sha256"] is not None:
+            if row["sha256"] is not None and not may_pass(row["error"] or ""):
                 yield row
 
 
@@ -221,14 +224,22 @@ def _check(folder: Folder, about: dict[str, Any]) -> None:
         try:
             with folder.open(held) as file:
                 before = json.loads(file.read())
-        except ValueError:
-            raise PartsError(f"{folder}/{held}: damaged: give another --out") from None
-        if before != about:
-            changed = ", ".join(k for k in about if before.get(k) != about[k])
-            raise PartsError(f"{folder}: holds scores with another {changed}: give another --out")
+        except (ValueError, RecursionError):
+            before = None
+        except OSError as error:
+            raise PartsError(f"{folder}/{held}: cannot be read: {words_of(error)}") from None
+        if not isinstance(before, dict) or "sha256" not in before:
+            raise PartsError(f"{folder}/{held}: damaged: give another --out")
+        # Version and name of the model don't change a score; older notes name no device.
+        same = {"sha256": "model", "fpr": "fpr", "device": "device"}
+        changed = [same[k] for k in same if k in about and before.get(k, about[k]) != about[k]]
+        if changed:
+            words = ", ".join(changed)
+            raise PartsError(f"{folder}: holds scores with another {words}: give another --out")
         _bring_up_to_date(folder, about)
-        if held == _OLD_NOTE:
+        if before != about:
             _write_note(folder, about)
+        if held == _OLD_NOTE:
             folder.remove(_OLD_NOTE)
         return
     if part_files(folder):
@@ -240,18 +251,22 @@ def _bring_up_to_date(folder: Folder, about: dict[str, Any]) -> None:
     """Give parts of an earlier version the columns that they lack."""
     known = {"model_sha256": about["sha256"], "fpr": about["fpr"]}
     for part in part_files(folder):
-        names = _names(folder, part)
-        if set(SCHEMA.names) <= set(names):
+        schema = _schema(folder, part)
+        if schema.equals(SCHEMA):
             continue
         table = _read(folder, part, None)
-        schema = SCHEMA.append(ETAG) if ETAG.name in names else SCHEMA
-        columns = [
-            table[field.name].cast(field.type)
-            if field.name in names
-            else pa.array([known.get(field.name)] * len(table), field.type)
-            for field in schema
-        ]
-        write_part(pa.table(columns, schema=schema), folder, part)
+        try:
+            if "path" not in schema.names:
+                raise pa.ArrowInvalid("it has no column path")
+            columns = [
+                table[field.name].cast(field.type)
+                if field.name in schema.names
+                else pa.array([known.get(field.name)] * len(table), field.type)
+                for field in SCHEMA
+            ]
+        except pa.ArrowException as error:
+            raise _damaged(folder, part, error) from None
+        write_part(pa.table(columns, schema=SCHEMA), folder, part)
 
 
 def _write_note(folder: Folder, about: dict[str, Any]) -> None:

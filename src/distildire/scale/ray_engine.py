@@ -13,7 +13,6 @@ from typing import Any
 import ray
 
 from distildire.detector import Detector
-from distildire.io.tars import BETWEEN
 from distildire.isolation.pool import Workers
 from distildire.loading import Unread
 from distildire.scale.addresses import is_address, read_address
@@ -73,7 +72,8 @@ def _row_of(item: Item) -> dict[str, Any]:
     """What an actor is told; bytes only of what stands in a shard."""
     row: dict[str, Any] = {name: getattr(item, name) for name in ("path", "size", "mtime", "etag")}
     row |= {"data": None, "wrong": None}
-    if item.read is not None and not (is_address(item.path) and BETWEEN not in item.path):
+    by_actors = getattr(item.read, "func", None) is read_address
+    if item.read is not None and not by_actors:
         try:
             row["data"] = item.read()
         except Exception as error:  # the row says so

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from distildire import __version__
 from distildire.detector import DEFAULT_FPR, MAX_WORKERS, Detector
 from distildire.io.finding import OnError
+from distildire.io.tars import BETWEEN
 from distildire.isolation.pool import Workers
 from distildire.loading import Given, Loaded, Unread
 from distildire.scale.folders import folder_of
-from distildire.scale.items import Item
+from distildire.scale.items import Item, SourceError
 from distildire.scale.once import Once
 from distildire.scale.pace import Pace
 from distildire.scale.parts import (
@@ -74,6 +75,7 @@ def score(
     part_rows: int = PART_ROWS,
     part_seconds: float = PART_SECONDS,
     on_error: OnError | None = None,
+    on_device: Callable[[str], None] | None = None,
 ) -> Report:
     """Write a row for each picture of `source` into `part-*.parquet` files under `out`.
 
@@ -83,7 +85,7 @@ def score(
 
     Args:
         source: folder, pattern, manifest, list or shards, here or in a store; see `items_of`.
-        out: folder, or its address in a store, of this model and error budget alone.
+        out: folder, or its address in a store, of this model, error budget and device alone.
         model: bundled model by name, or the folder of a bundle.
         fpr: error budget of the verdicts, 0..0.5.
         engine: "local", or "ray" for the cluster that `ray.init` finds, whose machines must
@@ -99,6 +101,8 @@ def score(
         part_seconds: time after which what was scored is written.
         on_error: takes a sentence for each folder that can't be listed, and for each row of a
             manifest that names no file.
+        on_device: takes what runs the network, before the first file: "cpu", "cuda" or
+            "openvino".
 
     Raises:
         ValueError: a source, folder or model that can't be used; the message says why.
@@ -109,9 +113,16 @@ def score(
     # Ray's driver scores nothing, and may have no GPU.
     here = "cpu" if engine == "ray" and device == "cuda" else device
     detector = Detector(model, fpr=fpr, device=here)
-    cores = detector.cores
+    cores, took = detector.cores, detector.device
+    if engine == "ray":
+        from distildire.scale.ray_engine import actors_for, connect, score_items
+
+        actors = actors_for(connect(), device, gpu_share)
+        cores, took = actors.count * actors.cores, "cuda" if actors.gpus else took
+    if on_device is not None:
+        on_device(took)
     about = {
-        "model": detector.name, "sha256": detector.bundle.sha256, "fpr": fpr,
+        "model": detector.name, "sha256": detector.bundle.sha256, "fpr": fpr, "device": took,
         "version": __version__,
     }  # fmt: skip
     folder = folder_of(out)
@@ -119,6 +130,8 @@ def score(
         drop_stale(folder)
         done = Done(folder)
         present = scored = errors = 0
+        whole: set[str] = set()
+        trouble: Exception | None = None
 
         def failed(message: str) -> None:
             nonlocal errors
@@ -127,12 +140,17 @@ def score(
                 on_error(message)
 
         def pending() -> Iterator[Item]:
-            nonlocal present
-            for item in items_of(source, failed):
-                if item in done:
-                    present += 1
-                else:
-                    yield item.held()
+            nonlocal present, trouble
+            try:
+                for item in items_of(source, failed):
+                    shard, inside, _ = item.path.partition(BETWEEN)
+                    whole.add(shard) if inside else whole.discard(shard)
+                    if item in done:
+                        present += 1
+                    else:
+                        yield item.held()
+            except Exception as error:  # raised when what was given before it has its rows
+                trouble = error
 
         load = None
         if isolate and engine == "local":
@@ -142,10 +160,6 @@ def score(
         writer = PartWriter(folder, rows=part_rows, seconds=part_seconds)
         began = time.monotonic()
         if engine == "ray":
-            from distildire.scale.ray_engine import actors_for, connect, score_items
-
-            actors = actors_for(connect(), device, gpu_share)
-            cores = actors.count * actors.cores
             rows = score_items(
                 pending(), str(model), fpr, actors=actors, device=device, isolate=isolate,
                 decoder=decoder,
@@ -154,17 +168,22 @@ def score(
             rows = (row | facts_of_file(item) for item, row in once.rows(pending()))
         else:
             rows = score_here(detector, pending(), load)
-        for row in rows:
-            writer.add(row)
-            scored += 1
-            errors += row["error"] is not None
-            if progress is not None and total is not None:
-                progress(Pace(scored, present, total.number, time.monotonic() - began))
-        writer.flush()
+        try:
+            for row in rows:
+                writer.add(row)
+                scored += 1
+                if progress is not None and total is not None:
+                    progress(Pace(scored, present, total.number, time.monotonic() - began))
+        finally:
+            writer.flush()
+        if trouble is not None:
+            raise trouble
+        if not (scored or present or errors):
+            raise SourceError(f"{source}: holds no pictures")
         seconds = time.monotonic() - began
-        drop_stale(folder)
+        errors += drop_stale(folder, whole)
         copies = once.copies if once is not None else 0
-        return Report(scored, present, errors + done.errors, copies, seconds, cores)
+        return Report(scored, present, errors, copies, seconds, cores)
 
 
 class _Total:

@@ -6,26 +6,27 @@ before that place is scored.
 
 from __future__ import annotations
 
-import lzma
+import os
 import tarfile
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from distildire.io.finding import is_litter_path
 from distildire.io.pictures import MAX_BYTES, PICTURE_SUFFIXES
 from distildire.io.tars import BETWEEN
-from distildire.io.text import words_of
+from distildire.io.text import brief, words_of
 from distildire.scale.items import Item, SourceError, failing
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+TAR_SUFFIXES = (
+    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",
+)  # fmt: skip
 
 BATCH_ROWS = 64
 """Rows of a Parquet file in memory at a time."""
-
-_BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,71 @@ def is_tar(path: str) -> bool:
     return path.lower().endswith(TAR_SUFFIXES)
 
 
+def is_picture(member: tarfile.TarInfo) -> bool:
+    """Whether a member is a picture by its name, and no litter of a system."""
+    suffix = PurePosixPath(member.name).suffix.lower()
+    return (
+        (member.isfile() or member.islnk())
+        and suffix in PICTURE_SUFFIXES
+        and not is_litter_path(member.name)
+    )
+
+
+class _Names:
+    """The names that a shard has given, so that each of its pictures has a row of its own."""
+
+    def __init__(self) -> None:
+        self._given: Counter[int] = Counter()
+
+    def lone(self, name: str, mark: int | None = None) -> str:
+        """The name; where it was there before, with `#` and `mark`, or how often it came."""
+        while self._given[hash(name)]:
+            self._given[hash(name)] += 1
+            name = f"{name}#{self._given[hash(name)] if mark is None else mark}"
+        self._given[hash(name)] += 1
+        return name
+
+
 def tar_items(shard: Shard) -> Iterator[Item]:
-    """The pictures of a tar by their names' endings, in its order."""
+    """The pictures of a tar by their names' endings, in its order; then those that are links.
+
+    A name that comes again ends in `#` and how often it came.
+    """
+    names = _Names()
+    links: dict[str, list[str]] = {}
     try:
-        with shard.open() as file, tarfile.open(fileobj=file, mode="r|*", bufsize=2**20) as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # else it keeps all it has seen
-                suffix = PurePosixPath(member.name).suffix.lower()
-                if member.isfile() and suffix in PICTURE_SUFFIXES:
-                    read = partial(_member, tar, member)
-                    yield shard.holds(member.name, member.size, read)
+        for tar, member in _members(shard):
+            if not is_picture(member):
+                continue
+            name = names.lone(member.name)
+            if member.islnk():
+                links.setdefault(member.linkname, []).append(name)
+            else:
+                yield shard.holds(name, member.size, partial(_member, tar, member))
+        # A stream can't go back to what a hard link stands for: it is read again.
+        for tar, member in _members(shard) if links else ():
+            if member.isfile():
+                read = cache(partial(_member, tar, member))
+                for name in links.pop(member.name, ()):
+                    yield shard.holds(name, member.size, read)
+        for target, those in links.items():
+            for name in those:
+                sentence = f"a link to {brief(target)}, which is not in the tar"
+                yield shard.holds(name, None, partial(failing, sentence))
     except FileNotFoundError:
         yield shard.failed("cannot be read: no such file")
-    except _BROKEN as error:
+    # Damaged headers, sums and streams raise many types.
+    except Exception as error:
         yield shard.failed(
             f"the tar is cut short or damaged ({words_of(error)}): what comes after is lost"
         )
+
+
+def _members(shard: Shard) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    with shard.open() as file, tarfile.open(fileobj=file, mode="r|*", bufsize=2**20) as tar:
+        for member in tar:
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps all it has seen
+            yield tar, member
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -86,7 +136,7 @@ def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
         file = tar.extractfile(member)
         data = b"" if file is None else file.read()
-    except _BROKEN as error:
+    except Exception as error:
         raise SourceError(
             f"the tar is cut short or damaged in this picture ({words_of(error)})"
         ) from None
@@ -96,27 +146,40 @@ def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def image_column(schema: Any) -> str | None:
-    """The column of a Parquet schema that holds image bytes: `bytes`, or the struct `image`."""
+    """The column of a Parquet schema that holds image bytes: `bytes`, `image`, or any struct of
+    `bytes` and `path`, as the datasets library writes."""
+    names = [name for name in ("bytes", "image") if name in schema.names]
+    for field in (*map(schema.field, names), *schema):
+        held = _fields(field.type)
+        whole = field.name in names and _is_binary(field.type)
+        if whole or ("bytes" in held and (field.name in names or "path" in held)):
+            return str(field.name)
+    return None
+
+
+def _fields(kind: Any) -> set[str]:
+    """Of a struct whose `bytes` are bytes."""
     import pyarrow as pa
 
-    def binary(kind: Any) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if not pa.types.is_struct(kind):
+        return set()
+    return {f.name for f in kind if f.name != "bytes" or _is_binary(f.type)}
 
-    for name in ("bytes", "image"):
-        if name in schema.names:
-            kind = schema.field(name).type
-            struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-            if binary(kind) or (struct and binary(kind.field("bytes").type)):
-                return name
-    return None
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    kinds = {"binary", "large_binary", "fixed_size_binary", "binary_view"}
+    return str(kind).partition("[")[0] in kinds
 
 
 def parquet_items(shard: Shard, column: str) -> Iterator[Item]:
     """The pictures of a Parquet file, named by `path`, or by their row where there is none."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names: set[int] = set()
+    names = _Names()
     row = -1
     try:
         with shard.open() as file, pq.ParquetFile(file) as table:
@@ -124,29 +187,24 @@ def parquet_items(shard: Shard, column: str) -> Iterator[Item]:
             for batch in table.iter_batches(BATCH_ROWS, columns=wanted):
                 for values in batch.to_pylist():
                     row += 1
-                    name, data = _named(values, column, row, names)
+                    name, data = _named(values, column, row)
+                    name = names.lone(name, row)
                     if data is None:
                         yield shard.holds(name, None, partial(failing, "the row holds no bytes"))
                     else:
                         yield shard.holds(name, len(data), partial(bytes, data))
     except FileNotFoundError:
         yield shard.failed("cannot be read: no such file")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    # Arrow raises its own, Python those of texts that are no UTF-8, stores theirs.
+    except Exception as error:
         yield shard.failed(
             f"the Parquet file is damaged ({words_of(error)}): what comes after is lost"
         )
 
 
-def _named(
-    values: dict[str, Any], column: str, row: int, names: set[int]
-) -> tuple[str, bytes | None]:
-    """(name in the shard, bytes) of a row; a name that comes again has its row's number."""
+def _named(values: dict[str, Any], column: str, row: int) -> tuple[str, bytes | None]:
+    """(name in the shard, bytes) of a row."""
     held = values[column]
     inside = held if isinstance(held, dict) else {"bytes": held}
-    name = values.get("path") or inside.get("path")
-    if not name:
-        return f"row {row}", inside["bytes"]
-    if (known := hash(name)) in names:
-        name = f"{name}#{row}"
-    names.add(known)
-    return str(name), inside["bytes"]
+    name = values.get("path") or inside.get("path") or f"row {row}"
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name), inside["bytes"]

@@ -11,28 +11,34 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from distildire.io.finding import OnError
-from distildire.io.pictures import PICTURE_SUFFIXES
+from distildire.io.finding import OnError, is_litter_path
+from distildire.io.pictures import PICTURE_SUFFIXES, open_picture
 from distildire.io.tars import braces
 from distildire.io.text import words_of
 from distildire.scale.addresses import (
     address_of,
     is_address,
+    is_web,
     item_at,
     local_form,
     open_store,
     patiently,
     pictures_below,
+    without_query,
 )
 from distildire.scale.items import Item, SourceError, entries, item_of, list_items
 from distildire.scale.shards import (
     Shard,
     image_column,
+    is_picture,
     is_tar,
     open_file,
     parquet_items,
     tar_items,
 )
+
+MANIFESTS = (".parquet", ".csv", ".txt")
+"""Endings of files that name pictures; a list may have any other too."""
 
 
 def items_of(source: str | Path, on_error: OnError | None = None) -> Iterator[Item]:
@@ -49,14 +55,13 @@ def items_of(source: str | Path, on_error: OnError | None = None) -> Iterator[It
     names = expand(local_form(str(source)))
     first = next(names)
     rest = list(itertools.islice(names, 1))
-    if not rest:
-        yield from _of_one(first, on_error)
-        return
     for name in itertools.chain([first], rest, names):
         try:
             yield from _of_one(name, on_error)
-        except SourceError as error:
-            sentence = str(error).removeprefix(f"{name}: ")
+        except (SourceError, OSError) as error:
+            sentence = words_of(error).removeprefix(f"{name}: ")
+            if not rest:
+                raise SourceError(f"{name}: {sentence}") from None
             yield Shard(Item(name, None, None), partial(open_file, name)).failed(sentence)
 
 
@@ -70,12 +75,15 @@ def expand(pattern: str) -> Iterator[str]:
         yield pattern
         return
     found = False
-    for name in braces(pattern):
-        if not glob.has_magic(name):
+    try:
+        names = braces(pattern)
+    except ValueError as error:
+        raise SourceError(str(error)) from None
+    for name in names:
+        if not glob.has_magic(without_query(name)):
             matches: Iterable[str] = [name]
         elif is_address(name):
-            store, path = open_store(name)
-            matches = (address_of(name, match) for match in sorted(store.glob(path)))
+            matches = _glob_in_store(name)
         else:
             matches = sorted(glob.iglob(name, recursive=True))  # noqa: PTH207 - absolute ones too
         for match in matches:
@@ -83,6 +91,13 @@ def expand(pattern: str) -> Iterator[str]:
             yield match
     if not found:
         raise SourceError(f"{pattern}: nothing matches this pattern")
+
+
+def _glob_in_store(pattern: str) -> Iterator[str]:
+    store, path = open_store(pattern)
+    for match in sorted(patiently(lambda: store.glob(path))):
+        if not is_litter_path(match):
+            yield address_of(pattern, path, match)
 
 
 def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
@@ -99,22 +114,37 @@ def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
         column = _image_column(shard)
         if column is not None:
             return parquet_items(shard, column)
+    if _is_picture(name):
+        return iter([item_of(name)])
     return _with_addresses(list_items(name, on_error))
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a file whose name doesn't say so is a picture by its first bytes."""
+    try:
+        with Path(name).open("rb") as file, open_picture(file.read(2**16)):
+            return True
+    except Exception:  # Pillow raises many types
+        return False
 
 
 def _of_address(name: str, on_error: OnError | None) -> Iterator[Item]:
     store, path = open_store(name)
-    if patiently(lambda: store.isdir(path)):
+    plain = without_query(name)
+    suffix = PurePosixPath(plain).suffix.lower()
+    # Whether it is a folder, HTTP tells by a page of links: a file is fetched for that.
+    is_file = is_web(name) and (suffix in {*PICTURE_SUFFIXES, *MANIFESTS} or is_tar(plain))
+    if not is_file and patiently(lambda: store.isdir(path)):
         return pictures_below(name)
     item = item_at(name)
-    if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES:
+    if suffix in PICTURE_SUFFIXES:
         return iter([item])
     shard = Shard(item, lambda: patiently(lambda: store.open(path, "rb")))
-    if is_tar(name):
+    if is_tar(plain):
         return tar_items(shard)
     if not patiently(lambda: store.exists(path)):
         raise SourceError(f"{name}: no such folder, manifest or list")
-    if name.lower().endswith(".parquet"):
+    if suffix == ".parquet":
         column = _image_column(shard)
         if column is not None:
             return parquet_items(shard, column)
@@ -123,9 +153,10 @@ def _of_address(name: str, on_error: OnError | None) -> Iterator[Item]:
 
 def _listed_in_store(name: str, store: Any, path: str, on_error: OnError | None) -> Iterator[Item]:
     """A manifest or list in a store; its relative paths are relative to it."""
-    folder = name.rpartition("/")[0]
+    plain = without_query(name)
+    folder, _, last = plain.rpartition("/")
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / PurePosixPath(path).name
+        copy = Path(scratch) / last
         patiently(lambda: store.get_file(path, str(copy)))
         for entry in entries(copy, on_error):
             if is_address(entry):
@@ -159,19 +190,17 @@ def how_many(source: str | Path) -> int | None:
             if number is None:
                 return None
             total += number
-    except (ValueError, OSError, tarfile.TarError):
+    except Exception:  # the rows say what is wrong
         return None
     return total
 
 
 def _how_many_in(name: str) -> int | None:
-    if is_tar(name):
+    if is_tar(without_query(name)):
         if is_address(name) or not name.lower().endswith(".tar"):
             return None
         with tarfile.open(name, "r:") as tar:
-            return sum(
-                PurePosixPath(member.name).suffix.lower() in PICTURE_SUFFIXES for member in tar
-            )
+            return sum(map(is_picture, tar))
     if name.lower().endswith(".parquet") and not is_address(name):
         import pyarrow.parquet as pq
 
