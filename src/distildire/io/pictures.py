@@ -310,7 +310,9 @@ def _to_rgb(image: Image.Image) -> RGB:
 
 
 def _frame_to_rgb(image: Image.Image) -> RGB:
-    image = to_srgb(upright(eight_bits(image)))
+    image = eight_bits(image)
+    image.load()  # turns a TIFF, and takes its orientation away
+    image = to_srgb(upright(image))
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() == (0, 0):
