@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,39 @@ def test_the_first_frame_that_shows_something_is_taken() -> None:
     data = saved(blank, "GIF", save_all=True, append_images=[blank, shown])
     assert decode(data).std() > 10
     assert decode(saved(blank, "GIF", save_all=True, append_images=[blank])).std() == 0
+
+
+def test_frames_are_looked_through_in_bounds() -> None:
+    blank, shown = Image.new("RGB", (80, 60), "white"), Image.fromarray(picture())
+    data = saved(blank, "TIFF", save_all=True, append_images=[blank, shown])
+    assert decode(data).std() > 10
+    assert decode(data, max_pixels=2 * 80 * 60).std() == 0
+    small = Image.fromarray(picture()).resize((20, 20))
+    data = saved(blank, "TIFF", save_all=True, append_images=[small, shown])
+    assert decode(data).shape == (60, 80, 3)
+    assert decode(data).std() == 0
+
+
+def test_an_opened_image_that_is_given_often_is_the_same_each_time() -> None:
+    frames = [Image.fromarray(picture()).resize((800, 600)).rotate(90 * i) for i in range(3)]
+    for kind in ("GIF", "PNG", "WEBP", "TIFF", "JPEG"):
+        options = {} if kind == "JPEG" else {"save_all": True, "append_images": frames[1:]}
+        data = saved(frames[0], kind, **options)
+        image = Image.open(io.BytesIO(data))
+        with ThreadPoolExecutor(8) as pool:
+            for seen in pool.map(decode, [image] * 16):
+                assert np.array_equal(seen, decode(data)), kind
+        assert image.tell() == 0
+        if kind != "JPEG":
+            image.seek(2)
+            expected = Image.open(io.BytesIO(data))
+            expected.seek(2)
+            assert np.array_equal(decode(image), np.asarray(expected.convert("RGB"))), kind
+            assert image.tell() == 2
+    cut = Image.open(io.BytesIO(saved(frames[0], "JPEG")[:-300]))
+    for _ in range(2):
+        with pytest.raises(ImageError, match="truncated"):
+            decode(cut)
 
 
 def test_what_is_no_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,13 @@ def test_every_format_is_turned_once(orientation: int) -> None:
     upright = np.asarray(
         ImageOps.exif_transpose(Image.open(BytesIO(saved(image, "PNG", exif=exif))))
     )
+    packed = {"compression": "tiff_lzw"}
     for format, options in (
-        ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}),
-    ):  # fmt: skip
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", packed),
+    ):
         assert np.array_equal(decode(saved(image, format, exif=exif, **options)), upright), format
     if orientation == 1:
         assert np.array_equal(upright, picture())

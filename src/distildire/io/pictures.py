@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import stat
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -94,10 +96,11 @@ def _register_jxl() -> bool:
 def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> RGB:
     """Decode a picture to RGB uint8 [H, W, 3].
 
-    The first frame of an animation that shows something is taken; EXIF orientation and the
-    colour profile are applied; alpha is laid over white, unless it is 0 everywhere; palette,
-    grey, CMYK, 16-bit and 32-bit pictures are brought to 8-bit RGB. Damaged metadata is passed
-    over.
+    The first frame of an animation that shows something is taken, among its first hundred and
+    those that have `max_pixels` together; of a PIL image, the frame where it stands. EXIF
+    orientation and the colour profile are applied; alpha is laid over white, unless it is 0
+    everywhere; palette, grey, CMYK, 16-bit and 32-bit pictures are brought to 8-bit RGB. Damaged
+    metadata is passed over.
 
     Raises:
         ImageError: not a picture, empty, truncated, over `max_pixels`, a side under
@@ -113,9 +116,7 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_
     if isinstance(source, bytes):
         return decode_bytes(source, max_pixels=max_pixels, min_side=min_side)
     if isinstance(source, Image.Image):
-        _check_size(*source.size, max_pixels, min_side)
-        with _in_words(max_pixels):
-            return _to_rgb(source)
+        return _from_image(source, max_pixels, min_side)
     rgb = from_array(source)
     _check_size(rgb.shape[1], rgb.shape[0], max_pixels, min_side)
     return rgb
@@ -184,8 +185,7 @@ def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = M
         )
     try:
         with _in_words(max_pixels), open_picture(data) as image:
-            _check_size(*image.size, max_pixels, min_side)
-            return _to_rgb(image)
+            return _first_shown(_frames(image), max_pixels, min_side)
     except UnidentifiedImageError:
         raise ImageError(_unidentified(data)) from None
 
@@ -286,7 +286,7 @@ def from_array(array: Any) -> RGB:
     if array.dtype != np.uint8:
         raise TypeError(f"array dtype is {array.dtype}: give uint8 in 0..255")
     if array.ndim == 3 and array.shape[2] == 4:
-        return _to_rgb(Image.fromarray(array))
+        return _frame_to_rgb(Image.fromarray(array))
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
     return np.ascontiguousarray(array)
@@ -295,18 +295,52 @@ def from_array(array: Any) -> RGB:
 _MAX_FRAMES = 100
 """Frames of an animation that are looked through for one that shows something."""
 
+# Pillow reads an opened file at first use: an image that is given several times, one at a time.
+_LOCKS = [threading.Lock() for _ in range(64)]
 
-def _to_rgb(image: Image.Image) -> RGB:
-    rgb = _frame_to_rgb(image)
-    if not getattr(image, "is_animated", False):
-        return rgb
-    first = rgb
-    for frame in range(1, min(_MAX_FRAMES, getattr(image, "n_frames", 1))):
-        if rgb.std(axis=(0, 1)).max() >= 1.0:
+
+def _from_image(image: Image.Image, max_pixels: int, min_side: int) -> RGB:
+    """A caller's image at the frame where it stands, where it stays."""
+    with _LOCKS[id(image) // 64 % len(_LOCKS)], _in_words(max_pixels):
+        _check_size(*image.size, max_pixels, min_side)
+        return _frame_to_rgb(image)
+
+
+def _frames(image: Image.Image) -> Iterator[Image.Image]:
+    """The image at its first frame, and at each that follows and isn't damaged."""
+    yield image
+    with suppress(Exception):  # EOFError at the end, and whatever Pillow raises on damage
+        if getattr(image, "is_animated", False):
+            for number in itertools.count(1):
+                image.seek(number)
+                yield image
+
+
+def _first_shown(frames: Iterable[Image.Image], max_pixels: int, min_side: int) -> RGB:
+    """The first frame that shows something, of those that have `max_pixels` together."""
+    first, left = None, max_pixels
+    for frame in itertools.islice(frames, _MAX_FRAMES):
+        try:
+            _check_size(*frame.size, left, min_side)
+            rgb = _frame_to_rgb(frame)
+        except Exception:
+            if first is None:
+                raise
+            break
+        if _shows_something(rgb):
             return rgb
-        image.seek(frame)
-        rgb = _frame_to_rgb(image)
-    return rgb if rgb.std(axis=(0, 1)).max() >= 1.0 else first
+        first = rgb if first is None else first
+        left -= frame.width * frame.height
+        if left < frame.width * frame.height:  # looking for the next would decode some of it
+            break
+    assert first is not None
+    return first
+
+
+def _shows_something(rgb: RGB) -> bool:
+    rows, columns = (max(1, side // 256) for side in rgb.shape[:2])
+    sample = rgb[::rows, ::columns]
+    return bool(sample.std(axis=(0, 1), dtype=np.float32).max() >= 1.0)
 
 
 def _frame_to_rgb(image: Image.Image) -> RGB:
