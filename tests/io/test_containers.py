@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from distildire.io.containers import known_kind, without_ancillary
@@ -129,10 +131,87 @@ def test_deep_samples_keep_their_values() -> None:
         decode(deep(unit * 7.3))
 
 
-def test_planes_of_sixteen_bits_are_read_apart() -> None:
-    planes = picture().astype(np.uint16).transpose(2, 0, 1) * 257
-    data = bytearray(deep(planes.reshape(180, 80), **{"257": 60, "277": 3, "284": 2, "262": 2}))
-    assert np.array_equal(decode(bytes(data)), picture())
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tile": (16, 32)},
+        {"rowsperstrip": 7, "byteorder": ">"},
+        {"compression": "zlib"},
+        {"compression": "zlib", "tile": (16, 48)},
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_deep_colours_in_every_layout(
+    separate: bool, options: dict[str, object], orientation: int
+) -> None:
+    turn = {1: 0, 3: 2, 6: 3}[orientation]
+    rgb, alpha = picture(), np.full((60, 80, 1), 51, np.uint8)
+    cmyk = np.asarray(Image.fromarray(rgb).convert("CMYK"))
+    laid = np.asarray(Image.alpha_composite(Image.new("RGBA", (80, 60), "white"),
+                                            Image.fromarray(np.dstack([rgb, alpha]))))  # fmt: skip
+    for values, kind, expected in (
+        (rgb.astype(np.uint16) * 257, "rgb", rgb),
+        (rgb.astype(np.uint32) * 16843009, "rgb", rgb),
+        ((rgb / 255).astype(np.float16), "rgb", rgb),
+        ((rgb / 255).astype(np.float32), "rgb", rgb),
+        (np.rint(rgb * (4095 / 255)).astype(np.uint16), "rgb", rgb),
+        (rgb.astype(np.int16), "rgb", rgb),
+        (cmyk.astype(np.uint16) * 257, "separated", Image.fromarray(cmyk, "CMYK").convert("RGB")),
+        (np.dstack([rgb, alpha]).astype(np.uint16) * 257, "rgb", laid[..., :3]),
+    ):
+        data = tiff(
+            values.transpose(2, 0, 1) if separate else values, photometric=kind, **options,
+            extrasamples=["unassalpha"] if laid[..., :3] is expected else None,
+            planarconfig="separate" if separate else "contig",
+            extratags=[(274, 3, 1, orientation, True)],
+        )  # fmt: skip
+        for source in (data, Image.open(io.BytesIO(data))) if openable(data) else (data,):
+            difference = decode(source).astype(int) - np.rot90(np.asarray(expected), turn)
+            assert np.abs(difference).max() <= 1, (values.dtype, kind)
+
+
+def openable(data: bytes) -> bool:
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(data)):
+        return True
+    return False
+
+
+def tiff(values: np.ndarray, **options: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
+    return file.getvalue()
+
+
+def test_dark_pictures_of_sixteen_bits_stay_dark_where_the_file_tells() -> None:
+    grey = picture()[..., 0].astype(np.uint16)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pnm = b"P5 80 60 65535\n" + (grey * 10).astype(">u2").tobytes()
+    for data in (
+        saved(Image.fromarray(grey * 10)),
+        pnm,
+        tiff(np.repeat(grey[..., None] * 10, 3, 2), photometric="rgb", iccprofile=srgb),
+        tiff(grey * 10, photometric="minisblack", extratags=[(281, 3, 1, 65535, True)]),
+    ):
+        assert np.array_equal(decode(data)[..., 0], grey * 10 >> 8), data[:4]
+    twelve = np.rint(picture() * (4095 / 255)).astype(np.uint16)
+    assert np.array_equal(decode(twelve), picture())
+    assert np.array_equal(decode(twelve[..., 0]), picture()[..., [0, 0, 0]])
+
+
+def test_samples_below_zero_are_not_guessed_at() -> None:
+    for kind in (np.int8, np.int16):
+        with pytest.raises(ImageError, match=r"^samples below zero"):
+            decode(tiff((picture()[..., 0].astype(int) - 128).astype(kind)))
+
+
+def test_colours_multiplied_with_their_alpha() -> None:
+    rgba = Image.fromarray(np.dstack([picture(), np.full((60, 80), 128, np.uint8)]))
+    for mode in ("RGBA", "LA"):
+        image = rgba.convert(mode)
+        seen = decode(image.convert(mode.replace("A", "a"))).astype(int)
+        assert np.abs(seen - decode(image)).max() <= 2
 
 
 @pytest.mark.parametrize(

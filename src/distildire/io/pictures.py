@@ -8,8 +8,8 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,8 +28,9 @@ from distildire.io.containers import (
     tga_header,
     without_ancillary,
 )
-from distildire.io.samples import eight_bits, upright
+from distildire.io.samples import SampleError, eight_bits, to_eight_bits, upright
 from distildire.io.tars import member_size, read_member, split_member
+from distildire.io.tiff import HEIGHT, WIDTH, deep_pages, deep_picture, unread_deep_picture
 
 RGB: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W, 3], sRGB."""
@@ -184,8 +185,12 @@ def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = M
             "PNG or TIFF first"
         )
     try:
-        with _in_words(max_pixels), open_picture(data) as image:
-            return _first_shown(_frames(image), max_pixels, min_side)
+        with _in_words(max_pixels):
+            if next(deep_pages(data), None) is not None:
+                frames = _deep_frames(data, max_pixels, min_side)
+                return _first_shown(frames, max_pixels, min_side)
+            with open_picture(data) as image:
+                return _first_shown(_frames(image), max_pixels, min_side)
     except UnidentifiedImageError:
         raise ImageError(_unidentified(data)) from None
 
@@ -197,6 +202,8 @@ def _in_words(max_pixels: int) -> Iterator[None]:
         yield
     except (ImageError, UnidentifiedImageError):
         raise
+    except SampleError as error:
+        raise ImageError(str(error)) from None
     except Image.DecompressionBombError:
         raise ImageError(
             f"too many pixels: over the limit of {max_pixels / 1e6:.0f} megapixels"
@@ -206,7 +213,7 @@ def _in_words(max_pixels: int) -> Iterator[None]:
     # Pillow's decoders raise many types on damaged data (OSError, SyntaxError, struct.error,
     # IndexError, ...): for the owner of the picture they all mean the same.
     except Exception as error:
-        detail = str(error).strip() or type(error).__name__
+        detail = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"damaged or truncated picture: {detail}") from None
 
 
@@ -277,8 +284,8 @@ def from_array(array: Any) -> RGB:
         array = array[:, :, 0]
     if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {3, 4}):
         raise ValueError(f"array shape is {array.shape}: give [H, W, 3], [H, W, 4] or [H, W]")
-    if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        array = to_eight_bits(array, colours=3 if array.ndim == 3 else None)
     elif array.dtype.kind == "f":
         if not (array.size and array.min() >= 0 and array.max() <= 1):
             raise TypeError("float array outside [0, 1]: give uint8 in 0..255, or divide by 255")
@@ -303,36 +310,40 @@ def _from_image(image: Image.Image, max_pixels: int, min_side: int) -> RGB:
     """A caller's image at the frame where it stands, where it stays."""
     with _LOCKS[id(image) // 64 % len(_LOCKS)], _in_words(max_pixels):
         _check_size(*image.size, max_pixels, min_side)
-        return _frame_to_rgb(image)
+        return _frame_to_rgb(unread_deep_picture(image) or image)
 
 
 def _frames(image: Image.Image) -> Iterator[Image.Image]:
-    """The image at its first frame, and at each that follows and isn't damaged."""
+    """An opened image at each of its frames; EOFError at the end."""
     yield image
-    with suppress(Exception):  # EOFError at the end, and whatever Pillow raises on damage
-        if getattr(image, "is_animated", False):
-            for number in itertools.count(1):
-                image.seek(number)
-                yield image
+    if getattr(image, "is_animated", False):
+        for number in itertools.count(1):
+            image.seek(number)
+            yield image
 
 
-def _first_shown(frames: Iterable[Image.Image], max_pixels: int, min_side: int) -> RGB:
+def _deep_frames(data: bytes, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
+    for tags in deep_pages(data):
+        _check_size(tags[WIDTH], tags[HEIGHT], max_pixels, min_side)
+        yield deep_picture(data, tags)
+
+
+def _first_shown(frames: Iterator[Image.Image], max_pixels: int, min_side: int) -> RGB:
     """The first frame that shows something, of those that have `max_pixels` together."""
     first, left = None, max_pixels
-    for frame in itertools.islice(frames, _MAX_FRAMES):
-        try:
+    try:
+        for frame in itertools.islice(frames, _MAX_FRAMES):
             _check_size(*frame.size, left, min_side)
             rgb = _frame_to_rgb(frame)
-        except Exception:
-            if first is None:
-                raise
-            break
-        if _shows_something(rgb):
-            return rgb
-        first = rgb if first is None else first
-        left -= frame.width * frame.height
-        if left < frame.width * frame.height:  # looking for the next would decode some of it
-            break
+            if _shows_something(rgb):
+                return rgb
+            first = rgb if first is None else first
+            left -= frame.width * frame.height
+            if left < frame.width * frame.height:  # looking for the next would decode some of it
+                break
+    except Exception:  # the end, or whatever Pillow raises on damage
+        if first is None:
+            raise
     assert first is not None
     return first
 
@@ -346,7 +357,10 @@ def _shows_something(rgb: RGB) -> bool:
 def _frame_to_rgb(image: Image.Image) -> RGB:
     image = eight_bits(image)
     image.load()  # turns a TIFF, and takes its orientation away
-    image = to_srgb(upright(image))
+    image = upright(image)
+    if image.mode in {"La", "RGBa"}:  # colours multiplied with their alpha
+        image = image.convert(image.mode.upper())
+    image = to_srgb(image)
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() == (0, 0):
