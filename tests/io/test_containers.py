@@ -16,7 +16,15 @@ import tifffile
 from PIL import Image, ImageCms
 
 from distildire.io.containers import known_kind, without_ancillary
-from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_bytes
+from distildire.io.pictures import (
+    RGB,
+    ImageError,
+    _register_heif,
+    _register_jxl,
+    decode,
+    decode_bytes,
+    read_bytes,
+)
 
 
 def picture() -> RGB:
@@ -227,6 +235,8 @@ def test_colours_multiplied_with_their_alpha() -> None:
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\0\0\0\x20ftypisom", "video"),
+        (b"P7\nWIDTH 80\nHEIGHT 60\n", "PAM"),
+        (b"\x89PNG\r\n\x1a\n" + chunk(b"CgBI", b"\x50\0\x20\6") + with_chunk(b"")[8:], "iPhones"),
     ],
 )
 def test_other_kinds_are_named(data: bytes, words: str) -> None:
@@ -237,6 +247,19 @@ def test_other_kinds_are_named(data: bytes, words: str) -> None:
 @pytest.mark.parametrize("brand", [b"heic", b"heis", b"heim", b"mif1"])
 def test_heic_is_told_as_heic(brand: bytes) -> None:
     assert "HEIC" in str(known_kind(b"\0\0\0\x18ftyp" + brand))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "AVIF", "WEBP", "BMP", "TIFF", "JPEG2000",
+                                  "ICO", "HEIF", "JXL"])  # fmt: skip
+def test_cut_files_are_told_as_cut_in_one_line(kind: str) -> None:
+    if kind in {"HEIF", "JXL"}:
+        pytest.importorskip({"HEIF": "pillow_heif", "JXL": "pillow_jxl"}[kind])
+        _register_heif()
+        _register_jxl()
+    data = saved(Image.fromarray(picture()).resize((400, 300)), kind)
+    for length in (16, 40, 100, len(data) // 2):
+        with pytest.raises(ImageError, match=r"damaged or truncated picture[^\n]*$"):
+            decode(data[:length])
 
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "PPM", "TGA", "ICO", "BMP", "WEBP", "MPO"])

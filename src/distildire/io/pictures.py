@@ -20,11 +20,12 @@ from PIL import Image, UnidentifiedImageError
 
 from distildire.io.colour import to_srgb
 from distildire.io.containers import (
-    HEIC_BRANDS,
-    JXL_SIGNATURE,
     PNG_SIGNATURE,
+    heic_kind,
+    jxl_kind,
     known_kind,
     raw_kind,
+    readable_kind,
     tga_header,
     without_ancillary,
 )
@@ -214,6 +215,8 @@ def _in_words(max_pixels: int) -> Iterator[None]:
     # IndexError, ...): for the owner of the picture they all mean the same.
     except Exception as error:
         detail = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, KeyError):
+            detail = f"{detail} is missing"
         raise ImageError(f"damaged or truncated picture: {detail}") from None
 
 
@@ -227,11 +230,13 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
     Raises:
         UnidentifiedImageError: none of these formats.
     """
+    if data[12:16] == b"CgBI":  # its pixels would be read wrong
+        raise UnidentifiedImageError
     if data[:8] == PNG_SIGNATURE and not metadata:
         data = without_ancillary(data)
-    elif data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+    elif heic_kind(data):
         _register_heif()
-    elif data[:2] == b"\xff\x0a" or data[:12] == JXL_SIGNATURE:
+    elif jxl_kind(data):
         _register_jxl()
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
@@ -241,6 +246,13 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
 
 
 def _unidentified(data: bytes) -> str:
+    kind = readable_kind(data)
+    if heic_kind(data) and _register_heif():
+        kind = "HEIC"
+    elif jxl_kind(data) and _register_jxl():
+        kind = "JPEG XL"
+    if kind is not None:
+        return f"damaged or truncated picture, or a kind of {kind} that isn't read"
     kind = known_kind(data)
     if kind is not None:
         return f"not a picture that is read here: {kind}"
