@@ -281,6 +281,17 @@ def test_the_first_frame_that_shows_something_is_taken() -> None:
     assert decode(saved(blank, "GIF", save_all=True, append_images=[blank])).std() == 0
 
 
+def test_a_damaged_animation_is_what_comes_before_the_damage() -> None:
+    for first in (Image.fromarray(picture()), Image.new("RGB", (80, 60))):
+        others = [Image.fromarray(picture()).rotate(90 * i) for i in (1, 2)]
+        data = bytearray(saved(first, save_all=True, append_images=others))
+        data[data.index(b"fdAT") + 30] ^= 255
+        assert np.array_equal(decode(bytes(data)), np.asarray(first))
+        notes: list[str] = []
+        without_ancillary(bytes(data), notes)
+        assert "frame of the animation" in notes[0]
+
+
 def test_frames_are_looked_through_in_bounds() -> None:
     blank, shown = Image.new("RGB", (80, 60), "white"), Image.fromarray(picture())
     data = saved(blank, "TIFF", save_all=True, append_images=[blank, shown])
@@ -332,7 +343,16 @@ def test_objects_that_are_pictures() -> None:
     data = saved(Image.fromarray(picture()))
     for source in (bytearray(data), memoryview(data), io.BytesIO(data)):
         assert np.array_equal(decode(source), picture())
+    at_its_end = io.BytesIO()
+    at_its_end.write(data)
+    for _ in range(2):
+        assert np.array_equal(decode(at_its_end), picture())
+    with pytest.raises(TypeError, match="binary mode"):
+        decode(io.StringIO("photo.jpg"))
+    with pytest.raises(ImageError, match="as str or Path"):
+        decode(b"photos/photo.jpg")
     torch = pytest.importorskip("torch")
+    assert decode((torch.from_numpy(picture()) / 255).bfloat16()).shape == (60, 80, 3)
     tensor = torch.from_numpy(picture()).permute(2, 0, 1) / 255
     assert np.array_equal(decode(tensor), picture())
     with pytest.raises(ImageError, match="truncated"):

@@ -151,6 +151,8 @@ def tga_header(data: bytes) -> bool:
 
 _CRITICAL = frozenset([b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"])
 """PNG's chunks that make the pixels."""
+_ANIMATION = frozenset([b"fcTL", b"fdAT"])
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_PROFILE = 2**20
 """Bytes of a colour profile once inflated; larger ones are passed over."""
 
@@ -160,6 +162,8 @@ def without_ancillary(data: bytes, passed_over: list[str] | None = None) -> byte
 
     Text, times and private chunks can't be in the way then, whatever they hold. What was left
     out because it is damaged or oversized is added to `passed_over`, a sentence each.
+
+    An animation ends before its first frame that is damaged.
 
     Raises:
         ValueError: a chunk of pixels has a wrong checksum.
@@ -175,6 +179,11 @@ def without_ancillary(data: bytes, passed_over: list[str] | None = None) -> byte
             break
         whole = zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end])
         reason = None
+        if kind in _ANIMATION and not whole and any(part[4:8] == b"IDAT" for part in kept[1:]):
+            if passed_over is not None:
+                passed_over.append("a frame of the animation is damaged, and the rest passed over")
+            kept.append(_END)
+            break
         if kind in _CRITICAL and not whole:
             raise ValueError(f"the PNG chunk {kind.decode('latin-1')} has a wrong checksum")
         if kind not in _CRITICAL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 import stat
 import threading
@@ -109,12 +110,12 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_
             `min_side`, or of a kind that isn't read; the message says which.
         TypeError: `source` is none of the accepted kinds.
     """
-    if isinstance(source, str | Path):
-        source = read_bytes(Path(source))
+    if isinstance(source, str | os.PathLike):
+        source = read_bytes(Path(os.fsdecode(source)))
     elif isinstance(source, bytearray | memoryview):
         source = bytes(source)
-    elif isinstance(source, io.IOBase) or callable(getattr(source, "read", None)):
-        source = source.read()
+    elif callable(getattr(source, "read", None)) and not isinstance(source, Image.Image):
+        source = read_file(source)
     if isinstance(source, bytes):
         return decode_bytes(source, max_pixels=max_pixels, min_side=min_side)
     if isinstance(source, Image.Image):
@@ -146,6 +147,24 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes() if member is None else read_member(*member)
 
 
+def read_file(file: Any) -> bytes:
+    """The bytes of a file opened for reading, from its beginning where it can go back.
+
+    Raises:
+        TypeError: opened as text.
+    """
+    with _lock_of(file):
+        if callable(seekable := getattr(file, "seekable", None)) and seekable():
+            file.seek(0)
+        data = file.read()
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"reading this file gives {type(data).__name__}, not bytes: open it in binary mode "
+            '("rb")'
+        )
+    return bytes(data)
+
+
 def refuse_unreadable(path: Path) -> int:
     """The size of a regular file in bytes, which is not opened.
 
@@ -161,6 +180,14 @@ def refuse_unreadable(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("cannot be read: a pipe, socket or device, not a file")
     return status.st_size
+
+
+_LOCKS = [threading.Lock() for _ in range(64)]
+
+
+def _lock_of(item: Any) -> threading.Lock:
+    """For what is changed by being read, and may be given several times."""
+    return _LOCKS[id(item) // 64 % len(_LOCKS)]
 
 
 @contextmanager
@@ -253,6 +280,9 @@ def _unidentified(data: bytes) -> str:
         kind = "JPEG XL"
     if kind is not None:
         return f"damaged or truncated picture, or a kind of {kind} that isn't read"
+    name = data[:1024].decode(errors="replace")
+    if len(data) < 1024 and Path(name).suffix.lower() in PICTURE_SUFFIXES and name.isprintable():
+        return "not a picture: bytes are taken as what a file holds; give a path as str or Path"
     kind = known_kind(data)
     if kind is not None:
         return f"not a picture that is read here: {kind}"
@@ -283,7 +313,8 @@ def from_array(array: Any) -> RGB:
         ValueError: a shape that is no picture's.
     """
     if callable(getattr(array, "detach", None)):  # a torch tensor
-        array = array.detach().cpu().numpy()
+        array = array.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()
     if not isinstance(array, np.ndarray):
         raise TypeError(
             f"cannot decode a {type(array).__name__}: give a path, the bytes of a file, an open "
@@ -301,7 +332,7 @@ def from_array(array: Any) -> RGB:
     elif array.dtype.kind == "f":
         if not (array.size and array.min() >= 0 and array.max() <= 1):
             raise TypeError("float array outside [0, 1]: give uint8 in 0..255, or divide by 255")
-        array = np.rint(array * 255).astype(np.uint8)
+        array = np.rint(array * np.float32(255)).astype(np.uint8)
     if array.dtype != np.uint8:
         raise TypeError(f"array dtype is {array.dtype}: give uint8 in 0..255")
     if array.ndim == 3 and array.shape[2] == 4:
@@ -314,13 +345,10 @@ def from_array(array: Any) -> RGB:
 _MAX_FRAMES = 100
 """Frames of an animation that are looked through for one that shows something."""
 
-# Pillow reads an opened file at first use: an image that is given several times, one at a time.
-_LOCKS = [threading.Lock() for _ in range(64)]
-
 
 def _from_image(image: Image.Image, max_pixels: int, min_side: int) -> RGB:
     """A caller's image at the frame where it stands, where it stays."""
-    with _LOCKS[id(image) // 64 % len(_LOCKS)], _in_words(max_pixels):
+    with _lock_of(image), _in_words(max_pixels):
         _check_size(*image.size, max_pixels, min_side)
         return _frame_to_rgb(unread_deep_picture(image) or image)
 
