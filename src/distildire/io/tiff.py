@@ -32,7 +32,7 @@ _PLAIN, _DIFFERENCES = 1, 2
 _LOSSLESS = {_PLAIN, 5, 8, 32946, 32773, 34925, 50000}
 """Not compressed, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard."""
 _BIG = 43
-_MAX_PIECES = 100_000
+_MAX_PIECES, _MAX_CHANNELS = 100_000, 8
 
 
 def deep_pages(data: bytes) -> Iterator[Tags]:
@@ -82,6 +82,7 @@ def deep_picture(data: bytes, tags: Tags) -> Image.Image:
         eight[..., 0] = 255 - eight[..., 0]
     image = Image.frombytes(mode, (samples.shape[1], samples.shape[0]), eight.tobytes())
     image.info["icc_profile"] = tags.get(_PROFILE)
+    image.format = "TIFF"
     image.getexif()[ORIENTATION] = tags.get(ORIENTATION, 1)
     return image
 
@@ -95,8 +96,8 @@ def unread_deep_picture(image: Image.Image) -> Image.Image | None:
     if not isinstance(image, TiffImageFile):
         return None
     if not image.tile:
-        tags = image.tag_v2
-        if tags.get(_PLANAR) == 2 and np.max(tags.get(_BITS, 1)) > 8 and image.mode != "I;16":
+        read = image.tag_v2
+        if read.get(_PLANAR) == 2 and np.max(read.get(_BITS, 1)) > 8 and image.mode != "I;16":
             raise SampleError("deep colour planes are read from the file alone: give its path")
         return None
     assert image.fp is not None
@@ -116,6 +117,8 @@ def _first(tags: Tags, tag: int, default: Any) -> Any:
 def _samples(data: bytes, tags: Tags) -> NDArray[Any]:
     """All samples as they are stored: [H, W, samples]."""
     width, height, count = tags[WIDTH], tags[HEIGHT], int(tags.get(_PER_PIXEL, 1))
+    if not 0 < count <= _MAX_CHANNELS:
+        raise SampleError(f"not read here: a TIFF of {count} channels of deep samples")
     planes = count if tags.get(_PLANAR) == 2 else 1
     tiled = _TILES in tags
     across = tags[_TILE_WIDTH] if tiled else width
@@ -171,11 +174,13 @@ def _piece(
 
 
 def _unpacked(data: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
-    """By libtiff: packed bytes are the same as those of a grey picture of one strip."""
+    """By libtiff: packed bytes are the same as those of a picture of one strip, CMYK or grey."""
     page = ImageFileDirectory_v2()
+    bytes_per_pixel, photometric = (1, 1) if row_bytes % 4 else (4, 5)
     for tag, value in (
-        (WIDTH, row_bytes), (HEIGHT, rows), (_BITS, 8), (_COMPRESSION, compression),
-        (_PHOTOMETRIC, 1), (_PER_PIXEL, 1), (_ROWS, rows), (_COUNTS, len(data)),
+        (WIDTH, row_bytes // bytes_per_pixel), (HEIGHT, rows), (_BITS, (8,) * bytes_per_pixel),
+        (_COMPRESSION, compression), (_PHOTOMETRIC, photometric), (_PER_PIXEL, bytes_per_pixel),
+        (_ROWS, rows), (_COUNTS, len(data)),
         (_STRIPS, 0),  # behind the directory, when that is written
     ):  # fmt: skip
         page[tag] = value
