@@ -181,6 +181,20 @@ def test_single_pictures_of_many_kinds(detector: Detector, flat: np.ndarray) -> 
         detector.predict(5)
 
 
+def test_open_files_and_path_likes(detector: Detector, flat: np.ndarray, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(flat).save(buffer, "PNG")  # stands at its end
+    (tmp_path / "flat.png").write_bytes(buffer.getvalue())
+    with os.scandir(tmp_path) as found:
+        entry = next(found)  # an os.PathLike that is no Path
+    text, *rows = detector.predict([io.StringIO("flat.png"), buffer, buffer, entry])
+    assert "binary mode" in str(text.error)
+    assert len({row.logit for row in rows}) == 1
+    assert rows[0].logit is not None
+    assert rows[2].path == str(tmp_path / "flat.png")
+    assert detector.predict(entry)[0].logit == rows[0].logit
+
+
 def test_what_shows_nothing_is_never_real(detector: Detector) -> None:
     (white,) = detector.predict(np.full((300, 300, 3), 255, np.uint8))
     assert white.verdict == "unsure"

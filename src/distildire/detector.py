@@ -48,7 +48,7 @@ class _Engine:
 
 def is_one_picture(items: Any) -> bool:
     """Whether `predict` was given one picture, not several."""
-    single = str | Path | bytes | bytearray | memoryview | np.ndarray | Image.Image
+    single = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
     return isinstance(items, single) or is_file(items) or callable(getattr(items, "detach", None))
 
 

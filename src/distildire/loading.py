@@ -14,7 +14,15 @@ from PIL import Image
 
 from distildire.gate import nothing_to_judge
 from distildire.io.hashing import sha256_of
-from distildire.io.pictures import MAX_PIXELS, RGB, Source, decode, decode_bytes, read_bytes
+from distildire.io.pictures import (
+    MAX_PIXELS,
+    RGB,
+    Source,
+    decode,
+    decode_bytes,
+    read_bytes,
+    read_file,
+)
 from distildire.io.preprocessing import Preprocessing
 from distildire.provenance import declares
 
@@ -95,15 +103,20 @@ def shown_name(item: Given) -> str:
     """A path as it is given; empty for what has none."""
     if isinstance(item, Unread):
         return item.path
-    return os.fspath(item) if isinstance(item, str | Path) else ""
+    return os.fsdecode(item) if isinstance(item, str | os.PathLike) else ""
 
 
 def content_of(item: Given) -> Any:
-    """The bytes of a file; a picture or an array as it is."""
-    if isinstance(item, str | Path):
-        item = read_bytes(Path(item))
-    elif isinstance(item, Unread) or is_file(item):
+    """The bytes of a file; a picture or an array as it is.
+
+    An open file is read from its beginning, wherever it stands.
+    """
+    if isinstance(item, str | os.PathLike):
+        item = read_bytes(Path(os.fsdecode(item)))
+    elif isinstance(item, Unread):
         item = item.read()
+    elif is_file(item):
+        item = read_file(item)
     return bytes(item) if isinstance(item, bytes | bytearray | memoryview) else item
 
 
@@ -111,4 +124,4 @@ def what_is_wrong(error: Exception) -> str:
     """One sentence for the owner of an item."""
     if isinstance(error, MemoryError):
         return "too large to judge in the memory at hand"
-    return str(error).strip() or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, PngImagePlugin
 
 from distildire.explain.provenance import (
@@ -87,6 +88,13 @@ def test_xmp_is_kept_whole(kind: str) -> None:
     facts = file_facts(encode(Image.new("RGB", (40, 40)), kind, **options))
     (text,) = facts.text.values()
     assert "the value" in text
+
+
+def test_a_tiff_that_pillow_does_not_open_has_its_facts() -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.full((60, 80, 3), 0.5, np.float32), photometric="rgb")
+    facts = file_facts(file.getvalue())
+    assert (facts.format, facts.width, facts.height) == ("TIFF", 80, 60)
 
 
 def test_damage_beside_the_pixels_is_named() -> None:

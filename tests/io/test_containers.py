@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from distildire.io.containers import known_kind, without_ancillary
-from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_bytes
+from distildire.io.pictures import (
+    RGB,
+    ImageError,
+    _register_heif,
+    _register_jxl,
+    decode,
+    decode_bytes,
+    read_bytes,
+)
 
 
 def picture() -> RGB:
@@ -128,10 +139,87 @@ def test_deep_samples_keep_their_values() -> None:
         decode(deep(unit * 7.3))
 
 
-def test_planes_of_sixteen_bits_are_read_apart() -> None:
-    planes = picture().astype(np.uint16).transpose(2, 0, 1) * 257
-    data = bytearray(deep(planes.reshape(180, 80), **{"257": 60, "277": 3, "284": 2, "262": 2}))
-    assert np.array_equal(decode(bytes(data)), picture())
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tile": (16, 32)},
+        {"rowsperstrip": 7, "byteorder": ">"},
+        {"compression": "zlib"},
+        {"compression": "zlib", "tile": (16, 48)},
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_deep_colours_in_every_layout(
+    separate: bool, options: dict[str, object], orientation: int
+) -> None:
+    turn = {1: 0, 3: 2, 6: 3}[orientation]
+    rgb, alpha = picture(), np.full((60, 80, 1), 51, np.uint8)
+    cmyk = np.asarray(Image.fromarray(rgb).convert("CMYK"))
+    laid = np.asarray(Image.alpha_composite(Image.new("RGBA", (80, 60), "white"),
+                                            Image.fromarray(np.dstack([rgb, alpha]))))  # fmt: skip
+    for values, kind, expected in (
+        (rgb.astype(np.uint16) * 257, "rgb", rgb),
+        (rgb.astype(np.uint32) * 16843009, "rgb", rgb),
+        ((rgb / 255).astype(np.float16), "rgb", rgb),
+        ((rgb / 255).astype(np.float32), "rgb", rgb),
+        (np.rint(rgb * (4095 / 255)).astype(np.uint16), "rgb", rgb),
+        (rgb.astype(np.int16), "rgb", rgb),
+        (cmyk.astype(np.uint16) * 257, "separated", Image.fromarray(cmyk, "CMYK").convert("RGB")),
+        (np.dstack([rgb, alpha]).astype(np.uint16) * 257, "rgb", laid[..., :3]),
+    ):
+        data = tiff(
+            values.transpose(2, 0, 1) if separate else values, photometric=kind, **options,
+            extrasamples=["unassalpha"] if laid[..., :3] is expected else None,
+            planarconfig="separate" if separate else "contig",
+            extratags=[(274, 3, 1, orientation, True)],
+        )  # fmt: skip
+        for source in (data, Image.open(io.BytesIO(data))) if openable(data) else (data,):
+            difference = decode(source).astype(int) - np.rot90(np.asarray(expected), turn)
+            assert np.abs(difference).max() <= 1, (values.dtype, kind)
+
+
+def openable(data: bytes) -> bool:
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(data)):
+        return True
+    return False
+
+
+def tiff(values: np.ndarray, **options: object) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
+    return file.getvalue()
+
+
+def test_dark_pictures_of_sixteen_bits_stay_dark_where_the_file_tells() -> None:
+    grey = picture()[..., 0].astype(np.uint16)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pnm = b"P5 80 60 65535\n" + (grey * 10).astype(">u2").tobytes()
+    for data in (
+        saved(Image.fromarray(grey * 10)),
+        pnm,
+        tiff(np.repeat(grey[..., None] * 10, 3, 2), photometric="rgb", iccprofile=srgb),
+        tiff(grey * 10, photometric="minisblack", extratags=[(281, 3, 1, 65535, True)]),
+    ):
+        assert np.array_equal(decode(data)[..., 0], grey * 10 >> 8), data[:4]
+    twelve = np.rint(picture() * (4095 / 255)).astype(np.uint16)
+    assert np.array_equal(decode(twelve), picture())
+    assert np.array_equal(decode(twelve[..., 0]), picture()[..., [0, 0, 0]])
+
+
+def test_samples_below_zero_are_not_guessed_at() -> None:
+    for kind in (np.int8, np.int16):
+        with pytest.raises(ImageError, match=r"^samples below zero"):
+            decode(tiff((picture()[..., 0].astype(int) - 128).astype(kind)))
+
+
+def test_colours_multiplied_with_their_alpha() -> None:
+    rgba = Image.fromarray(np.dstack([picture(), np.full((60, 80), 128, np.uint8)]))
+    for mode in ("RGBA", "LA"):
+        image = rgba.convert(mode)
+        seen = decode(image.convert(mode.replace("A", "a"))).astype(int)
+        assert np.abs(seen - decode(image)).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -147,6 +235,8 @@ def test_planes_of_sixteen_bits_are_read_apart() -> None:
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\0\0\0\x20ftypisom", "video"),
+        (b"P7\nWIDTH 80\nHEIGHT 60\n", "PAM"),
+        (b"\x89PNG\r\n\x1a\n" + chunk(b"CgBI", b"\x50\0\x20\6") + with_chunk(b"")[8:], "iPhones"),
     ],
 )
 def test_other_kinds_are_named(data: bytes, words: str) -> None:
@@ -157,6 +247,19 @@ def test_other_kinds_are_named(data: bytes, words: str) -> None:
 @pytest.mark.parametrize("brand", [b"heic", b"heis", b"heim", b"mif1"])
 def test_heic_is_told_as_heic(brand: bytes) -> None:
     assert "HEIC" in str(known_kind(b"\0\0\0\x18ftyp" + brand))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "AVIF", "WEBP", "BMP", "TIFF", "JPEG2000",
+                                  "ICO", "HEIF", "JXL"])  # fmt: skip
+def test_cut_files_are_told_as_cut_in_one_line(kind: str) -> None:
+    if kind in {"HEIF", "JXL"}:
+        pytest.importorskip({"HEIF": "pillow_heif", "JXL": "pillow_jxl"}[kind])
+        _register_heif()
+        _register_jxl()
+    data = saved(Image.fromarray(picture()).resize((400, 300)), kind)
+    for length in (16, 40, 100, len(data) // 2):
+        with pytest.raises(ImageError, match=r"damaged or truncated picture[^\n]*$"):
+            decode(data[:length])
 
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "PPM", "TGA", "ICO", "BMP", "WEBP", "MPO"])
@@ -178,6 +281,50 @@ def test_the_first_frame_that_shows_something_is_taken() -> None:
     assert decode(saved(blank, "GIF", save_all=True, append_images=[blank])).std() == 0
 
 
+def test_a_damaged_animation_is_what_comes_before_the_damage() -> None:
+    for first in (Image.fromarray(picture()), Image.new("RGB", (80, 60))):
+        others = [Image.fromarray(picture()).rotate(90 * i) for i in (1, 2)]
+        data = bytearray(saved(first, save_all=True, append_images=others))
+        data[data.index(b"fdAT") + 30] ^= 255
+        assert np.array_equal(decode(bytes(data)), np.asarray(first))
+        notes: list[str] = []
+        without_ancillary(bytes(data), notes)
+        assert "frame of the animation" in notes[0]
+
+
+def test_frames_are_looked_through_in_bounds() -> None:
+    blank, shown = Image.new("RGB", (80, 60), "white"), Image.fromarray(picture())
+    data = saved(blank, "TIFF", save_all=True, append_images=[blank, shown])
+    assert decode(data).std() > 10
+    assert decode(data, max_pixels=2 * 80 * 60).std() == 0
+    small = Image.fromarray(picture()).resize((20, 20))
+    data = saved(blank, "TIFF", save_all=True, append_images=[small, shown])
+    assert decode(data).shape == (60, 80, 3)
+    assert decode(data).std() == 0
+
+
+def test_an_opened_image_that_is_given_often_is_the_same_each_time() -> None:
+    frames = [Image.fromarray(picture()).resize((800, 600)).rotate(90 * i) for i in range(3)]
+    for kind in ("GIF", "PNG", "WEBP", "TIFF", "JPEG"):
+        options = {} if kind == "JPEG" else {"save_all": True, "append_images": frames[1:]}
+        data = saved(frames[0], kind, **options)
+        image = Image.open(io.BytesIO(data))
+        with ThreadPoolExecutor(8) as pool:
+            for seen in pool.map(decode, [image] * 16):
+                assert np.array_equal(seen, decode(data)), kind
+        assert image.tell() == 0
+        if kind != "JPEG":
+            image.seek(2)
+            expected = Image.open(io.BytesIO(data))
+            expected.seek(2)
+            assert np.array_equal(decode(image), np.asarray(expected.convert("RGB"))), kind
+            assert image.tell() == 2
+    cut = Image.open(io.BytesIO(saved(frames[0], "JPEG")[:-300]))
+    for _ in range(2):
+        with pytest.raises(ImageError, match="truncated"):
+            decode(cut)
+
+
 def test_what_is_no_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="pipe"):
@@ -196,7 +343,16 @@ def test_objects_that_are_pictures() -> None:
     data = saved(Image.fromarray(picture()))
     for source in (bytearray(data), memoryview(data), io.BytesIO(data)):
         assert np.array_equal(decode(source), picture())
+    at_its_end = io.BytesIO()
+    at_its_end.write(data)
+    for _ in range(2):
+        assert np.array_equal(decode(at_its_end), picture())
+    with pytest.raises(TypeError, match="binary mode"):
+        decode(io.StringIO("photo.jpg"))
+    with pytest.raises(ImageError, match="as str or Path"):
+        decode(b"photos/photo.jpg")
     torch = pytest.importorskip("torch")
+    assert decode((torch.from_numpy(picture()) / 255).bfloat16()).shape == (60, 80, 3)
     tensor = torch.from_numpy(picture()).permute(2, 0, 1) / 255
     assert np.array_equal(decode(tensor), picture())
     with pytest.raises(ImageError, match="truncated"):

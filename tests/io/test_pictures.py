@@ -1,8 +1,9 @@
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from distildire.io.pictures import MIN_SIDE, ImageError, decode
 from distildire.io.preprocessing import Preprocessing, equalize, jpeg, limit_short_side, reflect_to
@@ -37,6 +38,26 @@ def test_exif_orientation_turns_the_picture() -> None:
     assert decoded.shape == (80, 40, 3)
     assert decoded[10, 20].tolist() == [255, 255, 255]
     assert decoded[70, 20].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_turned_once(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(picture())
+    upright = np.asarray(
+        ImageOps.exif_transpose(Image.open(BytesIO(saved(image, "PNG", exif=exif))))
+    )
+    packed = {"compression": "tiff_lzw"}
+    for format, options in (
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", packed),
+    ):
+        assert np.array_equal(decode(saved(image, format, exif=exif, **options)), upright), format
+    if orientation == 1:
+        assert np.array_equal(upright, picture())
 
 
 def test_alpha_is_laid_over_white() -> None:

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from distildire.io.containers import PNG_SIGNATURE, without_ancillary
 from distildire.io.pictures import RGB, open_picture
 from distildire.io.preprocessing import limit_short_side
+from distildire.io.tiff import deep_pages, deep_picture
 from distildire.provenance.fields import user_comment
 
 _EXIF_FIELDS = (
@@ -92,6 +93,8 @@ def _opened(data: bytes, passed_over: list[str]) -> Image.Image:
         return open_picture(data, metadata=True)
     # Pillow raises many types on damaged metadata; a record without them is still a record.
     except Exception:
+        if (tags := next(deep_pages(data), None)) is not None:
+            return deep_picture(data, tags)
         passed_over.append("the file's texts are damaged or oversized and were passed over")
         return open_picture(data)
 

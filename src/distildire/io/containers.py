@@ -59,14 +59,50 @@ def _first_directory(data: bytes) -> dict[int, int]:
     }
 
 
+def readable_kind(data: bytes) -> str | None:
+    """The format that a file begins as, of those that are read without a package.
+
+    Not a PNG packed for iPhones, whose pixels would come out wrong.
+    """
+    if data[12:16] == b"CgBI":
+        return None
+    if data[:2] == b"BM" and not any(data[6:10]):
+        return "BMP"
+    for kind, signature in (
+        ("JPEG", b"\xff\xd8\xff"), ("PNG", PNG_SIGNATURE), ("GIF", b"GIF8"),
+        ("TIFF", b"II*\0"), ("TIFF", b"MM\0*"), ("TIFF", b"II+\0"), ("TIFF", b"MM\0+"),
+        ("ICO", b"\0\0\1\0"), ("JPEG 2000", b"\0\0\0\x0cjP  "), ("JPEG 2000", b"\xff\x4f\xff\x51"),
+    ):  # fmt: skip
+        if data.startswith(signature):
+            return kind
+    if data[:4] == b"RIFF" and (data[8:12] == b"WEBP" or len(data) < 12):
+        return "WebP"
+    brands = data[8 : int.from_bytes(data[:4])]
+    if data[4:8] == b"ftyp" and (data[8:12] in {b"avif", b"avis"} or b"avif" in brands[:256]):
+        return "AVIF"
+    return None
+
+
+def heic_kind(data: bytes) -> bool:
+    """Whether a file begins as a HEIC."""
+    return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS
+
+
+def jxl_kind(data: bytes) -> bool:
+    """Whether a file begins as a JPEG XL."""
+    return data[:2] == b"\xff\x0a" or data[:12] == JXL_SIGNATURE
+
+
 def known_kind(data: bytes) -> str | None:
     """What a file is whose pixels aren't read here, with the mend where there is one."""
-    if data[:2] == b"\xff\x0a" or data[:12] == JXL_SIGNATURE:
+    if jxl_kind(data):
         return "JPEG XL needs a package: pip install pillow-jxl-plugin"
+    if heic_kind(data):
+        return "HEIC needs a package: pip install pillow-heif"
     if data[4:8] == b"ftyp":
-        if data[8:12] in HEIC_BRANDS:
-            return "HEIC needs a package: pip install pillow-heif"
         return "an MP4 or QuickTime file: a video by its content"
+    if data[12:16] == b"CgBI":
+        return "a PNG packed for iPhones (CgBI): save it as an ordinary PNG"
     for kind, signature in (
         ("a PDF document: export its pages as pictures", b"%PDF"),
         ("a PostScript document", b"%!PS"),
@@ -77,6 +113,8 @@ def known_kind(data: bytes) -> str | None:
         ("a Radiance HDR picture: export it as PNG or TIFF", b"#?RADIANCE"),
         ("a Matroska or WebM file: a video by its content", b"\x1a\x45\xdf\xa3"),
         ("a gzip archive", b"\x1f\x8b"),
+        ("a PAM picture (P7): save it as PNG or PNM", b"P7\n"),
+        ("a PFM picture in colour: save it as TIFF", b"PF\n"),
         ("a DirectDraw surface", b"DDS "),
         ("a pointer to a file in Git LFS", b"version https://git-lfs"),
     ):
@@ -113,6 +151,8 @@ def tga_header(data: bytes) -> bool:
 
 _CRITICAL = frozenset([b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"])
 """PNG's chunks that make the pixels."""
+_ANIMATION = frozenset([b"fcTL", b"fdAT"])
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 _MAX_PROFILE = 2**20
 """Bytes of a colour profile once inflated; larger ones are passed over."""
 
@@ -122,6 +162,8 @@ def without_ancillary(data: bytes, passed_over: list[str] | None = None) -> byte
 
     Text, times and private chunks can't be in the way then, whatever they hold. What was left
     out because it is damaged or oversized is added to `passed_over`, a sentence each.
+
+    An animation ends before its first frame that is damaged.
 
     Raises:
         ValueError: a chunk of pixels has a wrong checksum.
@@ -137,6 +179,11 @@ def without_ancillary(data: bytes, passed_over: list[str] | None = None) -> byte
             break
         whole = zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end])
         reason = None
+        if kind in _ANIMATION and not whole and any(part[4:8] == b"IDAT" for part in kept[1:]):
+            if passed_over is not None:
+                passed_over.append("a frame of the animation is damaged, and the rest passed over")
+            kept.append(_END)
+            break
         if kind in _CRITICAL and not whole:
             raise ValueError(f"the PNG chunk {kind.decode('latin-1')} has a wrong checksum")
         if kind not in _CRITICAL:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +21,18 @@ from PIL import Image, UnidentifiedImageError
 
 from distildire.io.colour import to_srgb
 from distildire.io.containers import (
-    HEIC_BRANDS,
-    JXL_SIGNATURE,
     PNG_SIGNATURE,
+    heic_kind,
+    jxl_kind,
     known_kind,
     raw_kind,
+    readable_kind,
     tga_header,
     without_ancillary,
 )
-from distildire.io.samples import eight_bits, upright
+from distildire.io.samples import SampleError, eight_bits, to_eight_bits, upright
 from distildire.io.tars import member_size, read_member, split_member
+from distildire.io.tiff import HEIGHT, WIDTH, deep_pages, deep_picture, unread_deep_picture
 
 RGB: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W, 3], sRGB."""
@@ -94,28 +99,27 @@ def _register_jxl() -> bool:
 def decode(source: Source, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> RGB:
     """Decode a picture to RGB uint8 [H, W, 3].
 
-    The first frame of an animation that shows something is taken; EXIF orientation and the
-    colour profile are applied; alpha is laid over white, unless it is 0 everywhere; palette,
-    grey, CMYK, 16-bit and 32-bit pictures are brought to 8-bit RGB. Damaged metadata is passed
-    over.
+    The first frame of an animation that shows something is taken, among its first hundred and
+    those that have `max_pixels` together; of a PIL image, the frame where it stands. EXIF
+    orientation and the colour profile are applied; alpha is laid over white, unless it is 0
+    everywhere; palette, grey, CMYK, 16-bit and 32-bit pictures are brought to 8-bit RGB. Damaged
+    metadata is passed over.
 
     Raises:
         ImageError: not a picture, empty, truncated, over `max_pixels`, a side under
             `min_side`, or of a kind that isn't read; the message says which.
         TypeError: `source` is none of the accepted kinds.
     """
-    if isinstance(source, str | Path):
-        source = read_bytes(Path(source))
+    if isinstance(source, str | os.PathLike):
+        source = read_bytes(Path(os.fsdecode(source)))
     elif isinstance(source, bytearray | memoryview):
         source = bytes(source)
-    elif isinstance(source, io.IOBase) or callable(getattr(source, "read", None)):
-        source = source.read()
+    elif callable(getattr(source, "read", None)) and not isinstance(source, Image.Image):
+        source = read_file(source)
     if isinstance(source, bytes):
         return decode_bytes(source, max_pixels=max_pixels, min_side=min_side)
     if isinstance(source, Image.Image):
-        _check_size(*source.size, max_pixels, min_side)
-        with _in_words(max_pixels):
-            return _to_rgb(source)
+        return _from_image(source, max_pixels, min_side)
     rgb = from_array(source)
     _check_size(rgb.shape[1], rgb.shape[0], max_pixels, min_side)
     return rgb
@@ -143,6 +147,24 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes() if member is None else read_member(*member)
 
 
+def read_file(file: Any) -> bytes:
+    """The bytes of a file opened for reading, from its beginning where it can go back.
+
+    Raises:
+        TypeError: opened as text.
+    """
+    with _lock_of(file):
+        if callable(seekable := getattr(file, "seekable", None)) and seekable():
+            file.seek(0)
+        data = file.read()
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"reading this file gives {type(data).__name__}, not bytes: open it in binary mode "
+            '("rb")'
+        )
+    return bytes(data)
+
+
 def refuse_unreadable(path: Path) -> int:
     """The size of a regular file in bytes, which is not opened.
 
@@ -158,6 +180,14 @@ def refuse_unreadable(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("cannot be read: a pipe, socket or device, not a file")
     return status.st_size
+
+
+_LOCKS = [threading.Lock() for _ in range(64)]
+
+
+def _lock_of(item: Any) -> threading.Lock:
+    """For what is changed by being read, and may be given several times."""
+    return _LOCKS[id(item) // 64 % len(_LOCKS)]
 
 
 @contextmanager
@@ -183,9 +213,12 @@ def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = M
             "PNG or TIFF first"
         )
     try:
-        with _in_words(max_pixels), open_picture(data) as image:
-            _check_size(*image.size, max_pixels, min_side)
-            return _to_rgb(image)
+        with _in_words(max_pixels):
+            if next(deep_pages(data), None) is not None:
+                frames = _deep_frames(data, max_pixels, min_side)
+                return _first_shown(frames, max_pixels, min_side)
+            with open_picture(data) as image:
+                return _first_shown(_frames(image), max_pixels, min_side)
     except UnidentifiedImageError:
         raise ImageError(_unidentified(data)) from None
 
@@ -197,6 +230,8 @@ def _in_words(max_pixels: int) -> Iterator[None]:
         yield
     except (ImageError, UnidentifiedImageError):
         raise
+    except SampleError as error:
+        raise ImageError(str(error)) from None
     except Image.DecompressionBombError:
         raise ImageError(
             f"too many pixels: over the limit of {max_pixels / 1e6:.0f} megapixels"
@@ -206,7 +241,9 @@ def _in_words(max_pixels: int) -> Iterator[None]:
     # Pillow's decoders raise many types on damaged data (OSError, SyntaxError, struct.error,
     # IndexError, ...): for the owner of the picture they all mean the same.
     except Exception as error:
-        detail = str(error).strip() or type(error).__name__
+        detail = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, KeyError):
+            detail = f"{detail} is missing"
         raise ImageError(f"damaged or truncated picture: {detail}") from None
 
 
@@ -220,11 +257,13 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
     Raises:
         UnidentifiedImageError: none of these formats.
     """
+    if data[12:16] == b"CgBI":  # its pixels would be read wrong
+        raise UnidentifiedImageError
     if data[:8] == PNG_SIGNATURE and not metadata:
         data = without_ancillary(data)
-    elif data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS:
+    elif heic_kind(data):
         _register_heif()
-    elif data[:2] == b"\xff\x0a" or data[:12] == JXL_SIGNATURE:
+    elif jxl_kind(data):
         _register_jxl()
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
@@ -234,6 +273,16 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
 
 
 def _unidentified(data: bytes) -> str:
+    kind = readable_kind(data)
+    if heic_kind(data) and _register_heif():
+        kind = "HEIC"
+    elif jxl_kind(data) and _register_jxl():
+        kind = "JPEG XL"
+    if kind is not None:
+        return f"damaged or truncated picture, or a kind of {kind} that isn't read"
+    name = data[:1024].decode(errors="replace")
+    if len(data) < 1024 and Path(name).suffix.lower() in PICTURE_SUFFIXES and name.isprintable():
+        return "not a picture: bytes are taken as what a file holds; give a path as str or Path"
     kind = known_kind(data)
     if kind is not None:
         return f"not a picture that is read here: {kind}"
@@ -264,7 +313,8 @@ def from_array(array: Any) -> RGB:
         ValueError: a shape that is no picture's.
     """
     if callable(getattr(array, "detach", None)):  # a torch tensor
-        array = array.detach().cpu().numpy()
+        array = array.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()
     if not isinstance(array, np.ndarray):
         raise TypeError(
             f"cannot decode a {type(array).__name__}: give a path, the bytes of a file, an open "
@@ -277,16 +327,16 @@ def from_array(array: Any) -> RGB:
         array = array[:, :, 0]
     if array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {3, 4}):
         raise ValueError(f"array shape is {array.shape}: give [H, W, 3], [H, W, 4] or [H, W]")
-    if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        array = to_eight_bits(array, colours=3 if array.ndim == 3 else None)
     elif array.dtype.kind == "f":
         if not (array.size and array.min() >= 0 and array.max() <= 1):
             raise TypeError("float array outside [0, 1]: give uint8 in 0..255, or divide by 255")
-        array = np.rint(array * 255).astype(np.uint8)
+        array = np.rint(array * np.float32(255)).astype(np.uint8)
     if array.dtype != np.uint8:
         raise TypeError(f"array dtype is {array.dtype}: give uint8 in 0..255")
     if array.ndim == 3 and array.shape[2] == 4:
-        return _to_rgb(Image.fromarray(array))
+        return _frame_to_rgb(Image.fromarray(array))
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
     return np.ascontiguousarray(array)
@@ -296,21 +346,61 @@ _MAX_FRAMES = 100
 """Frames of an animation that are looked through for one that shows something."""
 
 
-def _to_rgb(image: Image.Image) -> RGB:
-    rgb = _frame_to_rgb(image)
-    if not getattr(image, "is_animated", False):
-        return rgb
-    first = rgb
-    for frame in range(1, min(_MAX_FRAMES, getattr(image, "n_frames", 1))):
-        if rgb.std(axis=(0, 1)).max() >= 1.0:
-            return rgb
-        image.seek(frame)
-        rgb = _frame_to_rgb(image)
-    return rgb if rgb.std(axis=(0, 1)).max() >= 1.0 else first
+def _from_image(image: Image.Image, max_pixels: int, min_side: int) -> RGB:
+    """A caller's image at the frame where it stands, where it stays."""
+    with _lock_of(image), _in_words(max_pixels):
+        _check_size(*image.size, max_pixels, min_side)
+        return _frame_to_rgb(unread_deep_picture(image) or image)
+
+
+def _frames(image: Image.Image) -> Iterator[Image.Image]:
+    """An opened image at each of its frames; EOFError at the end."""
+    yield image
+    if getattr(image, "is_animated", False):
+        for number in itertools.count(1):
+            image.seek(number)
+            yield image
+
+
+def _deep_frames(data: bytes, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
+    for tags in deep_pages(data):
+        _check_size(tags[WIDTH], tags[HEIGHT], max_pixels, min_side)
+        yield deep_picture(data, tags)
+
+
+def _first_shown(frames: Iterator[Image.Image], max_pixels: int, min_side: int) -> RGB:
+    """The first frame that shows something, of those that have `max_pixels` together."""
+    first, left = None, max_pixels
+    try:
+        for frame in itertools.islice(frames, _MAX_FRAMES):
+            _check_size(*frame.size, left, min_side)
+            rgb = _frame_to_rgb(frame)
+            if _shows_something(rgb):
+                return rgb
+            first = rgb if first is None else first
+            left -= frame.width * frame.height
+            if left < frame.width * frame.height:  # looking for the next would decode some of it
+                break
+    except Exception:  # the end, or whatever Pillow raises on damage
+        if first is None:
+            raise
+    assert first is not None
+    return first
+
+
+def _shows_something(rgb: RGB) -> bool:
+    rows, columns = (max(1, side // 256) for side in rgb.shape[:2])
+    sample = rgb[::rows, ::columns]
+    return bool(sample.std(axis=(0, 1), dtype=np.float32).max() >= 1.0)
 
 
 def _frame_to_rgb(image: Image.Image) -> RGB:
-    image = to_srgb(upright(eight_bits(image)))
+    image = eight_bits(image)
+    image.load()  # turns a TIFF, and takes its orientation away
+    image = upright(image)
+    if image.mode in {"La", "RGBa"}:  # colours multiplied with their alpha
+        image = image.convert(image.mode.upper())
+    image = to_srgb(image)
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() == (0, 0):
