@@ -1,15 +1,16 @@
 """How many pictures without content the gate tells, and how many photographs it stops.
 
-    python benchmarks/gate.py                       made-up pictures of eight kinds, 30 each
+    python benchmarks/gate.py                       made-up pictures of fifteen kinds, 30 each
     python benchmarks/gate.py MANIFEST [--split val] [--count 2000]    and a manifest's pictures
 
-Photographs to enlarge or to crush are those in examples/.
+Photographs to enlarge, to crush or to put on a canvas are those in examples/.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,13 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from distildire.gate import nothing_to_judge
 from distildire.io.pictures import RGB, decode
+from distildire.io.preprocessing import Preprocessing
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = ((512, 512), (640, 480), (1024, 768), (256, 256), (800, 1200))
 EACH = 30
+PREPROCESSING = Preprocessing(crop=192, crops=0, short_side=448, halves=2)
+"""Of the bundled model."""
 Random = np.random.Generator
 
 
@@ -36,7 +40,7 @@ def main() -> None:
     told = 0
     for name, make in KINDS.items():
         rng = np.random.default_rng(0)
-        caught = sum(nothing_to_judge(saved(make(rng), rng)) is not None for _ in range(EACH))
+        caught = sum(told_of(saved(make(rng), rng)) is not None for _ in range(EACH))
         told += caught
         print(f"{name:18} {caught:3} of {EACH} told")
     print(f"{'all':18} {told:3} of {EACH * len(KINDS)} told")
@@ -52,13 +56,23 @@ def stop(manifest: Path, split: str, count: int) -> None:
     table = table[table["split"] == split] if split else table
     table = table.sample(min(count, len(table)), random_state=0)
     reasons: Counter[tuple[str, str]] = Counter()
+    seconds = 0.0
     for path, label in zip(table["path"], table["label"], strict=True):
-        if (reason := nothing_to_judge(decode(path))) is not None:
+        rgb = decode(path)
+        crops, start = PREPROCESSING(rgb), time.thread_time()
+        if (reason := nothing_to_judge(rgb, crops)) is not None:
             reasons[label, reason] += 1
+        seconds += time.thread_time() - start
     stopped = sum(reasons.values())
-    print(f"\n{stopped} of {len(table)} pictures stopped ({stopped / len(table):.2%})")
+    print(f"\n{stopped} of {len(table)} pictures stopped ({stopped / len(table):.2%}),", end=" ")
+    print(f"{seconds / len(table) * 1000:.1f} ms each")
     for (label, reason), n in reasons.most_common():
         print(f"  {n:3} {label}: {reason}")
+
+
+def told_of(rgb: RGB) -> str | None:
+    """What the gate says of a picture and of the crops that the bundled model sees of it."""
+    return nothing_to_judge(rgb, PREPROCESSING(rgb))
 
 
 def saved(rgb: RGB, rng: Random) -> RGB:
@@ -158,6 +172,78 @@ def crushed(rng: Random) -> RGB:
     return np.asarray(Image.open(buffer))
 
 
+def waves(rng: Random) -> tuple[np.ndarray, np.ndarray]:
+    """Places along and across a direction [H, W], in periods of 2 to 200 pixels."""
+    width, height = size(rng)
+    y, x = np.mgrid[0:height, 0:width].astype(float)
+    angle = rng.uniform(0, np.pi) if rng.random() < 0.6 else rng.integers(2) * np.pi / 2
+    y, x, period = y - height / 2, x - width / 2, 2 * 100 ** rng.random()
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    return along / period, across / period
+
+
+def inked(shares: np.ndarray, rng: Random) -> RGB:
+    """Shares 0..1 of two colours, black and white among them, sharp or softened."""
+    pairs = rng.integers(0, 256, (50, 2, 3))
+    pair = pairs[np.abs(pairs[:, 0] - pairs[:, 1]).max(axis=1) > 60][0]
+    if rng.random() < 0.4:
+        pair = np.array([[0] * 3, [255] * 3])
+    picture = Image.fromarray(clipped(pair[0] + (pair[1] - pair[0]) * shares[..., None]))
+    soft = rng.uniform(0.4, 1.5) if rng.random() < 0.3 else 0.0
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(soft)) if soft else picture)
+
+
+def checks(rng: Random) -> RGB:
+    """A checkerboard at any angle."""
+    along, across = waves(rng)
+    return inked((np.floor(2 * along) + np.floor(2 * across)) % 2, rng)
+
+
+def stripes(rng: Random) -> RGB:
+    """Two colours in turn."""
+    return inked(np.floor(2 * waves(rng)[0]) % 2, rng)
+
+
+def grating(rng: Random) -> RGB:
+    """One sine, or two that cross."""
+    along, across = (np.sin(2 * np.pi * place) for place in waves(rng))
+    return inked(0.5 + (0.5 * along if rng.random() < 0.6 else 0.25 * (along + across)), rng)
+
+
+def circles(rng: Random) -> RGB:
+    """Around the middle, as a sine or in two colours."""
+    rings = np.hypot(*waves(rng))
+    sine = rng.random() < 0.5
+    return inked(0.5 + 0.5 * np.sin(2 * np.pi * rings) if sine else np.floor(2 * rings) % 2, rng)
+
+
+def dots(rng: Random) -> RGB:
+    """Rows of discs."""
+    along, across = waves(rng)
+    distance = np.hypot(along % 1 - 0.5, across % 1 - 0.5)
+    return inked((distance > rng.uniform(0.15, 0.45)).astype(float), rng)
+
+
+def two_tones(rng: Random) -> RGB:
+    """Blots."""
+    width, height = size(rng)
+    grain = Image.fromarray(clipped(rng.normal(128, 40, (height, width))))
+    blots = np.asarray(grain.filter(ImageFilter.GaussianBlur(rng.uniform(3, 20))), float)
+    return inked((blots > np.median(blots)).astype(float), rng)
+
+
+def on_canvas(rng: Random) -> RGB:
+    """A photograph of a tenth to half of the sides, in a corner or at an edge of a canvas."""
+    page, picture = filled(rng), photograph(rng)
+    scale = rng.uniform(0.1, 0.5) * min(np.divide(page.size, picture.size))
+    small = picture.resize([int(scale * side) for side in picture.size])
+    canvas = np.asarray(page, float)
+    page = Image.fromarray(clipped(canvas + rng.normal(0, rng.uniform(0, 1), canvas.shape)))
+    free = np.subtract(page.size, small.size) * (rng.integers(2), rng.choice([0, 0.5, 1]))
+    page.paste(small, tuple(free.astype(int).tolist()))
+    return np.asarray(page)
+
+
 KINDS: dict[str, Callable[[Random], RGB]] = {
     "uniform": lambda rng: np.asarray(filled(rng)),
     "nearly uniform": nearly_uniform,
@@ -167,6 +253,13 @@ KINDS: dict[str, Callable[[Random], RGB]] = {
     "drawing": drawing,
     "thumbnail": thumbnail,
     "crushed": crushed,
+    "checks": checks,
+    "stripes": stripes,
+    "gratings": grating,
+    "circles": circles,
+    "dots": dots,
+    "two tones": two_tones,
+    "on a canvas": on_canvas,
 }
 
 if __name__ == "__main__":

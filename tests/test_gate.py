@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from distildire.gate import nothing_to_judge
 from distildire.io.pictures import RGB, decode
+from distildire.io.preprocessing import Preprocessing
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -59,6 +60,49 @@ def crushed() -> RGB:
     buffer = io.BytesIO()
     photograph().resize((1280, 854)).save(buffer, "JPEG", quality=1)
     return np.array(Image.open(buffer))
+
+
+def waves(period: float, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[0:400, 0:500] - 200.3
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return (x * cos + y * sin) / period, (y * cos - x * sin) / period
+
+
+def inked(shares: np.ndarray) -> RGB:
+    buffer = io.BytesIO()
+    colours = np.array([30, 60, 140]) + shares[..., None] * np.array([200, 120, -60])
+    Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return np.array(Image.open(buffer))
+
+
+@pytest.mark.parametrize("degrees", [0, 27])
+@pytest.mark.parametrize("period", [3, 8, 20, 60, 200])
+def test_patterns_are_told(period: float, degrees: float) -> None:
+    along, across = waves(period, degrees)
+    for shares in (
+        (np.floor(2 * along) + np.floor(2 * across)) % 2,  # checks
+        np.floor(2 * along) % 2,  # stripes
+        0.5 + 0.5 * np.sin(2 * np.pi * along),
+        0.5 + 0.5 * np.sin(2 * np.pi * np.hypot(along, across)),  # circles
+        (np.hypot(along % 1 - 0.5, across % 1 - 0.5) > 0.3).astype(float),  # dots
+    ):
+        assert nothing_to_judge(inked(shares)) is not None
+
+
+def test_two_tones_are_told() -> None:
+    coarse = np.random.default_rng(3).integers(0, 256, (40, 50), dtype=np.uint8)
+    blots = Image.fromarray(coarse).resize((500, 400), Image.Resampling.BICUBIC)
+    reason = nothing_to_judge(inked((np.asarray(blots) > 128).astype(float)))
+    assert reason == "nothing to judge: the picture has two tones, and is no photograph"
+
+
+def test_what_the_model_looks_at_must_not_be_empty() -> None:
+    canvas = np.random.default_rng(0).normal(200, 0.7, (1000, 1200, 3)).clip(0, 255)
+    canvas = canvas.astype(np.uint8)
+    canvas[-420:, -500:] = photograph().resize((500, 420))
+    crops = Preprocessing(crop=192, crops=0, short_side=448, halves=2)(canvas)
+    assert nothing_to_judge(canvas) is None
+    assert "looks at is empty" in str(nothing_to_judge(canvas, crops))
 
 
 @pytest.mark.parametrize(

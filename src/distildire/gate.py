@@ -1,8 +1,9 @@
 """Is there anything to judge? Pictures without photographic content get no verdict.
 
-A uniform colour, a gradient, noise, a page of text, a diagram, an enlarged thumbnail or a
-picture crushed by compression holds no trace of a camera or of a generator, whatever a
-network says of it. The bounds were set on made-up pictures of these kinds against
+A uniform colour, a gradient, noise, a page of text, a diagram, a pattern, two tones, an enlarged
+thumbnail or a picture crushed by compression holds no trace of a camera or of a generator,
+whatever a network says of it. Neither does an empty canvas around a small photograph that the
+network doesn't look at. The bounds were set on made-up pictures of these kinds against
 photographs and generated pictures (docs/limits.md).
 """
 
@@ -47,14 +48,26 @@ class Content:
     """The same, four pixels apart in the small picture."""
 
 
-def nothing_to_judge(rgb: RGB) -> str | None:
+def nothing_to_judge(rgb: RGB, crops: NDArray[np.uint8] | None = None) -> str | None:
     """Why a picture [H, W, 3] can't be judged, as one sentence; None where it can.
 
-    Most photographs show themselves in a few rows; only the others are measured.
+    Args:
+        rgb: the picture.
+        crops: uint8 [N, S, S, 3], what a network is given of it, to be looked at as well.
     """
-    if plainly_a_photograph(rgb):
-        return None
-    look = measure(rgb)
+    if not plainly_a_photograph(rgb) and (reason := _nothing_in(measure(rgb))) is not None:
+        return reason
+    grey = np.asarray(_centre(rgb))
+    if repetition(grey) > 0.82:
+        return "nothing to judge: the picture is a pattern, not a photograph"
+    if two_tones(grey) > 0.999:
+        return "nothing to judge: the picture has two tones, and is no photograph"
+    if crops is not None and emptiness(crops) > 0.75:
+        return "nothing to judge: most of what the model looks at is empty"
+    return None
+
+
+def _nothing_in(look: Content) -> str | None:
     if look.detail < 1.0 or (look.detail < 2.0 and look.tones < 4.0):
         return "nothing to judge: the picture is a uniform area or a smooth gradient"
     if look.relative_detail < 0.055 or (look.equal > 0.9 and look.background < 0.4):
@@ -107,11 +120,7 @@ def plainly_a_photograph(rgb: RGB) -> bool:
 
 def measure(rgb: RGB) -> Content:
     """The figures of a picture [H, W, 3] that `nothing_to_judge` decides by."""
-    height, width = rgb.shape[:2]
-    # On JPEG's grid, so that its blocks are whole ones.
-    top, left = (max(0, (side - _CENTRE) // 2) // 8 * 8 for side in (height, width))
-    centre = rgb[top : top + _CENTRE, left : left + _CENTRE]
-    picture = Image.fromarray(np.ascontiguousarray(centre)).convert("L")
+    picture = _centre(rgb)
     native = np.asarray(picture, np.float32)
     w, h = picture.size
     coarse = picture.resize((max(1, w // 8), max(1, h // 8)), Image.Resampling.BOX)
@@ -137,6 +146,83 @@ def measure(rgb: RGB) -> Content:
         near=min(_correlations(grey, 1)),
         far=max(_correlations(grey, 4)),
     )
+
+
+_WINDOW = 64
+"""Side of the windows in which repetition is looked for."""
+
+
+def repetition(grey: NDArray[np.uint8]) -> float:
+    """How well the windows of grey levels [H, W] match themselves, moved by 6 to 28 pixels.
+
+    Their autocorrelation, 1 for what repeats exactly or varies in one direction alone: stripes,
+    checks, dots, gratings and, window by window, circles. Three windows of four match as well or
+    better, at full size or at half; coarse shades, which match in every photograph, are taken out.
+    """
+    halved = np.asarray(Image.fromarray(grey).reduce(2))
+    return max(_repetition(level) for level in (grey, halved) if min(level.shape) >= 32)
+
+
+def _repetition(grey: NDArray[np.uint8]) -> float:
+    height, width = grey.shape
+    picture = Image.fromarray(grey.astype(np.float32))
+    shades = picture.resize((width // 8, height // 8), Image.Resampling.BOX)
+    fine = np.asarray(picture) - np.asarray(shades.resize(picture.size, Image.Resampling.BILINEAR))
+    side = min(_WINDOW, height, width)
+    tops, lefts = (np.linspace(0, length - side, 3).astype(int) for length in (height, width))
+    windows = np.stack(
+        [fine[top : top + side, left : left + side] for top in tops for left in lefts]
+    )
+    windows -= windows.mean(axis=(1, 2), keepdims=True)
+    fade = np.hanning(side + 1)[:-1].astype(np.float32)
+    mask = np.outer(fade, fade)
+    matches, most = _matches(windows * mask), _matches(mask[None])
+    moves = np.fft.fftfreq(side, 1 / side)
+    distance = np.hypot(moves[:, None], moves)
+    ring = (distance >= 6) & (distance <= 0.44 * side)
+    power = matches[:, 0, 0] / most[:, 0, 0]
+    best = (matches[:, ring] / most[:, ring]).max(axis=1) / (power + 0.25)
+    return float(np.quantile(best, 0.25))
+
+
+def _matches(windows: NDArray[np.float32]) -> NDArray[np.floating]:
+    """Products of windows [N, S, S] with themselves, for each move."""
+    return np.fft.irfft2(np.abs(np.fft.rfft2(windows)) ** 2, windows.shape[1:])
+
+
+def two_tones(grey: NDArray[np.uint8]) -> float:
+    """Otsu's criterion (1979) of the quieter half of grey levels [H, W]: 1 for two tones alone.
+
+    The share of the variance that lies between two classes; edges, where tones blend, don't count.
+    """
+    rows = grey[:-1:2].astype(np.int16)
+    steps = np.abs(np.diff(rows, axis=1))
+    np.maximum(steps, np.abs(grey[1::2, :-1] - rows[:, :-1]), out=steps)
+    edges = np.bincount(steps.ravel(), minlength=256).cumsum()
+    quiet = rows[:, :-1][steps <= np.searchsorted(edges, edges[-1] / 2)]
+    share = np.bincount(quiet, minlength=256) / quiet.size
+    below, moment = share.cumsum(), (share * np.arange(256)).cumsum()
+    mean = moment[-1]
+    variance = float((share * (np.arange(256) - mean) ** 2).sum())
+    inside = (below > 0.001) & (below < 0.999)
+    low, up_to = below[inside], moment[inside]
+    between = (mean * low - up_to) ** 2 / (low * (1 - low))
+    return float(between.max(initial=0.0)) / (variance + 1e-9)
+
+
+def emptiness(crops: NDArray[np.uint8]) -> float:
+    """Share of the 8 x 8 blocks of crops [N, S, S, 3] that hold one value, but for faint noise."""
+    side = crops.shape[1] // 8 * 8
+    grey = crops[:, :side, :side].mean(axis=3, dtype=np.float32)
+    blocks = grey.reshape(len(grey), side // 8, 8, side // 8, 8)
+    return float((blocks.std(axis=(2, 4)) < 1.0).mean())
+
+
+def _centre(rgb: RGB) -> Image.Image:
+    """Grey levels of the middle, on JPEG's grid, so that its blocks are whole ones."""
+    top, left = (max(0, (side - _CENTRE) // 2) // 8 * 8 for side in rgb.shape[:2])
+    centre = rgb[top : top + _CENTRE, left : left + _CENTRE]
+    return Image.fromarray(np.ascontiguousarray(centre)).convert("L")
 
 
 def _small(rgb: RGB) -> RGB:

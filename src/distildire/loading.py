@@ -93,7 +93,7 @@ def load(
             sha256 = sha256_of(rgb.tobytes())
         size = (rgb.shape[1], rgb.shape[0])
         crops = preprocessing(rgb)
-        return Loaded(path, sha256, size, crops, note=nothing_to_judge(rgb), declares=said)
+        return Loaded(path, sha256, size, crops, note=nothing_to_judge(rgb, crops), declares=said)
     # Whatever one item does, it has its row and the others theirs.
     except Exception as error:
         return Loaded(path, sha256, error=what_is_wrong(error))

@@ -108,8 +108,9 @@ def make_record(
     budget = detector.fpr if fpr is None else fpr
     if rgb is None:
         rgb = decode_bytes(data, max_pixels=max_pixels)
-    logit = float(detector.score_crops(detector.bundle.preprocessing(rgb)).mean(dtype=np.float64))
-    note = nothing_to_judge(rgb)
+    crops = detector.bundle.preprocessing(rgb)
+    logit = float(detector.score_crops(crops).mean(dtype=np.float64))
+    note = nothing_to_judge(rgb, crops)
     result = _result(detector, logit, note, budget)
     # What holds nothing to judge has no verdict that could be stable, and no place of evidence.
     checked = stability_of(detector, rgb, budget, logit) if stability and note is None else None

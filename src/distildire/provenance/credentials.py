@@ -7,7 +7,15 @@ import json
 from typing import Any
 
 from distildire.provenance.limits import MAX_VALUE, clean
-from distildire.provenance.statements import GENERIC, SOURCE_TYPES, Found, finding, meaning
+from distildire.provenance.statements import (
+    GENERIC,
+    NEGATED,
+    SOURCE_TYPES,
+    Found,
+    finding,
+    meaning,
+    term_of,
+)
 
 
 def manifest_store(data: bytes) -> dict[str, Any] | str:
@@ -170,13 +178,14 @@ def _means(act: dict[str, Any]) -> tuple[str, str]:
     """What one action comes to; Bing's manifests have words instead of a source type."""
     if act.get("action") == _ADOBE_NOTE:
         return "edited", "generative AI was used in it"
-    if GENERIC.search(str(act.get("description") or "")[:200].lower()):
+    described = str(act.get("description") or "")[:200].lower()
+    if GENERIC.search(described) and not NEGATED.search(described):
         return "generated", "it was generated"
     return meaning(_source_type(act))
 
 
 def _source_type(act: dict[str, Any]) -> str:
-    return clean(str(act.get("digitalSourceType") or "").rstrip("/").rpartition("/")[2], 80)
+    return term_of(str(act.get("digitalSourceType") or ""))
 
 
 def _agent(act: dict[str, Any]) -> str:

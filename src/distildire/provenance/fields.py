@@ -5,6 +5,8 @@ Where the layouts come from: TIFF 6.0 and EXIF 2.32, XMP specification part 1, I
 
 from __future__ import annotations
 
+import html
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -32,8 +34,17 @@ def fields_of(piece: Piece) -> Iterator[Field]:
 
 
 def decoded(text: bytes) -> str:
-    """As UTF-8, else as Latin-1; at most `MAX_TEXT` bytes."""
-    text = text[:MAX_TEXT].rstrip(b"\0")
+    """As UTF-8, else as Latin-1; of what is longer than `MAX_TEXT`, the beginning and the end."""
+    return _ends(_decoded(text[:MAX_PIECE].rstrip(b"\0")))
+
+
+def _ends(text: str) -> str:
+    """At most `MAX_TEXT` characters: generators write a prompt first and settings last."""
+    half = MAX_TEXT // 2
+    return text if len(text) <= MAX_TEXT else f"{text[:half]}\n{text[1 - half :]}"
+
+
+def _decoded(text: bytes) -> str:
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -64,10 +75,12 @@ def _exif(data: bytes) -> Iterator[Field]:
             yield Field(f"EXIF {name}", name.lower(), decoded(tags[tag]).strip("\0 "))
     for tag, name in _XP_TEXTS.items():
         if tag in tags:
-            text = tags[tag].decode("utf-16-le", "replace")
+            text = _ends(tags[tag].decode("utf-16-le", "replace"))
             yield Field(f"EXIF {name}", name[2:].lower(), text.strip("\0 "))
     if _USER_COMMENT in tags:
-        yield Field("EXIF UserComment", "usercomment", user_comment(tags[_USER_COMMENT], order))
+        yield Field(
+            "EXIF UserComment", "usercomment", _ends(user_comment(tags[_USER_COMMENT], order))
+        )
     yield from _camera(*(tags.get(tag, b"") for tag in (0x010F, 0x0110, _MAKER_NOTE)))
     yield from quietly(_xmp, tags.get(_XMP_TAG, b""))
     yield from quietly(_iptc, tags.get(_IPTC_TAG, b""))
@@ -84,8 +97,7 @@ def _directory(data: bytes, order: str, at: int) -> dict[int, bytes]:
             continue
         size = count * {3: 2, 4: 4, 5: 8, 9: 4, 10: 8}.get(kind, 1)
         start = entry + 8 if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
-        limit = MAX_PIECE if tag in {_XMP_TAG, _IPTC_TAG} else MAX_TEXT
-        tags[tag] = data[start : start + min(size, limit)]
+        tags[tag] = data[start : start + min(size, MAX_PIECE)]
     return tags
 
 
@@ -95,7 +107,7 @@ def _count(data: bytes, order: str, at: int) -> int:
 
 def user_comment(value: bytes, order: str) -> str:
     """Text of an EXIF UserComment: eight bytes name the code, the Unicode's order is a guess."""
-    code, text = value[:8], value[8:]
+    code, text = value[:8].upper(), value[8:]
     if code.startswith(b"UNICODE"):
         even, odd = text[::2].count(0), text[1::2].count(0)
         if not even and not odd and text.isascii():
@@ -124,10 +136,6 @@ def _camera(make: bytes, model: bytes, notes: bytes) -> Iterator[Field]:
         yield Field(CAMERA, "", camera)
 
 
-_ENTITIES = (
-    ("&quot;", '"'), ("&apos;", "'"), ("&lt;", "<"), ("&gt;", ">"), ("&#xA;", "\n"),
-    ("&#10;", "\n"), ("&amp;", "&"),
-)  # fmt: skip
 _XMP_NAMES = (
     "DigitalSourceType", "CreatorTool", "softwareAgent", "Credit", "UserComment", "description",
     "AISystemUsed", "AIGC", "Software", "creator", "title", "Source",
@@ -139,19 +147,30 @@ def _xmp(packet: bytes) -> Iterator[Field]:
 
     No XML parser: entities of a hostile packet expand in one, and a cut packet is none.
     """
-    for name in _XMP_NAMES:
-        needle, at = b":" + name.encode(), -1
+    packet = _utf_8(packet)
+    for name, before in itertools.product(_XMP_NAMES, (b":", b"<")):  # "<": a default namespace
+        needle, at = before + name.encode(), -1
         for _ in range(8):
             at = packet.find(needle, at + 1)
             if at < 0:
                 break
             tag = packet[max(at - 40, 0) : at].rpartition(b"<")[2]
             rest = packet[at + len(needle) : at + len(needle) + MAX_TEXT // 4]
-            if not tag.startswith(b"/") and (text := _xmp_value(rest, needle)):
+            if not tag.startswith(b"/") and (text := _xmp_value(rest, needle[1:])):
                 yield Field(f"XMP {name}", name.lower(), text)
 
 
-def _xmp_value(rest: bytes, needle: bytes) -> str:
+def _utf_8(packet: bytes) -> bytes:
+    """A packet in UTF-16 recoded; others as they are."""
+    head = packet[:64]
+    zeros = head[::2].count(0), head[1::2].count(0)
+    if max(zeros) < len(head) // 4:
+        return packet
+    code = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    return packet.decode(code, "replace").encode("utf-8", "replace")
+
+
+def _xmp_value(rest: bytes, name: bytes) -> str:
     if found := re.match(rb"""\s{0,9}=\s{0,9}(["'])""", rest):
         value = rest[found.end() :].partition(found[1])[0]
     elif re.match(rb"[\s/>]", rest):
@@ -162,16 +181,14 @@ def _xmp_value(rest: bytes, needle: bytes) -> str:
         elif head.endswith(b"/"):
             return ""
         else:
-            inner = inner[:end] if (end := inner.find(needle + b">")) >= 0 else inner
+            inner = inner[:end] if (end := inner.find(name + b">")) >= 0 else inner
             first, *runs = inner.split(b"<", 200)
             texts = [first, *(run.partition(b">")[2] for run in runs)]  # of nested lists as well
             value = b" ".join(filter(None, map(bytes.strip, texts)))
     else:
         return ""
     text = decoded(value)
-    for entity, character in _ENTITIES:
-        text = text.replace(entity, character)
-    return text.strip()
+    return html.unescape(text).strip()
 
 
 _IPTC_TEXTS = {

@@ -33,8 +33,11 @@ class Piece(NamedTuple):
     data: bytes
 
 
+_JPEG_2000 = b"\0\0\0\x0cjP  \r\n\x87\n"
+
+
 def pieces_of(data: bytes) -> Iterator[Piece]:
-    """Of a JPEG, PNG, WebP, GIF, TIFF, AVIF, HEIC, JPEG XL or MP4, in the order of the file."""
+    """Of a JPEG, PNG, WebP, GIF, TIFF, AVIF, HEIC, JPEG XL, JPEG 2000 or MP4, in file order."""
     if data[:4] in {b"II*\0", b"MM\0*"}:
         yield Piece("EXIF", "", data)
     for signature, at, read in (
@@ -44,6 +47,7 @@ def pieces_of(data: bytes) -> Iterator[Piece]:
         (b"GIF8", 0, _gif),
         (b"ftyp", 4, _boxes),
         (JXL_SIGNATURE, 0, _boxes),
+        (_JPEG_2000, 0, _boxes),
     ):
         if data[at : at + len(signature)] == signature:
             yield from quietly(read, data)
@@ -209,7 +213,7 @@ _MP4_KEYS = {
 
 
 def _boxes(data: bytes) -> Iterator[Piece]:
-    """Of MP4, AVIF, HEIC and JPEG XL: EXIF by its first bytes, and the tags of videos."""
+    """Of MP4, AVIF, HEIC, JPEG XL, JPEG 2000: EXIF by its first bytes, and tags of videos."""
     for header in (b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"):
         for at in _places(data, header):
             yield Piece("EXIF", "", data[at : at + MAX_PIECE])

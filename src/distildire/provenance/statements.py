@@ -58,6 +58,11 @@ SOURCE_TYPES = {
 """Of http://cv.iptc.org/newscodes/digitalsourcetype/: what each comes to."""
 
 
+def term_of(source_type: str) -> str:
+    """The last word of a digital source type: of an address, with "#" or "/", or of a QCode."""
+    return clean(re.split("[/#:]", source_type[-200:].rstrip("/#: \n"))[-1], 80)
+
+
 def meaning(source_type: str) -> tuple[str, str]:
     """(kind, words) of a digital source type."""
     for known, comes_to in SOURCE_TYPES.items():
@@ -67,8 +72,8 @@ def meaning(source_type: str) -> tuple[str, str]:
 
 
 _CLAIMS = {"softwareagent", "creatortool", "software", "encoder", "originatingprogram"}
-_SHORT = _CLAIMS | {"credit", "source", "title", "artist", "author", "creator", "make", "model"}
-"""Keys whose values name a program, a maker or an author."""
+_SHORT = _CLAIMS | {"credit", "source"}
+"""Keys whose values name a program or who provides the picture; titles and people's names don't."""
 
 _NAMES = (
     ("midjourney", "Midjourney"), ("novelai", "NovelAI"), ("stable diffusion", "Stable Diffusion"),
@@ -76,24 +81,26 @@ _NAMES = (
     ("automatic1111", "Stable Diffusion"), ("sd.next", "SD.Next"), ("comfyui", "ComfyUI"),
     ("invokeai", "InvokeAI"), ("fooocus", "Fooocus"), ("draw things", "Draw Things"),
     ("drawthings", "Draw Things"), ("swarmui", "SwarmUI"), ("easy diffusion", "Easy Diffusion"),
-    ("dall-e", "DALL-E"), ("dall·e", "DALL-E"), ("dalle", "DALL-E"), ("chatgpt", "ChatGPT"),
-    ("gpt-image", "GPT Image"), ("openai", "OpenAI"), ("adobe firefly", "Adobe Firefly"),
-    ("firefly", "Adobe Firefly"), ("google ai", "Google AI"), ("bing image creator", "Bing"),
+    ("dall-e", "DALL-E"), ("dall·e", "DALL-E"), ("chatgpt", "ChatGPT"),
+    ("gpt-image", "GPT Image"), ("openai--imagegeneration", "OpenAI"),
+    ("adobe firefly", "Adobe Firefly"), ("google ai", "Google AI"), ("bing image creator", "Bing"),
     ("microsoft designer", "Microsoft Designer"), ("leonardo.ai", "Leonardo.Ai"),
     ("dreamstudio", "DreamStudio"), ("stability ai", "Stability AI"), ("nightcafe", "NightCafe"),
     ("black forest labs", "FLUX"), ("playground ai", "Playground AI"), ("craiyon", "Craiyon"),
-    ("ideogram", "Ideogram"), ("meta ai", "Meta AI"), ("imagined with ai", "Meta AI"),
+    ("sdxl", "Stable Diffusion"), ("meta ai", "Meta AI"), ("imagined with ai", "Meta AI"),
     ("artbreeder", "Artbreeder"), ("starryai", "starryai"), ("tensor.art", "Tensor.Art"),
     ("seaart", "SeaArt"), ("pixai", "PixAI"), ("amazon bedrock", "Amazon Bedrock"),
-    ("titan image generator", "Amazon Titan"),
+    ("titan image generator", "Amazon Titan"), ("generative fill", "Generative Fill"),
+    ("generative expand", "Generative Expand"),
 )  # fmt: skip
-_NAMES_OF_PROGRAMS_ONLY = (
-    ("sora", "Sora"), ("gemini", "Gemini"), ("imagen", "Imagen"), ("flux.1", "FLUX"),
-    ("grok", "Grok"), ("recraft", "Recraft"), ("krea", "Krea"), ("runway", "Runway"),
-    ("kling", "Kling"), ("dream machine", "Luma Dream Machine"), ("wombo", "Wombo"),
-    ("generative fill", "Generative Fill"), ("generative expand", "Generative Expand"),
+_AMBIGUOUS = (
+    ("dalle", "DALL-E"), ("openai", "OpenAI"), ("firefly", "Adobe Firefly"),
+    ("ideogram", "Ideogram"), ("sora", "Sora"), ("gemini", "Gemini"), ("imagen", "Imagen"),
+    ("flux.1", "FLUX"), ("grok", "Grok"), ("recraft", "Recraft"), ("krea", "Krea"),
+    ("runway", "Runway"), ("kling", "Kling"), ("dream machine", "Luma Dream Machine"),
+    ("wombo", "Wombo"),
 )  # fmt: skip
-"""Words that also name people and places; believed where only a program can stand."""
+"""Words that also name people, places and other programs; believed where they stand alone."""
 
 _OWN_KEYS = {
     "invokeai_metadata": "InvokeAI", "invokeai_graph": "InvokeAI", "invokeai_workflow": "InvokeAI",
@@ -128,7 +135,7 @@ def statement_of(field: Field) -> Found | None:
         says = f"it was taken with {article} {text} (make, model and maker notes can be copied)"
         return finding("camera", source, text, says)
     if key == "digitalsourcetype":
-        value = clean(text.rstrip("/").rpartition("/")[2], 80)
+        value = term_of(text)
         if value.lower() in {"nil", "none", ""}:
             return None
         kind, says = meaning(value)
@@ -156,23 +163,33 @@ def _made_with(program: str, field: Field, more: str = "") -> Found:
     return finding("generated", field.source, field.text, says, program)
 
 
+_SETTINGS = re.compile(
+    r"Steps: \d{1,4},[^\n]*?\b(?:Sampler: [A-Za-z]|(?:CFG scale|Guidance|Clip skip|ENSD): \d"
+    r"|Seed: \d+\s*(?:,|$)|Size: \d+x\d+|Model(?: hash)?: \w|VAE(?: hash)?: \w"
+    r"|Schedule type: \w|Denoising strength: [01]|Version: \w)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
 def _diffusion_settings(text: str) -> str:
     """The settings that web interfaces of Stable Diffusion write below the prompt, or ""."""
     at = text.rfind("Steps: ")
     settings = text[at : at + 4096] if at >= 0 else ""
-    known = any(setting in settings for setting in ("Sampler: ", "CFG scale: ", "Seed: "))
-    return settings if known and settings[7:8].isdigit() else ""
+    return settings if _SETTINGS.match(settings) else ""
 
 
 _CAPTIONS = {"description", "imagedescription", "comment", "usercomment", "subject"}
 _JOB = re.compile(r"Job ID: ?[0-9a-f]{8}-[0-9a-f]{4}-")
-_SWITCH = re.compile(r" --(?:v|niji) \d")
+_SWITCH = re.compile(r" --(?:v|niji) \d(\.\d\s*$)?")
+_OTHER_SWITCH = re.compile(r" --(?:ar \d+:\d|(?:s|stylize|c|chaos|q|quality|seed) \d|style raw)")
 
 
 def _midjourney(text: str) -> bool:
     if "Job ID:" in text and _JOB.search(text[-MAX_VALUE:]):
         return True
-    return " --" in text and _SWITCH.search(text[-MAX_VALUE:]) is not None
+    end = text[-MAX_VALUE:] if " --" in text else ""
+    switch = _SWITCH.search(end)
+    return switch is not None and bool(switch[1] or _OTHER_SWITCH.search(end))
 
 
 def _china_label(field: Field) -> Found | None:
@@ -195,26 +212,51 @@ def _china_label(field: Field) -> Found | None:
 
 _ANNOUNCED = re.compile(r"(?:made|created|generated|imagined) (?:with|by|using) ")
 GENERIC = re.compile(
-    r"(?<!not )(?<!non-)(?<!never )"
+    r"(?:(?:this |the )?(?:image|picture|photo|artwork|content) (?:is |was )?)?"
     r"\b(?:ai[- ]generated|(?:generated|made|created|imagined) (?:by|with|using) (?:an? )?ai)\b"
 )
+NEGATED = re.compile(r"\b(?:no|not?|non|never|nor|without|free of|cannot|\w+n['\u2019]?t)\b")
+_VERSION = (
+    r"(?:[ /_-](?:v?\d[\w.]*|image|flash|pro|ultra|preview|turbo|dev|schnell|labs|ai|\[\w+\]))*"
+)
+_MAKER = r"(?:(?:adobe|google|openai|xai|black forest labs) )?"
 
 
 def _named(field: Field) -> Found | None:
-    """A generator's name in a short field; a credit is quoted as it stands."""
+    """A generator's name in a field for names of programs; a credit is quoted as it stands.
+
+    A caption must say that the picture was made with it; what is denied declares nothing.
+    """
     source, key, text = field
-    lowered, words = text[:200].lower(), clean(text, 60)
+    lowered, words = text[:200].lower().strip(), clean(text, 60)
     quoted = f'it is described as "{words}" ({source})'
+    if NEGATED.search(lowered):
+        return None
     if "edited with google ai" in lowered:
         return finding("edited", source, text, quoted, "Google AI")
-    if key not in _SHORT and not _ANNOUNCED.match(lowered):
+    announced = _ANNOUNCED.match(lowered)
+    if key not in _SHORT and not (announced and key in _CAPTIONS):
         return None
-    for name, program in _NAMES + (_NAMES_OF_PROGRAMS_ONLY if key in _CLAIMS else ()):
-        if name in lowered and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", lowered):
-            if key == "softwareagent" or program.startswith("Generative"):
-                says = f'it was edited with "{words}" ({source})'
-                return finding("edited", source, text, says, program)
-            if key in _CLAIMS or words.lower() == name:
-                return _made_with(program, field)
-            return finding("generated", source, text, quoted, program)
-    return finding("generated", source, text, quoted) if GENERIC.search(lowered) else None
+    program = _program(lowered[announced.end() :] if announced else lowered, key)
+    if program:
+        if key == "softwareagent" or program.startswith("Generative"):
+            says = f'it was edited with "{words}" ({source})'
+            return finding("edited", source, text, says, program)
+        if key in _CLAIMS or words.lower() == program.lower():
+            return _made_with(program, field)
+        return finding("generated", source, text, quoted, program)
+    return finding("generated", source, text, quoted) if GENERIC.match(lowered) else None
+
+
+def _program(lowered: str, key: str) -> str:
+    """The generator that a text names: anywhere in the name of a program, else at its beginning."""
+    for name, program in _NAMES:
+        whole = rf"(?<![\w-]){re.escape(name)}(?!\w|[ -](?:viewer|browser|gallery|downloader))"
+        if name in lowered and (found := re.search(whole, lowered)):
+            rest = lowered[found.end() :]
+            if key in _CLAIMS or (not found.start() and re.match(rf"{_VERSION}(?: |$|\W)", rest)):
+                return program
+    for name, program in _AMBIGUOUS:
+        if name in lowered and re.fullmatch(_MAKER + re.escape(name) + _VERSION, lowered):
+            return program
+    return ""

@@ -243,8 +243,9 @@ class _Scan:
             return
         self.size = (rgb.shape[1], rgb.shape[0])
         moment = max(0.0, self._reader.time_of(frame))
-        nothing = _DAMAGED if taken is self.spoilt else nothing_to_judge(rgb)
-        taken[key] = Candidate(moment, self._cut(rgb), grey.astype(np.float32), nothing)
+        crops = self._cut(rgb)
+        nothing = _DAMAGED if taken is self.spoilt else nothing_to_judge(rgb, crops)
+        taken[key] = Candidate(moment, crops, grey.astype(np.float32), nothing)
 
     def _late(self) -> bool:
         if self._clock() < self._deadline:
