@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from distildire.cli.app import (
     fail,
     missing_extra,
     read_stdin,
+    refuse_input,
     say_device,
     warn,
     with_counter,
@@ -41,7 +43,10 @@ def detect(
         typer.Argument(help="Pictures, videos, and folders of them; - is a picture on stdin."),
     ],
     model: ModelOption = "nano",
-    format: Annotated[Format, typer.Option(help="How the results are written.")] = Format.table,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="How the results are written; as --out ends by default, else a table."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the results to this file, not to stdout.")
     ] = None,
@@ -74,15 +79,11 @@ def detect(
     from distildire.io.writing import make_folder, only_writer
     from distildire.verdict import COLUMNS
 
+    format = format or _FORMATS.get(out.suffix.lower() if out else "", Format.table)
     if resume and (out is None or format is not Format.jsonl or sort or STDIN in paths):
         fail("--resume goes with --format jsonl --out FILE, and not with --sort or -")
     if out is not None:
-        if not out.parent.is_dir():
-            fail(f"--out {out}: no such folder {out.parent}")
-        if out.is_dir():
-            fail(f"--out {out}: a folder has this name: give a file")
-        # A link stays a link.
-        out = out.resolve() if out.is_file() else out
+        out = _file_to_write(out, paths)
     detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
     say_device(detector, device)
     if heatmap is not None:
@@ -133,6 +134,27 @@ def detect(
             caution = f" {detector.bundle.heatmap_note}" if heatmap else ""
             write_table(results, file, _note(detector, fpr) + caution)
     raise typer.Exit(1 if errors else 0)
+
+
+_FORMATS = {".jsonl": Format.jsonl, ".ndjson": Format.jsonl, ".csv": Format.csv}
+"""What the end of a file's name says of its format."""
+
+
+def _file_to_write(out: Path, paths: Iterable[str]) -> Path:
+    """Where the results go: no input, and no picture or video that may be one."""
+    from distildire.io.finding import is_picture, is_video
+
+    if out.is_dir():
+        fail(f"--out {out}: a folder has this name: give a file")
+    refuse_input(out, *paths)
+    if is_picture(out) or is_video(out):
+        fail(f"--out {out}: the name of a picture or video, for a text: let it end in .jsonl")
+    # A link stays a link, one to a file that is not there yet too.
+    linked = out.is_file() or (out.is_symlink() and not out.exists())
+    target = Path(os.path.realpath(out)) if linked else out
+    if not target.parent.is_dir():
+        fail(f"--out {out}: no such folder {target.parent}")
+    return target
 
 
 def _made_otherwise(kind: str | None, stability: bool, row: dict[str, Any]) -> str | None:
@@ -269,6 +291,6 @@ def _note(detector: Detector, fpr: float) -> str:
     data = f" ({calibration.data})" if calibration and detector.kind else ""
     return (
         f"Model {detector.name}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
-        f"at an error budget of {fpr:.0%}, from {images} held-out pictures{data}; a verdict is a "
+        f"at an error budget of {100 * fpr:g}%, from {images} held-out pictures{data}; a verdict is a "
         "reason to look closer, not a proof."
     )

@@ -15,6 +15,7 @@ from distildire.cli.app import (
     app,
     fail,
     progress_bar,
+    refuse_input,
     say,
     stage_bar,
 )
@@ -79,6 +80,8 @@ def evaluate(
     from distildire.evaluate.run import EvaluationOptions
     from distildire.evaluate.run import evaluate as run
 
+    for name in ("scores.csv", "scores.parquet"):
+        refuse_input(out / name, model, manifest)
     options = EvaluationOptions(
         equalize="both" if both else equalize, accept_leak=accept_leak, split=split or None,
         known=[word.strip() for word in known.split(",") if word.strip()],

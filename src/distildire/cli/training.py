@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distildire.cli.app import AcceptLeak, app, progress_bar, show_row
+from distildire.cli.app import AcceptLeak, app, progress_bar, refuse_input, show_row
 
 
 @app.command()
@@ -25,6 +25,7 @@ def prepare(
     """Write a manifest: any known layout, or --real DIR --fake DIR."""
     from distildire.data.prepare import prepare as run
 
+    refuse_input(out, dataset)
     table = run(dataset, out, real=real, fake=fake)
     counts = table["label"].value_counts()
     typer.echo(
@@ -184,6 +185,7 @@ def export(
         from distildire.bundle import load_bundle
         from distildire.runtime.openvino import to_openvino
 
+        refuse_input(out, checkpoint)
         typer.echo(to_openvino(load_bundle(checkpoint), out))
         return
     if format is ExportFormat.torch:

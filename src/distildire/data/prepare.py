@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distildire.data.layouts import read_layout, read_pairs
+from distildire.data.lists import is_grip
 from distildire.data.manifest import ManifestError, read_manifest
 from distildire.io.progress import DoneOf
 from distildire.io.writing import whole_file, write_json
@@ -43,6 +44,8 @@ def prepare(
     out = Path(out)
     if out.suffix not in {".parquet", ".csv"}:
         raise ManifestError(f"{out}: the manifest's name must end in .parquet or .csv")
+    if out.suffix == ".csv" and is_grip(out):
+        raise ManifestError(f"{out}: a dataset's list has this name: give the manifest another")
     if real is not None and fake is not None and dataset is None:
         table = read_pairs(real, fake)
     elif dataset is not None and real is None and fake is None:

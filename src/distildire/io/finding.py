@@ -43,6 +43,11 @@ def is_litter_folder(name: str) -> bool:
     return name in _NOT_OURS
 
 
+def is_picture(path: str | Path) -> bool:
+    """Whether the name ends like a picture's."""
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
 def is_video(path: str | Path) -> bool:
     """Whether the name ends like a video's."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
@@ -85,6 +90,5 @@ def _walk(top: str, on_error: OnError | None) -> Iterator[str]:
         for name in sorted(names):
             if is_litter(name):
                 continue
-            suffix = Path(name).suffix.lower()
-            if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+            if is_picture(name) or is_video(name):
                 yield str(Path(folder) / name)
