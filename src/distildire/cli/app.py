@@ -91,7 +91,7 @@ def refuse_input(out: Path, *inputs: str | Path | None) -> None:
     """Refuse to write over what is read."""
     for given in inputs:
         with contextlib.suppress(OSError, ValueError):
-            if given is not None and os.path.samefile(out, given):
+            if given is not None and out.samefile(given):
                 fail(f"--out: {out} is read, and would be written over: give another name")
 
 

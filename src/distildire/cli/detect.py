@@ -291,6 +291,6 @@ def _note(detector: Detector, fpr: float) -> str:
     data = f" ({calibration.data})" if calibration and detector.kind else ""
     return (
         f"Model {detector.name}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
-        f"at an error budget of {100 * fpr:g}%, from {images} held-out pictures{data}; a verdict is a "
-        "reason to look closer, not a proof."
+        f"at an error budget of {100 * fpr:g}%, from {images} held-out pictures{data}; a verdict "
+        "is a reason to look closer, not a proof."
     )
