@@ -212,6 +212,30 @@ def test_errors_are_tried_again_in_their_place(folder: Path, bundle: Path, tmp_p
     assert len(rows_of(out.read_bytes())) == 4
 
 
+def test_a_file_that_was_replaced_is_judged_again(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    fake, real, out = (
+        folder / "a.png",
+        folder / "sub folder/Ärger über Öl.png",
+        tmp_path / "r.jsonl",
+    )
+    asked = ("detect", folder, "--model", bundle, "--out", out, "--resume")
+    assert run(*asked).returncode == 0
+    shutil.copy(real, fake)
+    assert run(*asked).returncode == 0
+    rows = rows_of(out.read_bytes())
+    assert [(row["path"], row["verdict"]) for row in rows] == [
+        (str(fake), "real"), (str(real), "real"),
+    ]  # fmt: skip
+    fake.write_text("no picture")
+    assert run(*asked).returncode == 1
+    fake.unlink()
+    os.mkfifo(fake)
+    assert run(*asked).returncode == 1
+    assert ["a.png" in str(row["path"]) for row in rows_of(out.read_bytes())] == [True, False]
+
+
 def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     asked = ("detect", folder, "--format", "jsonl", "--out", out)

@@ -99,5 +99,10 @@ def test_what_systems_leave_in_folders_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     found = [str(Path(path).relative_to(tmp_path)) for path in find_files([tmp_path])]
     assert found == [".hidden.png", "d.png", "sub/e.png"]
+    assert list(find_files([""])) == [""]  # not the folder at hand
+    (tmp_path / "code.ts").write_text("export const a = 1;\n")
+    (tmp_path / "film.ts").write_bytes(b"G@\0\x10" + bytes(184))
+    assert {Path(path).suffix for path in find_files([tmp_path])} == {".png", ".ts"}
+    assert str(tmp_path / "code.ts") not in find_files([tmp_path])
     assert list(find_files([tmp_path / "._a.png"])) == [str(tmp_path / "._a.png")]
     assert list(find_files(["x" * 5000, "a\0b"])) == ["x" * 5000, "a\0b"]

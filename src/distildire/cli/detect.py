@@ -52,7 +52,11 @@ def detect(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with --out FILE: skip what it holds, but for errors."),
+        typer.Option(
+            "--resume",
+            help="Go on with --out FILE: skip what it holds, but for errors and "
+            "files that were replaced.",
+        ),
     ] = False,
     fpr: FprOption = 0.01,
     kind: KindOption = None,
@@ -74,7 +78,7 @@ def detect(
     from distildire.detector import Detector
     from distildire.io.finding import find_files
     from distildire.io.results import output, write_csv, write_jsonl, write_table
-    from distildire.io.resuming import Held, held_by, replace_rows
+    from distildire.io.resuming import Held, held_by, replace_rows, was_replaced
     from distildire.io.text import stored
     from distildire.io.writing import make_folder, only_writer
     from distildire.verdict import COLUMNS
@@ -102,7 +106,7 @@ def detect(
         nonlocal errors
         files = find_files(paths, folder_failed)
         if resume:
-            files = _once(files, lambda name: name not in held.done and name not in held.failed)
+            files = _once(files, lambda _, name: name not in held.done and name not in held.failed)
         count = 0
         for row in judged(files):
             count += 1
@@ -118,7 +122,10 @@ def detect(
         if resume and out is not None:
             made_with = {"model_sha256": detector.bundle.sha256, "fpr": fpr}
             held = held_by(out, made_with, partial(_made_otherwise, kind, stability))
-            again = _once(find_files(paths), frozenset(held.failed).__contains__)
+            again = _once(
+                find_files(paths),
+                lambda path, name: name in held.failed or was_replaced(path, held),
+            )
             replace_rows(out, held, map(stored, judged(again)))
             errors += len(held.failed)
         results: Iterable[dict[str, Any]] = rows(held)
@@ -168,14 +175,14 @@ def _made_otherwise(kind: str | None, stability: bool, row: dict[str, Any]) -> s
     return None
 
 
-def _once(files: Iterable[str], wanted: Callable[[str], bool]) -> Iterator[str]:
-    """The files whose names, as rows have them, are wanted; each once."""
+def _once(files: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterator[str]:
+    """The files that are wanted by their path, and by their name as rows have it; each once."""
     from distildire.io.text import storable
 
     seen: set[str] = set()
     for path in files:
         name = storable(path)
-        if name not in seen and wanted(name):
+        if name not in seen and wanted(path, name):
             seen.add(name)
             yield path
 

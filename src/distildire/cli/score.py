@@ -77,6 +77,8 @@ def score(
         dedup=dedup, isolate=isolate, gpu_share=gpu_share,
         progress=pace_line(), on_error=warn,
     )  # fmt: skip
+    if not (report.scored or report.present or report.errors):
+        warn(f"{source}: no pictures found")
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [
         f"{report.scored} scored{copies}, {report.present} there already, "

@@ -34,8 +34,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        tree = yaml.safe_load(path.read_text("utf-8")) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that is none
         raise ConfigError(f"{path}: not valid YAML: {words_of(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a mapping of keys is needed, not a {type(tree).__name__}")
@@ -55,7 +55,10 @@ def with_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
             child = node.get(parent)
             node[parent] = dict(child) if isinstance(child, Mapping) else {}
             node = node[parent]
-        node[leaf] = yaml.safe_load(value)
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"--set {override}: not valid YAML: {words_of(error)}") from None
     return result
 
 

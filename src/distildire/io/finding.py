@@ -69,8 +69,21 @@ def find_files(paths: Iterable[str | Path], on_error: OnError | None = None) -> 
 
 def _is_folder(path: str | Path) -> bool:
     try:
-        return Path(path).is_dir()
+        return str(path) != "" and Path(path).is_dir()
     except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        return False
+
+
+def _is_typescript(path: str) -> bool:
+    """Whether a file that ends in .ts is none of MPEG's streams, which begin with a G."""
+    if not path.lower().endswith(".ts"):
+        return False
+    try:
+        if not Path(path).is_file():  # a pipe would be waited for
+            return False
+        with Path(path).open("rb") as file:
+            return file.read(1) != b"G"
+    except OSError:
         return False
 
 
@@ -90,5 +103,6 @@ def _walk(top: str, on_error: OnError | None) -> Iterator[str]:
         for name in sorted(names):
             if is_litter(name):
                 continue
-            if is_picture(name) or is_video(name):
-                yield str(Path(folder) / name)
+            path = str(Path(folder) / name)
+            if is_picture(name) or (is_video(name) and not _is_typescript(path)):
+                yield path
