@@ -265,3 +265,9 @@ def test_a_model_of_another_package_says_what_to_install(
     monkeypatch.setattr("distildire.bundle.metadata.entry_points", lambda **_: [])
     with pytest.raises(BundleError, match="pip install distildire-base"):
         Detector("base")
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_below_one_are_refused(bundle: Path, threads: int) -> None:
+    with pytest.raises(ValueError, match=f"threads is {threads}"):
+        Detector(bundle, threads=threads)

@@ -84,7 +84,7 @@ class Detector:
             BundleError: the model is missing or damaged, or the device can't run it; a model
                 that is not calibrated yet gives logits, and raises when it is asked for a
                 verdict.
-            ValueError: `fpr` out of range, or an unknown `kind` or `device`.
+            ValueError: `fpr` or `threads` out of range, or an unknown `kind` or `device`.
         """
         self.bundle = load_bundle(model)
         self.fpr, self.kind = fpr, kind
@@ -95,6 +95,8 @@ class Detector:
             self.bundle = replace(self.bundle, calibration=self._calibration().for_kind(kind))
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}: give at least 1, or None for all cores")
         self.cores = threads or usable_cores()
         self.device = checked_device(device)
         """What runs the network: "cpu", "cuda" or "openvino"."""

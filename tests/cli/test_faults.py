@@ -408,3 +408,24 @@ def test_results_go_through_a_link_to_a_file_that_is_not_there(
     assert done.returncode == 0
     assert link.is_symlink()
     assert len(list(csv.DictReader(target.open()))) == 2  # as the name ends, so is the format
+
+
+def test_options_that_can_not_be_meant(
+    folder: Path, bundle: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "m.csv").write_text("path,label,split\npictures/a.png,real,train\n")
+    noise = ("noise", tmp_path / "m.csv", "--source", "nano", "--out", tmp_path / "n")
+    for arguments, words in (
+        (("score", folder, "--model", bundle, "--out", ""), "--out is empty"),
+        (("record", folder / "a.png", "--out="), "--out is empty"),
+        (("score", folder, "--model", bundle, "--out", tmp_path / "s", "--price", "inf"), "inf"),
+        ((*noise, "--split", "test"), "no row has the split 'test' (splits: train)"),
+        ((*noise, "--device", "gpu"), "device is gpu"),
+    ):
+        assert words in refused(*arguments)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["pictures"]
+
+
+def test_a_small_budget_is_told_as_it_is(folder: Path, bundle: Path) -> None:
+    done = run("detect", folder, "--model", bundle, "--fpr", "0.001")
+    assert b"budget of 0.1%" in done.stdout.replace(b"\n", b" ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -15,6 +16,7 @@ from distildire.cli.app import (
     FprOption,
     ModelOption,
     app,
+    fail,
     warn,
 )
 from distildire.io.text import shown
@@ -69,6 +71,8 @@ def score(
     A row an image, keyed by path, size and modification time; changed files are scored again.
     Exit code 0: every file has a score; 1: some rows have an error; 2: wrong usage.
     """
+    if price is not None and not math.isfinite(price):
+        fail(f"--price {price}: give a finite number")
     from distildire.scale.pace import cost_per_million
     from distildire.scale.score import score as run
 

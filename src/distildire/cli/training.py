@@ -119,15 +119,12 @@ def train(
 
 def _refuse_leaks(manifests: tuple[str, ...], accept: bool) -> None:
     """Training crops are cut and recompressed alike, yet a leak of the files can shine through."""
-    import pandas as pd
-
     from distildire.data.audit import audit, refuse_leak
-    from distildire.data.manifest import read_manifest
+    from distildire.data.manifest import read_manifests
 
     if accept:
         return
-    table = pd.concat([read_manifest(m) for m in manifests], ignore_index=True)
-    refuse_leak(audit(table, progress=progress_bar("audit")))
+    refuse_leak(audit(read_manifests(manifests), progress=progress_bar("audit")))
 
 
 class ExportFormat(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,31 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     if (both > 1).any():
         raise ManifestError(f"{path}: {brief(both.idxmax())} is labelled both real and fake")
     return table.drop_duplicates("path").reset_index(drop=True)
+
+
+def read_manifests(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Several manifests as one table, one after the other; see `read_manifest`.
+
+    Raises:
+        ManifestError: none are given, or one can't be used.
+    """
+    import pandas as pd
+
+    tables = [read_manifest(path) for path in paths]
+    if not tables:
+        raise ManifestError("the config names no manifest of pictures to train on")
+    return pd.concat(tables, ignore_index=True)
+
+
+def rows_of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
+    """The rows of one split, or all; raises ManifestError where there are none."""
+    if not split:
+        return table
+    part = table[table["split"] == split].reset_index(drop=True)
+    if not len(part):
+        names = ", ".join(sorted(set(table["split"]))) or "none"
+        raise ManifestError(f"no row has the split {split!r} (splits: {names})")
+    return part
 
 
 def read_columns(

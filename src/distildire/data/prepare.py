@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from distildire.data.layouts import read_layout, read_pairs
 from distildire.data.lists import is_grip
-from distildire.data.manifest import ManifestError, read_manifest
+from distildire.data.manifest import ManifestError, read_manifest, rows_of_split
 from distildire.io.progress import DoneOf
 from distildire.io.writing import whole_file, write_json
 
@@ -101,9 +101,7 @@ def noise(
     from distildire.noise import load_noise_source
 
     options = options or NoiseOptions()
-    table = read_manifest(manifest)
-    if options.split:
-        table = table[table["split"] == options.split]
+    table = rows_of_split(read_manifest(manifest), options.split)
     network = load_noise_source(source, device=options.device, dtype=options.dtype)
     if options.dire and network.first_step_only:
         raise ValueError(

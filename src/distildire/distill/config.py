@@ -9,6 +9,7 @@ from typing import Any, Literal
 from distildire.data.augment import CLEAN, AugmentConfig
 from distildire.distill.loss import Imitation
 from distildire.distill.student import Fusion, Inputs
+from distildire.io.config import refuse_under
 from distildire.io.preprocessing import Preprocessing
 
 
@@ -129,6 +130,12 @@ class OptimConfig:
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        refuse_under(
+            self, "optim.", steps=0, batch=1, lr=0, body_lr=-1, probe_crops=0, warmup=0,
+            workers=0, report_every=1,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ValidationConfig:
@@ -140,6 +147,9 @@ class ValidationConfig:
     """Validations without a better score before stopping (0: never)."""
     limit: int = 0
     """Largest number of images a source (0: all)."""
+
+    def __post_init__(self) -> None:
+        refuse_under(self, "validation.", every=1, patience=0, limit=0)
 
 
 @dataclass(frozen=True)

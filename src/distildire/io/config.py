@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def with_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     result = dict(tree)
     for override in overrides:
         key, separator, value = override.partition("=")
-        if not separator:
+        if not separator or not key.strip():
             raise ConfigError(f"--set {override}: use key=value, for instance optim.steps=500")
         *parents, leaf = key.strip().split(".")
         node = result
@@ -68,10 +69,32 @@ def build(kind: type[T], tree: Mapping[str, Any], where: str = "config") -> T:
 
     try:
         return dacite.from_dict(
-            kind, tree, dacite.Config(strict=True, cast=[tuple], type_hooks={float: float})
+            kind,
+            tree,
+            dacite.Config(
+                strict=True, cast=[tuple], type_hooks={float: float, tuple[str, ...]: _texts}
+            ),
         )
     except (dacite.DaciteError, ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {words_of(error)}") from error
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):  # a text would be taken apart into its letters
+        raise ConfigError(f"{value!r} stands where a list is needed: give [{value}]")
+    return tuple(value)
+
+
+def refuse_under(config: Any, where: str = "", **least: float) -> None:
+    """Refuse options of a config that are under their least value, infinite or no numbers.
+
+    Raises:
+        ConfigError: the first such option.
+    """
+    for name, lowest in least.items():
+        value = getattr(config, name)
+        if not lowest <= value < math.inf:
+            raise ConfigError(f"{where}{name} is {value}: give a number of at least {lowest}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
