@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from distildire.cli import main
 from distildire.io.writing import only_writer
 
 
@@ -211,6 +212,30 @@ def test_errors_are_tried_again_in_their_place(folder: Path, bundle: Path, tmp_p
     assert len(rows_of(out.read_bytes())) == 4
 
 
+def test_a_file_that_was_replaced_is_judged_again(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    fake, real, out = (
+        folder / "a.png",
+        folder / "sub folder/Ärger über Öl.png",
+        tmp_path / "r.jsonl",
+    )
+    asked = ("detect", folder, "--model", bundle, "--out", out, "--resume")
+    assert run(*asked).returncode == 0
+    shutil.copy(real, fake)
+    assert run(*asked).returncode == 0
+    rows = rows_of(out.read_bytes())
+    assert [(row["path"], row["verdict"]) for row in rows] == [
+        (str(fake), "real"), (str(real), "real"),
+    ]  # fmt: skip
+    fake.write_text("no picture")
+    assert run(*asked).returncode == 1
+    fake.unlink()
+    os.mkfifo(fake)
+    assert run(*asked).returncode == 1
+    assert ["a.png" in str(row["path"]) for row in rows_of(out.read_bytes())] == [True, False]
+
+
 def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     asked = ("detect", folder, "--format", "jsonl", "--out", out)
@@ -325,3 +350,82 @@ def test_one_picture_on_standard_input(folder: Path, bundle: Path, tmp_path: Pat
     done = run("record", "-", "--model", bundle, "--out", tmp_path / "r", stdin=data)
     assert done.returncode == 0
     assert json.loads((tmp_path / "r/stdin.record.json").read_text())["input"]["name"] == "-"
+
+
+@pytest.fixture
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run a command in this process, which must end with exit code 2 and one line: the line."""
+
+    def run_here(*arguments: str | Path) -> str:
+        monkeypatch.setattr("sys.argv", ["distildire", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert (end.value.code, said.out) == (2, "")
+        one_line(said.err.encode())
+        return said.err
+
+    return run_here
+
+
+def test_no_command_writes_over_what_it_reads(
+    folder: Path, bundle: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    odd = tmp_path / "picture"
+    shutil.copy(folder / "a.png", odd)
+    (tmp_path / "link.csv").symlink_to(odd)
+    listed, page = tmp_path / "list.csv", tmp_path / "page.html"
+    shutil.copy(odd, page)
+    listed.write_text("filename,typ\npicture,real\n")
+    scores = tmp_path / "scores.csv"
+    scores.write_text("path,score\npicture,0.5\n")
+    (tmp_path / "m.csv").write_text("path,label\npicture,real\n")
+    before = {path: path.read_bytes() for path in (folder / "a.png", odd, page, listed, scores)}
+    for arguments in (
+        ("detect", folder / "a.png", "--model", bundle, "--out", folder / "a.png"),
+        ("detect", folder, "--model", bundle, "--out", folder / "a.png"),
+        ("detect", odd, "--model", bundle, "--out", odd),
+        ("detect", odd, "--model", bundle, "--out", tmp_path / "link.csv"),
+        ("record", page, "--model", bundle, "--out", page),
+        ("prepare", listed, "--out", listed),
+        ("prepare", tmp_path, "--out", listed),
+        ("evaluate", scores, tmp_path / "m.csv", "--out", tmp_path),
+        ("export", bundle, "--format", "openvino", "--out", bundle),
+    ):
+        assert str(arguments[-1]) in refused(*arguments)
+        assert {path: path.read_bytes() for path in before} == before
+
+
+def test_results_go_through_a_link_to_a_file_that_is_not_there(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    link, target = tmp_path / "link.csv", tmp_path / "below/target.csv"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    done = run("detect", folder, "--model", bundle, "--out", link)
+    assert done.returncode == 0
+    assert link.is_symlink()
+    assert len(list(csv.DictReader(target.open()))) == 2  # as the name ends, so is the format
+
+
+def test_options_that_can_not_be_meant(
+    folder: Path, bundle: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "m.csv").write_text("path,label,split\npictures/a.png,real,train\n")
+    noise = ("noise", tmp_path / "m.csv", "--source", "nano", "--out", tmp_path / "n")
+    for arguments, words in (
+        (("score", folder, "--model", bundle, "--out", ""), "--out is empty"),
+        (("record", folder / "a.png", "--out="), "--out is empty"),
+        (("score", folder, "--model", bundle, "--out", tmp_path / "s", "--price", "inf"), "inf"),
+        ((*noise, "--split", "test"), "no row has the split 'test' (splits: train)"),
+        ((*noise, "--device", "gpu"), "device is gpu"),
+    ):
+        assert words in refused(*arguments)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["pictures"]
+
+
+def test_a_small_budget_is_told_as_it_is(folder: Path, bundle: Path) -> None:
+    done = run("detect", folder, "--model", bundle, "--fpr", "0.001")
+    assert b"budget of 0.1%" in done.stdout.replace(b"\n", b" ")

@@ -23,6 +23,14 @@ def test_score_says_what_it_did_and_what_it_costs(
     assert again.stdout.splitlines()[0] == "0 scored, 3 there already, 0 with an error"
 
 
+def test_a_source_without_pictures_says_so(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("path\n")
+    command = ["score", str(tmp_path / "empty.csv"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*command, "--model", str(bundle)])
+    assert done.exit_code == 0
+    assert "empty.csv: no pictures found" in done.stderr
+
+
 def test_what_can_not_be_scored_is_one_line(bundle: Path, tmp_path: Path) -> None:
     import pytest
 

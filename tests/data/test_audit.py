@@ -18,6 +18,7 @@ from distildire.data.giveaways import folds_of_groups
 from distildire.data.manifest import read_manifest
 from distildire.io.pictures import decode
 from distildire.io.preprocessing import equalize
+from distildire.io.writing import WriteError
 
 COUNT = 18
 
@@ -137,6 +138,19 @@ def test_one_class_only_says_so(tmp_path: Path) -> None:
     assert found.leak_auc is None
     assert "one class" in found.verdict
     refuse_leak(found)
+
+
+def test_few_pictures_say_so(tmp_path: Path) -> None:
+    table = build(tmp_path).groupby("label")
+    assert "2 real and 2 fake" in audit(table.head(2).reset_index(drop=True)).verdict
+    assert "so few pictures" in audit(table.head(6).reset_index(drop=True)).verdict
+
+
+def test_the_page_that_can_not_be_written_leaves_no_json(tmp_path: Path) -> None:
+    (tmp_path / "audit.html").mkdir()
+    with pytest.raises(WriteError, match=r"audit\.html"):
+        save_audit(audit(build(tmp_path)), tmp_path)
+    assert not (tmp_path / "audit.json").exists()
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:

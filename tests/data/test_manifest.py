@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from distildire.data.manifest import ManifestError, read_manifest
@@ -39,3 +41,27 @@ def test_rows_without_path_or_label_are_named(tmp_path: Path) -> None:
     pd.DataFrame({"path": ["a.png", None], "label": ["real", "fake"]}).to_parquet(file)
     with pytest.raises(ManifestError, match=r"m\.parquet: row 2: no path"):
         read_manifest(file)
+
+
+def test_parquet_as_other_programs_write_it(tmp_path: Path) -> None:
+    file, label = tmp_path / "m.parquet", pa.array(["real", "fake"])
+    generator = pa.array([None, "x"]).dictionary_encode()
+    pq.write_table(pa.table({"Path": [b"a.png", b"b.png"], "label": label, "generator": generator}),
+                   file)  # fmt: skip
+    table = read_manifest(file)
+    assert table["path"].to_list() == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert table["generator"].to_list() == ["", "x"]
+    frame = pd.DataFrame({"path": ["a.png"], "label": ["real"]})
+    frame.set_index("path").to_parquet(file)
+    assert read_manifest(file)["path"].to_list() == [str(tmp_path / "a.png")]
+    frame[:0].to_parquet(file)
+    with pytest.raises(ManifestError, match="no rows"):
+        read_manifest(file)
+    for arrays, names, words in (
+        ([pa.array([1, 2]), label], ["path", "label"], "path holds int64, not text"),
+        ([pa.array([["a"], ["b"]]), label], ["path", "label"], "path holds list"),
+        ([label, label, label], ["path", "path", "label"], "two columns have the name path"),
+    ):
+        pq.write_table(pa.Table.from_arrays(arrays, names), file)
+        with pytest.raises(ManifestError, match=rf"m\.parquet: .*{words}"):
+            read_manifest(file)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from distildire import Detector
 from distildire.data.cache import fill_cache
-from distildire.data.manifest import read_manifest
+from distildire.data.manifest import ManifestError, read_manifest
 from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
 from distildire.distill.checkpoint import build_student, load_checkpoint, save
@@ -28,6 +28,7 @@ from distildire.distill.loss import (
 )
 from distildire.distill.probe import fit_hidden, logistic_regression
 from distildire.distill.split import read_split
+from distildire.distill.start import read_trained
 from distildire.distill.student import Fusion, HiddenHead, Student, activation_map, block_energy
 from distildire.distill.torch_bundle import export_torch
 from distildire.distill.train import train
@@ -418,12 +419,42 @@ def test_configs_name_their_mistakes(tmp_path: Path) -> None:
     config = load_config(TrainConfig, path, ["optim.lr=0.5", "augment.scale=[0.5, 2]"])
     assert (config.optim.steps, config.optim.lr, config.augment.scale) == (7, 0.5, (0.5, 2))
     for text, match in (("optim: {stepz: 7}", "stepz"), ("[1]", "mapping"), ("a: {", "YAML"),
-                        ("optim: {steps: many}", "steps")):  # fmt: skip
+                        ("optim: {steps: many}", "steps"), ("optim: {steps: -1}", "steps is -1"),
+                        ("optim: {lr: .nan}", "optim.lr is nan"), ("optim: {lr: -1}", "lr is -1"),
+                        ("optim: {report_every: 0}", "report_every is 0"),
+                        ("validation: {every: 0}", "every is 0"),
+                        ("data: {manifests: m.csv}", r"give \[m.csv\]")):  # fmt: skip
         path.write_text(text)
         with pytest.raises(ConfigError, match=match):
             load_config(TrainConfig, path)
-    with pytest.raises(ConfigError, match="key=value"):
-        load_config(TrainConfig, path, ["steps"])
+    for override, match in (("steps", "key=value"), ("=5", "key=value"),
+                            ("optim.steps=[1", "--set optim.steps=.1: not valid YAML"),
+                            ("name=2024-13-45", "--set name=")):  # fmt: skip
+        with pytest.raises(ConfigError, match=match):
+            load_config(TrainConfig, path, [override])
+    path.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ConfigError, match=r"c\.yaml: not valid YAML"):
+        load_config(TrainConfig, path)
+
+
+def test_what_is_no_checkpoint_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    with pytest.raises(ValueError, match=r"best\.pt: cannot be read"):
+        load_checkpoint(path)
+    torch.save({"student": tmp_path}, path)
+    foreign = path.read_bytes()
+    for data in (b"\xff\xd8\xff\xe0 a picture", b"", foreign):
+        path.write_bytes(data)
+        for read in (load_checkpoint, lambda path: read_trained(str(path))):
+            with pytest.raises(ValueError, match=r"best\.pt: damaged, or no .*") as error:
+                read(path)
+            assert "\n" not in str(error.value)
+            assert "weights_only" not in str(error.value)
+
+
+def test_no_manifest_is_said(config: TrainConfig) -> None:
+    with pytest.raises(ManifestError, match="names no manifest"):
+        read_split(replace(config, data=replace(config.data, manifests=())))
 
 
 def test_mse_of_equal_maps_is_zero() -> None:

@@ -55,6 +55,34 @@ def test_rows_that_cannot_be_right_are_named(tmp_path: Path) -> None:
         list(rows_of(file, ["path"]))
 
 
+def test_a_quote_that_is_not_closed_loses_no_row_in_silence(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    for text, line in (
+        ('path,label\na.png,real\n"b.png,fake\nc.png,real\n', 3),
+        ('\npath,label\n"a\n\nb.png",real\n"c.png,real\n"d.png",fake\n', 6),
+    ):
+        file.write_text(text)
+        with pytest.raises(TextError, match=rf"t\.csv: line {line}: a quote"):
+            list(rows_of(file, ["path"], lambda _: None))
+
+
+def test_tables_of_spreadsheets_and_by_hand(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    for text in (
+        'Path , LABEL\na.png, real\n"ä, b.png", fake\n',
+        'sep=;\r\npath;Label\r\na.png;real\r\nä, b.png;fake\r\n',
+        'sep=\t\npath\tlabel\na.png\treal\nä, b.png\tfake\n',
+    ):  # fmt: skip
+        file.write_text(text)
+        assert list(rows_of(file, ["path", "label"])) == ROWS
+    assert name_meant(" a.png ", tmp_path) == "a.png"
+    (tmp_path / " a.png ").touch()
+    assert name_meant(" a.png ", tmp_path) == " a.png "
+    file.write_text("path,label,path\na.png,real,b.png\n")
+    with pytest.raises(TextError, match="two columns have the name path"):
+        list(rows_of(file, ["path"]))
+
+
 def test_names_go_out_as_they_are_or_escaped() -> None:
     assert storable("[a] Ä 写.png") == "[a] Ä 写.png"
     assert storable("caf\udce9.png") == "caf\\xe9.png"
@@ -71,5 +99,10 @@ def test_what_systems_leave_in_folders_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     found = [str(Path(path).relative_to(tmp_path)) for path in find_files([tmp_path])]
     assert found == [".hidden.png", "d.png", "sub/e.png"]
+    assert list(find_files([""])) == [""]  # not the folder at hand
+    (tmp_path / "code.ts").write_text("export const a = 1;\n")
+    (tmp_path / "film.ts").write_bytes(b"G@\0\x10" + bytes(184))
+    assert {Path(path).suffix for path in find_files([tmp_path])} == {".png", ".ts"}
+    assert str(tmp_path / "code.ts") not in find_files([tmp_path])
     assert list(find_files([tmp_path / "._a.png"])) == [str(tmp_path / "._a.png")]
     assert list(find_files(["x" * 5000, "a\0b"])) == ["x" * 5000, "a\0b"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from distildire.io.writing import whole_file, write_json
+from distildire.io.writing import only_writer, whole_file, write_json
 
 
 def test_a_broken_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -20,6 +21,16 @@ def test_a_broken_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
         file.writelines([b"half of the ne", None])  # type: ignore[list-item]
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_full_disk_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    with only_writer(tmp_path / "a"):
+        assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_threads_may_write_one_file(tmp_path: Path) -> None:

@@ -248,11 +248,22 @@ def test_braces() -> None:
 
 
 def test_what_is_no_source_is_one_sentence(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.jsonl"):
+        (tmp_path / name).write_text("a.png\n")
+    (tmp_path / "a.bin").write_bytes(b"a\0b\1\2\3\n")
+    column = pa.array(["a.png"])
+    pq.write_table(pa.Table.from_arrays([column] * 2, ["path"] * 2), tmp_path / "two.parquet")
+    (tmp_path / "a.tsv").write_text("label\tpath\nreal\ta.png\n")
+    assert [item.path for item in items_of(tmp_path / "a.tsv")] == [str(tmp_path / "a.png")]
     for source, words in (
         (str(tmp_path / "*.tar"), "nothing matches"),
         ("nothing://here/a.png", "Protocol not known"),
         (str(tmp_path / "none"), "no such folder"),
         ("memory://none-at-all/x.csv", "no such folder"),
+        (str(tmp_path / "a.mp4"), ".mp4 is no kind of source"),
+        (str(tmp_path / "a.jsonl"), ".jsonl is no kind of source"),
+        (str(tmp_path / "a.bin"), "it is no text"),
+        (str(tmp_path / "two.parquet"), "two columns path"),
     ):
         with pytest.raises(SourceError, match=words):
             list(items_of(source))

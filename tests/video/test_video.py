@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -313,6 +314,22 @@ def test_nothing_is_fetched(detector: Detector, tmp_path: Path) -> None:
             listener.accept()
     os.mkfifo(tmp_path / "pipe.mp4")
     assert "a pipe" in str(judge_video(detector, tmp_path / "pipe.mp4").error)
+
+
+def test_a_script_opens_no_other_file(detector: Detector, tmp_path: Path, real_frame: RGB) -> None:
+    clip_of(tmp_path / "a.mp4", (real_frame, 5))
+    script = tmp_path / "b.mp4"
+    for text in (
+        "ffconcat version 1.0\nfile a.mp4\n",
+        f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/a.mp4\n#EXT-X-ENDLIST\n",
+    ):
+        script.write_text(text)
+        for source in (script, io.BytesIO(script.read_bytes())):
+            verdict = judge_video(detector, source)
+            assert "not a video that can be opened" in str(verdict.error)
+    colon = (tmp_path / "a.mp4").rename(tmp_path / "concat:a.mp4")
+    with contextlib.chdir(tmp_path):
+        assert judge_video(detector, colon.name).error is None
 
 
 def test_keyframes_far_apart_are_reached_by_seeking(

@@ -278,6 +278,11 @@ def multipart(*parts: tuple[str, bytes], end: bytes = b"--XX--\r\n") -> dict[str
         ("filename=\"a.png\"; filename*=UTF-8'en'%E2%82%AC.png", "€.png"),
         ("FileName*=iso-8859-1''%E4.png", "ä.png"),
         ("filename=\"a; filename*=UTF-8''b.png\"", "a; filename*=UTF-8''b.png"),
+        ("filename=\"a.png\"; filename*=zlib''%00", "a.png"),
+        ("filename=\"a.png\"; filename*=idna''%FF%2E", "a.png"),
+        ("filename=\"a.png\"; filename*=UTF-8''%FF", "a.png"),
+        ('filename="a.png"; filename*=nonsense', "a.png"),
+        ("filename*=no-such''a", ""),
     ],
 )
 def test_names_after_rfc_5987(
@@ -293,8 +298,6 @@ def test_odd_parts_are_named(client: TestClient, real_png: bytes) -> None:
     for parameters, status, words in (
         ('name="file"', 422, "`file` has no filename"),
         ('name="files[]"; filename="a.png"', 422, "named `files[]`"),
-        ('name="file"; filename*=nonsense', 400, "filename*"),
-        ("name=\"file\"; filename*=no-such''a", 400, "filename*"),
         ('filename="a.png"', 400, '"name"'),
     ):
         body = multipart((f"form-data; {parameters}", real_png))

@@ -5,6 +5,9 @@ Base install; a command that needs an extra names it.
 
 from __future__ import annotations
 
+import itertools
+import sys
+
 from distildire.cli import (
     detect,
     evidence,
@@ -35,6 +38,8 @@ __all__ = [
 def main() -> None:
     """Entry point: known errors become one line on stderr and exit code 2."""
     escape_on_the_way_out()
+    if "--out=" in sys.argv or ("--out", "") in itertools.pairwise(sys.argv):
+        fail("--out is empty: give a name")  # else it would stand for the folder at hand
     try:
         app()
     except ImportError as error:

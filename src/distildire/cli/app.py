@@ -87,6 +87,14 @@ def warn(message: str) -> None:
         typer.echo(f"distildire: {lines}", err=True)
 
 
+def refuse_input(out: Path, *inputs: str | Path | None) -> None:
+    """Refuse to write over what is read."""
+    for given in inputs:
+        with contextlib.suppress(OSError, ValueError):
+            if given is not None and out.samefile(given):
+                fail(f"--out: {out} is read, and would be written over: give another name")
+
+
 def in_words(error: OSError) -> str:
     """A system error as one sentence that names the file."""
     if isinstance(error, WriteError) or error.strerror is None:

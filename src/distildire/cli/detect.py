@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from distildire.cli.app import (
     fail,
     missing_extra,
     read_stdin,
+    refuse_input,
     say_device,
     warn,
     with_counter,
@@ -41,13 +43,20 @@ def detect(
         typer.Argument(help="Pictures, videos, and folders of them; - is a picture on stdin."),
     ],
     model: ModelOption = "nano",
-    format: Annotated[Format, typer.Option(help="How the results are written.")] = Format.table,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="How the results are written; as --out ends by default, else a table."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the results to this file, not to stdout.")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with --out FILE: skip what it holds, but for errors."),
+        typer.Option(
+            "--resume",
+            help="Go on with --out FILE: skip what it holds, but for errors and "
+            "files that were replaced.",
+        ),
     ] = False,
     fpr: FprOption = 0.01,
     kind: KindOption = None,
@@ -69,20 +78,16 @@ def detect(
     from distildire.detector import Detector
     from distildire.io.finding import find_files
     from distildire.io.results import output, write_csv, write_jsonl, write_table
-    from distildire.io.resuming import Held, held_by, replace_rows
+    from distildire.io.resuming import Held, held_by, replace_rows, was_replaced
     from distildire.io.text import stored
     from distildire.io.writing import make_folder, only_writer
     from distildire.verdict import COLUMNS
 
+    format = format or _FORMATS.get(out.suffix.lower() if out else "", Format.table)
     if resume and (out is None or format is not Format.jsonl or sort or STDIN in paths):
         fail("--resume goes with --format jsonl --out FILE, and not with --sort or -")
     if out is not None:
-        if not out.parent.is_dir():
-            fail(f"--out {out}: no such folder {out.parent}")
-        if out.is_dir():
-            fail(f"--out {out}: a folder has this name: give a file")
-        # A link stays a link.
-        out = out.resolve() if out.is_file() else out
+        out = _file_to_write(out, paths)
     detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
     say_device(detector, device)
     if heatmap is not None:
@@ -101,7 +106,7 @@ def detect(
         nonlocal errors
         files = find_files(paths, folder_failed)
         if resume:
-            files = _once(files, lambda name: name not in held.done and name not in held.failed)
+            files = _once(files, lambda _, name: name not in held.done and name not in held.failed)
         count = 0
         for row in judged(files):
             count += 1
@@ -117,7 +122,10 @@ def detect(
         if resume and out is not None:
             made_with = {"model_sha256": detector.bundle.sha256, "fpr": fpr}
             held = held_by(out, made_with, partial(_made_otherwise, kind, stability))
-            again = _once(find_files(paths), frozenset(held.failed).__contains__)
+            again = _once(
+                find_files(paths),
+                lambda path, name: name in held.failed or was_replaced(path, held),
+            )
             replace_rows(out, held, map(stored, judged(again)))
             errors += len(held.failed)
         results: Iterable[dict[str, Any]] = rows(held)
@@ -135,6 +143,27 @@ def detect(
     raise typer.Exit(1 if errors else 0)
 
 
+_FORMATS = {".jsonl": Format.jsonl, ".ndjson": Format.jsonl, ".csv": Format.csv}
+"""What the end of a file's name says of its format."""
+
+
+def _file_to_write(out: Path, paths: Iterable[str]) -> Path:
+    """Where the results go: no input, and no picture or video that may be one."""
+    from distildire.io.finding import is_picture, is_video
+
+    if out.is_dir():
+        fail(f"--out {out}: a folder has this name: give a file")
+    refuse_input(out, *paths)
+    if is_picture(out) or is_video(out):
+        fail(f"--out {out}: the name of a picture or video, for a text: let it end in .jsonl")
+    # A link stays a link, one to a file that is not there yet too.
+    linked = out.is_file() or (out.is_symlink() and not out.exists())
+    target = Path(os.path.realpath(out)) if linked else out
+    if not target.parent.is_dir():
+        fail(f"--out {out}: no such folder {target.parent}")
+    return target
+
+
 def _made_otherwise(kind: str | None, stability: bool, row: dict[str, Any]) -> str | None:
     """How a row of an earlier run was made, where this one is to make it otherwise."""
     if row.get("kind") != kind:
@@ -146,14 +175,14 @@ def _made_otherwise(kind: str | None, stability: bool, row: dict[str, Any]) -> s
     return None
 
 
-def _once(files: Iterable[str], wanted: Callable[[str], bool]) -> Iterator[str]:
-    """The files whose names, as rows have them, are wanted; each once."""
+def _once(files: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterator[str]:
+    """The files that are wanted by their path, and by their name as rows have it; each once."""
     from distildire.io.text import storable
 
     seen: set[str] = set()
     for path in files:
         name = storable(path)
-        if name not in seen and wanted(name):
+        if name not in seen and wanted(path, name):
             seen.add(name)
             yield path
 
@@ -269,6 +298,6 @@ def _note(detector: Detector, fpr: float) -> str:
     data = f" ({calibration.data})" if calibration and detector.kind else ""
     return (
         f"Model {detector.name}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
-        f"at an error budget of {fpr:.0%}, from {images} held-out pictures{data}; a verdict is a "
-        "reason to look closer, not a proof."
+        f"at an error budget of {100 * fpr:g}%, from {images} held-out pictures{data}; a verdict "
+        "is a reason to look closer, not a proof."
     )

@@ -15,6 +15,7 @@ from distildire.cli.app import (
     app,
     fail,
     progress_bar,
+    refuse_input,
     say,
     stage_bar,
 )
@@ -32,10 +33,9 @@ def audit(
     """Do the files give the class away? Formats, sizes, quality, metadata, duplicates."""
     from distildire.data.audit import audit as run
     from distildire.data.audit_report import save_audit
-    from distildire.data.manifest import read_manifest
-    from distildire.evaluate.run import rows_of_split
+    from distildire.data.manifest import read_manifest, rows_of_split
 
-    table = rows_of_split(read_manifest(manifest), split or None)
+    table = rows_of_split(read_manifest(manifest), split)
     found = run(table, progress=progress_bar("audit"))
     save_audit(found, out)
     say(out / "audit.html", found.verdict)
@@ -79,6 +79,8 @@ def evaluate(
     from distildire.evaluate.run import EvaluationOptions
     from distildire.evaluate.run import evaluate as run
 
+    for name in ("scores.csv", "scores.parquet"):
+        refuse_input(out / name, model, manifest)
     options = EvaluationOptions(
         equalize="both" if both else equalize, accept_leak=accept_leak, split=split or None,
         known=[word.strip() for word in known.split(",") if word.strip()],
@@ -129,16 +131,15 @@ def calibrate(
     With `--by COLUMN`, each kind of pictures with at least 100 real ones also has thresholds
     of its own, which `distildire detect --kind NAME` uses.
     """
-    from distildire.data.manifest import FAKE, read_manifest
+    from distildire.data.manifest import FAKE, read_manifest, rows_of_split
     from distildire.detector import Detector
     from distildire.evaluate.checks import heatmap_check as measure_heatmap
     from distildire.evaluate.fit_calibration import calibrate as fit
-    from distildire.evaluate.run import rows_of_split
     from distildire.evaluate.scores import logits_of
 
     detector = Detector(model)
     bundle = detector.bundle
-    table = rows_of_split(read_manifest(manifest), split or None)
+    table = rows_of_split(read_manifest(manifest), split)
     if by and by not in table:
         fail(f"--by {by}: {manifest} has no such column (it has {', '.join(table.columns)})")
     logits = logits_of(

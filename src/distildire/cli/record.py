@@ -15,6 +15,7 @@ from distildire.cli.app import (
     app,
     fail,
     read_stdin,
+    refuse_input,
     say,
     warn,
 )
@@ -46,6 +47,8 @@ def record(
     from distildire.io.writing import make_folder
 
     targets = _targets("stdin" if picture == STDIN else picture, out)
+    for target in targets:
+        refuse_input(target, picture)
     detector = Detector(model, fpr=fpr, kind=kind)
     try:
         source = read_stdin() if picture == STDIN else picture

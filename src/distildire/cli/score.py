@@ -16,6 +16,7 @@ from distildire.cli.app import (
     FprOption,
     ModelOption,
     app,
+    fail,
     warn,
 )
 from distildire.io.text import shown
@@ -70,6 +71,8 @@ def score(
     A row an image, keyed by path, size and modification time; changed files are scored again.
     Exit code 0: every file has a score; 1: some rows have an error; 2: wrong usage.
     """
+    if price is not None and not math.isfinite(price):
+        fail(f"--price {price}: give a finite number")
     from distildire.scale.pace import cost_per_million
     from distildire.scale.score import score as run
 
@@ -85,6 +88,8 @@ def score(
         progress=pace_line(), on_error=warn,
         on_device=say if device is DeviceName.auto else None,
     )  # fmt: skip
+    if not (report.scored or report.present or report.errors):
+        warn(f"{source}: no pictures found")
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [
         f"{report.scored} scored{copies}, {report.present} there already, "

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distildire.cli.app import AcceptLeak, app, progress_bar, show_row
+from distildire.cli.app import AcceptLeak, app, progress_bar, refuse_input, show_row
 
 
 @app.command()
@@ -25,6 +25,7 @@ def prepare(
     """Write a manifest: any known layout, or --real DIR --fake DIR."""
     from distildire.data.prepare import prepare as run
 
+    refuse_input(out, dataset)
     table = run(dataset, out, real=real, fake=fake)
     counts = table["label"].value_counts()
     typer.echo(
@@ -118,15 +119,12 @@ def train(
 
 def _refuse_leaks(manifests: tuple[str, ...], accept: bool) -> None:
     """Training crops are cut and recompressed alike, yet a leak of the files can shine through."""
-    import pandas as pd
-
     from distildire.data.audit import audit, refuse_leak
-    from distildire.data.manifest import read_manifest
+    from distildire.data.manifest import read_manifests
 
     if accept:
         return
-    table = pd.concat([read_manifest(m) for m in manifests], ignore_index=True)
-    refuse_leak(audit(table, progress=progress_bar("audit")))
+    refuse_leak(audit(read_manifests(manifests), progress=progress_bar("audit")))
 
 
 class ExportFormat(StrEnum):
@@ -184,6 +182,7 @@ def export(
         from distildire.bundle import load_bundle
         from distildire.runtime.openvino import to_openvino
 
+        refuse_input(out, checkpoint)
         typer.echo(to_openvino(load_bundle(checkpoint), out))
         return
     if format is ExportFormat.torch:

@@ -127,7 +127,7 @@ def audit(
         n_fake=n_fake,
         leak_auc=None if total is None else round(total, 4),
         leaks=leaks,
-        verdict=sentence(total, limit, chance, named),
+        verdict=sentence(total, limit, chance, named, (n_real, n_fake)),
         kind_auc=tested,
         folds=folds,
         by_source=_summaries(about, ["source", "label"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from distildire.data.audit import Audit
 from distildire.io.html_page import Page
-from distildire.io.writing import write_json, write_text
+from distildire.io.writing import make_folder, write_texts
 
 _COLOURS = {"real": "#0969da", "fake": "#cf222e"}
 
@@ -110,7 +111,7 @@ def _plots(page: Page, facts: Any) -> None:
 
 
 def save_audit(audit: Audit, folder: Path) -> None:
-    """Write audit.json and audit.html into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "audit.json", audit.to_dict())
-    write_text(folder / "audit.html", audit_page(audit))
+    """Write audit.json and audit.html into `folder`, both or none."""
+    make_folder(folder)
+    told = json.dumps(audit.to_dict(), indent=1) + "\n"
+    write_texts({folder / "audit.json": told, folder / "audit.html": audit_page(audit)})

@@ -44,15 +44,27 @@ def _described(part: pd.DataFrame, kind: str) -> str:
     )
 
 
-def sentence(total: float | None, limit: float, chance: float, kinds: Sequence[str]) -> str:
-    """The verdict on a set whose classes are told with the AUC `total`; `kinds` leak alone."""
+def sentence(
+    total: float | None, limit: float, chance: float, kinds: Sequence[str], counts: tuple[int, int]
+) -> str:
+    """The verdict on a set whose classes are told with the AUC `total`; `kinds` leak alone.
+
+    `counts` are those of real and fake files.
+    """
+    if total is None and not min(counts):
+        return "Only one class is present, so that no leak can be measured."
     if total is None:
-        return "Only one class is present (or nearly), so that no leak can be measured."
+        return (
+            f"Too few pictures: no leak can be measured of {counts[0]} real and {counts[1]} fake."
+        )
     named = ", ".join(kinds)
     figures = f"told with AUC {total:.2f} (limit {limit:.2f}"
     if total > max(limit, chance):
         by = f": {named}" if named else ""
         return f"The class leaks: without looking at the pixels it is {figures}){by}."
+    few = f"; chance alone gives up to {min(1.0, chance):.2f} with so few pictures" * (
+        chance > limit
+    )
     tail = f", but look at: {named}" if named else ""
     if total > limit:
         return (
@@ -61,5 +73,5 @@ def sentence(total: float | None, limit: float, chance: float, kinds: Sequence[s
         )
     return (
         f"No leak over the limit: without looking at the pixels the class is {figures}, chance "
-        f"0.50){tail}."
+        f"0.50{few}){tail}."
     )

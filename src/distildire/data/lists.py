@@ -68,7 +68,7 @@ def read_lists(folder: Path) -> pd.DataFrame | None:
     import pandas as pd
 
     lists = [p for p in sorted(folder.glob("*.json")) if _is_forensichub(p)]
-    lists += [p for p in sorted(folder.glob("*.csv")) if _is_grip(p)]
+    lists += [p for p in sorted(folder.glob("*.csv")) if is_grip(p)]
     if not lists:
         return None
     tables = [read_list(path) for path in lists]
@@ -125,7 +125,8 @@ def _grip(path: Path) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def _is_grip(path: Path) -> bool:
+def is_grip(path: Path) -> bool:
+    """Whether a file is a list in GRIP's form."""
     try:
         next(rows_of(path, ["filename", "typ"], lambda _: None), None)
     except TextError:

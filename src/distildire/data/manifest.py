@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Set
+import os
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distildire.data.shards import ShardsError, is_shards, read_shards
-from distildire.io.text import TextError, brief, name_meant, rows_of, western, words_of
+from distildire.io.text import (
+    TextError,
+    as_needed,
+    brief,
+    name_meant,
+    refuse_columns,
+    rows_of,
+    western,
+    words_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,13 +73,38 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
         raise ManifestError(f"{path}: the manifest has no rows")
     for column in OPTIONAL_COLUMNS:
         values = table[column] if column in table else pd.Series("", index=table.index)
-        table[column] = values.fillna("").astype(str)
+        table[column] = values.astype(object).fillna("").astype(str).str.strip()
     table["label"] = translate_labels(table["label"], str(path))
     table["path"] = [str(root / p) for p in table["path"]]
     both = table.groupby("path")["label"].nunique()
     if (both > 1).any():
         raise ManifestError(f"{path}: {brief(both.idxmax())} is labelled both real and fake")
     return table.drop_duplicates("path").reset_index(drop=True)
+
+
+def read_manifests(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Several manifests as one table, one after the other; see `read_manifest`.
+
+    Raises:
+        ManifestError: none are given, or one can't be used.
+    """
+    import pandas as pd
+
+    tables = [read_manifest(path) for path in paths]
+    if not tables:
+        raise ManifestError("the config names no manifest of pictures to train on")
+    return pd.concat(tables, ignore_index=True)
+
+
+def rows_of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
+    """The rows of one split, or all; raises ManifestError where there are none."""
+    if not split:
+        return table
+    part = table[table["split"] == split].reset_index(drop=True)
+    if not len(part):
+        names = ", ".join(sorted(set(table["split"]))) or "none"
+        raise ManifestError(f"no row has the split {split!r} (splits: {names})")
+    return part
 
 
 def read_columns(
@@ -97,24 +132,32 @@ def read_columns(
             ]
         except TextError as error:
             raise ManifestError(str(error)) from None
-        return pd.DataFrame(rows, columns=None if rows else sorted(needed))
+        table = pd.DataFrame(rows, columns=None if rows else sorted(needed))
+        return table.set_axis(as_needed(table.columns, OPTIONAL_COLUMNS), axis=1)
     try:
         with pq.ParquetFile(path) as file:
             read = file.read()
         read.validate(full=True)  # else texts that are no UTF-8 raise wherever they are used
-        table: pd.DataFrame = read.to_pandas()
+        read = read.rename_columns(as_needed(read.column_names, {*needed, *OPTIONAL_COLUMNS}))
+        refuse_columns(path, read.column_names, needed)
+        # What pandas took for its index is a column like any other.
+        table = read.to_pandas(ignore_metadata=True)
+    except TextError as error:
+        raise ManifestError(str(error)) from None
     except Exception as error:
         raise ManifestError(f"{path}: not a readable {what}: {words_of(error)}") from error
-    missing = needed - set(table.columns)
-    if missing:
-        has = brief(", ".join(map(str, table.columns)))
-        raise ManifestError(f"{path}: no column {', '.join(sorted(missing))} (it has {has})")
     for name in sorted(needed if filled is None else filled):
-        values = table[name]
+        values = table[name] = table[name].map(_text_of_bytes)
+        if name == "path" and not all(isinstance(value, str) for value in values.dropna()):
+            raise ManifestError(f"{path}: the column path holds {read[name].type}, not text")
         empty = values.isna() | (values.astype(str).str.strip() == "")
         if empty.any():
             raise ManifestError(f"{path}: row {int(empty.to_numpy().argmax()) + 1}: no {name}")
     return table
+
+
+def _text_of_bytes(value: object) -> object:
+    return os.fsdecode(value) if isinstance(value, bytes) else value
 
 
 def translate_labels(labels: pd.Series, where: str) -> pd.Series:

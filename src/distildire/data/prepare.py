@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distildire.data.layouts import read_layout, read_pairs
-from distildire.data.manifest import ManifestError, read_manifest
+from distildire.data.lists import is_grip
+from distildire.data.manifest import ManifestError, read_manifest, rows_of_split
 from distildire.io.progress import DoneOf
 from distildire.io.writing import whole_file, write_json
 
@@ -43,6 +44,8 @@ def prepare(
     out = Path(out)
     if out.suffix not in {".parquet", ".csv"}:
         raise ManifestError(f"{out}: the manifest's name must end in .parquet or .csv")
+    if out.suffix == ".csv" and is_grip(out):
+        raise ManifestError(f"{out}: a dataset's list has this name: give the manifest another")
     if real is not None and fake is not None and dataset is None:
         table = read_pairs(real, fake)
     elif dataset is not None and real is None and fake is None:
@@ -98,9 +101,7 @@ def noise(
     from distildire.noise import load_noise_source
 
     options = options or NoiseOptions()
-    table = read_manifest(manifest)
-    if options.split:
-        table = table[table["split"] == options.split]
+    table = rows_of_split(read_manifest(manifest), options.split)
     network = load_noise_source(source, device=options.device, dtype=options.dtype)
     if options.dire and network.first_step_only:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distildire.distill.config import TrainConfig, network_of
-from distildire.distill.start import begin
+from distildire.distill.start import begin, read_saved
 from distildire.distill.student import Student
 from distildire.io.config import build, to_dict
 from distildire.io.writing import whole_file
@@ -43,12 +43,7 @@ def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str,
 
 def load_checkpoint(path: Path) -> tuple[Student, TrainConfig, dict[str, Any]]:
     """The student (eval mode), its config and the facts saved with it."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
-    if not isinstance(saved, dict) or not {"student", "config"} <= set(saved):
-        raise ValueError(f"{path}: not a student checkpoint of distildire (best.pt of a run)")
+    saved = read_saved(path)
     tree = saved["config"]
     tree["student"] |= {"pretrained": False, "init": ""}
     tree["optim"].pop("compile", None)  # an option that earlier versions had

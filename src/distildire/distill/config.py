@@ -9,6 +9,7 @@ from typing import Any, Literal
 from distildire.data.augment import CLEAN, AugmentConfig
 from distildire.distill.loss import Imitation
 from distildire.distill.student import Fusion, Inputs
+from distildire.io.config import refuse_under
 from distildire.io.preprocessing import Preprocessing
 
 
@@ -130,9 +131,10 @@ class OptimConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch", "report_every"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"optim.{name} is {value}: give 1 or more")
+        refuse_under(
+            self, "optim.", steps=0, batch=1, lr=0, body_lr=-1, probe_crops=0, warmup=0,
+            workers=0, report_every=1,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,7 @@ class ValidationConfig:
     """Largest number of images a source (0: all)."""
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"validation.every is {self.every}: give 1 or more")
+        refuse_under(self, "validation.", every=1, patience=0, limit=0)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distildire.data.manifest import REAL, ManifestError, fingerprint, read_manifest
+from distildire.data.manifest import REAL, ManifestError, fingerprint, read_manifests
 from distildire.data.pictures import load_all
+from distildire.io.config import refuse_under
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import reflect_to
 from distildire.noise.nano import NanoConfig, NanoNoise, save_nano
@@ -46,12 +47,15 @@ class NoiseConfig:
     seed: int = 0
     network: NanoConfig = field(default_factory=NanoConfig)
 
+    def __post_init__(self) -> None:
+        refuse_under(self, steps=1, batch=1, patch=1, lr=0, warmup=0, max_t=0)
+
 
 def fit_from_manifest(
     config: NoiseConfig, out: Path, *, log: Callable[[dict[str, float]], None] | None = None
 ) -> NanoNoise:
     """Train on the real pictures of `config.manifest`, all of which are held in memory."""
-    table = read_manifest(config.manifest)
+    table = read_manifests(filter(None, [config.manifest]))
     wanted = (table["split"] == config.split) | (not config.split)
     table = table[(table["label"] == REAL) & wanted]
     unknown = set(config.held_out) - set(table["source"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distildire.data.manifest import ManifestError, fingerprint, read_manifest
+from distildire.data.manifest import ManifestError, fingerprint, read_manifests
 from distildire.distill.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training and validation rows; a repository of a validation source is held out whole."""
-    import pandas as pd
-
-    table = pd.concat([read_manifest(m) for m in config.data.manifests], ignore_index=True)
+    table = read_manifests(config.data.manifests)
     if config.data.val_split:
         wanted = {"training": config.data.split, "validation": config.data.val_split}
         parts = [table[table["split"] == split] for split in wanted.values()]

@@ -34,12 +34,29 @@ def read_trained(start: str) -> Trained:
         ValueError: it is none of these (BundleError), or a bundle of torch or OpenVINO.
     """
     if start.endswith(".pt"):
-        saved = torch.load(start, map_location="cpu", weights_only=True)
+        saved = read_saved(Path(start))
         return Trained(saved["config"]["student"], saved["student"])
     bundle = load_bundle(start)
     if bundle.graph.suffix != ".onnx":
         raise ValueError(f"{start}: training starts from an ONNX bundle or a checkpoint")
     return Trained(bundle.provenance["config"]["student"], bundle_weights(bundle.graph))
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """What best.pt of a run holds.
+
+    Raises:
+        ValueError: no such file, or not such a checkpoint.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # torch raises many types, with advice for those who program
+        saved = error
+    if not isinstance(saved, dict) or not {"student", "config"} <= set(saved):
+        raise ValueError(f"{path}: damaged, or no checkpoint of a training run: give its best.pt")
+    return saved
 
 
 def bundle_weights(graph: Path) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distildire.data.audit import Audit, audit, refuse_leak
 from distildire.data.audit_report import save_audit
-from distildire.data.manifest import fingerprint, read_manifest
+from distildire.data.manifest import fingerprint, read_manifest, rows_of_split
 from distildire.evaluate.breakdown import VerdictOf, parts_of
 from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
 from distildire.evaluate.report import report_page
@@ -175,19 +175,6 @@ def _checks(
     if count := options.heatmap_count:
         found["heatmap"] = heatmap_check(detector, table, count, seed=seed)
     return found
-
-
-def rows_of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
-    """The rows of one split, or all; raises ManifestError where there are none."""
-    from distildire.data.manifest import ManifestError
-
-    if split is None:
-        return table
-    part = table[table["split"] == split].reset_index(drop=True)
-    if not len(part):
-        names = ", ".join(sorted(set(table["split"]))) or "none"
-        raise ManifestError(f"no row has the split {split!r} (splits: {names})")
-    return part
 
 
 def _any_file(table: pd.DataFrame) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        tree = yaml.safe_load(path.read_text("utf-8")) or {}
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that is none
         raise ConfigError(f"{path}: not valid YAML: {words_of(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a mapping of keys is needed, not a {type(tree).__name__}")
@@ -47,7 +48,7 @@ def with_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     result = dict(tree)
     for override in overrides:
         key, separator, value = override.partition("=")
-        if not separator:
+        if not separator or not key.strip():
             raise ConfigError(f"--set {override}: use key=value, for instance optim.steps=500")
         *parents, leaf = key.strip().split(".")
         node = result
@@ -55,7 +56,10 @@ def with_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
             child = node.get(parent)
             node[parent] = dict(child) if isinstance(child, Mapping) else {}
             node = node[parent]
-        node[leaf] = yaml.safe_load(value)
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"--set {override}: not valid YAML: {words_of(error)}") from None
     return result
 
 
@@ -65,10 +69,32 @@ def build(kind: type[T], tree: Mapping[str, Any], where: str = "config") -> T:
 
     try:
         return dacite.from_dict(
-            kind, tree, dacite.Config(strict=True, cast=[tuple], type_hooks={float: float})
+            kind,
+            tree,
+            dacite.Config(
+                strict=True, cast=[tuple], type_hooks={float: float, tuple[str, ...]: _texts}
+            ),
         )
     except (dacite.DaciteError, ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {words_of(error)}") from error
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):  # a text would be taken apart into its letters
+        raise ConfigError(f"{value!r} stands where a list is needed: give [{value}]")
+    return tuple(value)
+
+
+def refuse_under(config: Any, where: str = "", **least: float) -> None:
+    """Refuse options of a config that are under their least value, infinite or no numbers.
+
+    Raises:
+        ConfigError: the first such option.
+    """
+    for name, lowest in least.items():
+        value = getattr(config, name)
+        if not lowest <= value < math.inf:
+            raise ConfigError(f"{where}{name} is {value}: give a number of at least {lowest}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -49,6 +49,11 @@ def is_litter_path(path: str) -> bool:
     return is_litter(name) or any(map(is_litter_folder, folders))
 
 
+def is_picture(path: str | Path) -> bool:
+    """Whether the name ends like a picture's."""
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
 def is_video(path: str | Path) -> bool:
     """Whether the name ends like a video's."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
@@ -70,8 +75,21 @@ def find_files(paths: Iterable[str | Path], on_error: OnError | None = None) -> 
 
 def _is_folder(path: str | Path) -> bool:
     try:
-        return Path(path).is_dir()
+        return str(path) != "" and Path(path).is_dir()
     except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        return False
+
+
+def _is_typescript(path: str) -> bool:
+    """Whether a file that ends in .ts is none of MPEG's streams, which begin with a G."""
+    if not path.lower().endswith(".ts"):
+        return False
+    try:
+        if not Path(path).is_file():  # a pipe would be waited for
+            return False
+        with Path(path).open("rb") as file:
+            return file.read(1) != b"G"
+    except OSError:
         return False
 
 
@@ -91,6 +109,6 @@ def _walk(top: str, on_error: OnError | None) -> Iterator[str]:
         for name in sorted(names):
             if is_litter(name):
                 continue
-            suffix = Path(name).suffix.lower()
-            if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
-                yield str(Path(folder) / name)
+            path = str(Path(folder) / name)
+            if is_picture(name) or (is_video(name) and not _is_typescript(path)):
+                yield path

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distildire.io.hashing import sha256_of
+from distildire.io.pictures import ImageError, refuse_unreadable
 from distildire.io.results import as_line
+from distildire.io.text import storable
 from distildire.io.writing import whole_file, writing
 
 SECONDS = 30.0
@@ -24,9 +27,21 @@ class ResumeError(ValueError):
 class Held:
     """The paths of a file's rows."""
 
-    done: set[str] = field(default_factory=set)
+    done: dict[str, str | None] = field(default_factory=dict)
+    """Those that have a score, and the SHA-256 of what was scored."""
     failed: set[str] = field(default_factory=set)
     """Those whose row has an error: they are tried again."""
+
+
+def was_replaced(path: str, held: Held) -> bool:
+    """Whether a file is another than the one that was scored; one that is gone is not."""
+    scored = held.done.get(storable(path))
+    try:
+        if scored is not None:
+            refuse_unreadable(Path(path))  # else a pipe would be waited for
+        return scored is not None and sha256_of(Path(path)) != scored
+    except (OSError, ImageError):
+        return False
 
 
 def held_by(
@@ -63,11 +78,14 @@ def held_by(
                 raise ResumeError(f"{path}: holds rows {otherwise}: give another --out")
             name = row["path"]
             twice |= name in held.done or name in held.failed
-            (held.done if row.get("error") is None else held.failed).add(name)
+            if row.get("error") is None:
+                held.done[name] = row.get("sha256")
+            else:
+                held.failed.add(name)
             good += len(line)
         if good < path.stat().st_size:
             file.truncate(good)
-    held.failed -= held.done
+    held.failed -= held.done.keys()
     if twice:
         _drop_repeats(path)
     return held
@@ -97,7 +115,7 @@ def _check(path: Path, row: dict[str, Any], made_with: dict[str, Any]) -> None:
 def replace_rows(
     path: Path, held: Held, rows: Iterable[dict[str, Any]], *, seconds: float = SECONDS
 ) -> None:
-    """Put new rows of failed paths in the place of the old ones; `held` is brought up to date.
+    """Put new rows of paths in the place of the old ones; `held` is brought up to date.
 
     The file is written anew beside the old one, every now and then and at the end: killed, it
     holds one row of each path.
@@ -108,7 +126,10 @@ def replace_rows(
         new[row["path"]] = as_line(row).encode()
         if row["error"] is None:
             held.failed.discard(row["path"])
-            held.done.add(row["path"])
+            held.done[row["path"]] = row["sha256"]
+        else:
+            held.done.pop(row["path"], None)
+            held.failed.add(row["path"])
         if time.monotonic() - since > seconds:
             began = time.monotonic()
             _rewrite(path, new)

@@ -13,7 +13,8 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 """What moves a cursor, breaks a line, or turns the direction of writing."""
 
 _SEPARATORS = (",", ";", "\t", "|")
+_SAYS_SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
+"""A first line that spreadsheets write."""
 
 
 class TextError(ValueError):
@@ -134,7 +137,8 @@ def rows_of(
     """The rows of a CSV file by the names in its first line; missing cells are "".
 
     The separator (`,` `;` tab or `|`) is the one with which the first line has the columns
-    `needed`, else the one that gives the most columns. Rows without any text are left out.
+    `needed`, else the one that gives the most columns, or what a line `sep=;` above them says.
+    Names in `needed` may be in capitals there. Rows without any text are left out.
 
     Args:
         path: file in UTF-8, UTF-16, or a code of one byte a letter.
@@ -143,23 +147,27 @@ def rows_of(
         filled: columns of which no cell may be empty; `needed` by default.
 
     Raises:
-        TextError: unreadable, no such columns, or a row that can't be right.
+        TextError: unreadable, no such columns, two of one name, a quote that is not closed, or a
+            row that can't be right.
     """
     filled = needed if filled is None else filled
     with (
         _reading(path),
         path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file,
     ):
-        first = next((line for line in file if line.strip()), "")
-        separator, names = _header(first, needed)
-        missing = [name for name in needed if name not in names]
-        if missing:
-            has = brief(", ".join(names)) or "nothing"
-            raise TextError(f"{path}: no column {', '.join(sorted(missing))} (it has {has})")
-        reader = csv.reader(itertools.chain([first], file), delimiter=separator)
-        next(reader)
-        for number, cells in enumerate(reader, 1):
-            if not any(cell.strip() for cell in cells):
+        lines = ((place, line) for place, line in enumerate(file, 1) if line.strip())
+        place, first = next(lines, (1, ""))
+        said = _SAYS_SEPARATOR.fullmatch(first.rstrip("\r\n"))
+        if said:
+            place, first = next(lines, (1, ""))
+        separator, names = _header(first, needed, said[1] if said else _SEPARATORS)
+        refuse_columns(path, names, needed)
+        reader = csv.reader(
+            itertools.chain([first], file), delimiter=separator, strict=True,
+            skipinitialspace=f"{separator} " in first,
+        )  # fmt: skip
+        for number, cells in enumerate(_cells_of(reader, path, place)):
+            if not number or not any(cell.strip() for cell in cells):
                 continue
             row = dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))
             wrong = next((f"no {name}" for name in filled if not row[name].strip()), None)
@@ -176,12 +184,46 @@ def rows_of(
                 on_row(f"{path}: row {number}: {wrong}")
 
 
-def _header(line: str, needed: Collection[str]) -> tuple[str, list[str]]:
+def refuse_columns(path: Path, names: Sequence[str], needed: Collection[str]) -> None:
+    """Refuse a table that lacks a column, or has two of one name.
+
+    Raises:
+        TextError: which.
+    """
+    if missing := sorted(set(needed) - set(names)):
+        has = brief(", ".join(names)) or "nothing"
+        raise TextError(f"{path}: no column {', '.join(missing)} (it has {has})")
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise TextError(f"{path}: two columns have the name {brief(twice[0])}: keep one")
+
+
+def as_needed(names: Sequence[str], needed: Collection[str]) -> list[str]:
+    """Names of columns, `Path` as `path` where that is needed and not there."""
+    return [
+        name.lower() if name.lower() in needed and name.lower() not in names else name
+        for name in names
+    ]
+
+
+def _cells_of(reader: Any, path: Path, line: int) -> Iterator[list[str]]:
+    """The rows of a reader whose first is on `line`."""
+    begins = line
+    try:
+        for cells in reader:
+            yield cells
+            begins = line + reader.line_num
+    except csv.Error as error:
+        raise TextError(
+            f"{path}: line {begins}: a quote is not closed, or stands inside a cell: "
+            f"{words_of(error)}"
+        ) from None
+
+
+def _header(line: str, needed: Collection[str], separators: Iterable[str]) -> tuple[str, list[str]]:
     found = []
-    for separator in _SEPARATORS:
-        names = [
-            western(name.strip()) for name in next(csv.reader([line], delimiter=separator), [])
-        ]
+    for separator in separators:
+        cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+        names = as_needed([western(name.strip()) for name in cells], needed)
         found.append((set(needed) <= set(names), len(names), separator, names))
     # The first of the best: a comma, where nothing tells.
     _, _, separator, names = max(found, key=lambda one: one[:2])
@@ -203,12 +245,11 @@ def _reading(path: Path) -> Iterator[None]:
 def name_meant(text: str, root: Path) -> str:
     """The name of a file below `root` that a cell means whose bytes may be no UTF-8.
 
-    As it is where there is a file of exactly these bytes; else what they spell in Windows'
-    code for western Europe, which holds Latin-1.
+    As it is where there is a file of exactly these bytes; else without spaces around it, and
+    what they spell in Windows' code for western Europe, which holds Latin-1.
     """
-    if text.isascii() or storable(text) == text or os.path.lexists(root / text):
-        return text
-    return western(text)
+    meant = western(text.strip())
+    return text if meant == text or os.path.lexists(root / text) else meant
 
 
 def western(text: str) -> str:

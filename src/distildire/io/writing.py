@@ -115,6 +115,8 @@ def only_writer(path: Path, lock: Path | None = None) -> Iterator[None]:
     with writing(lock):
         handle = _locked(path, lock)
     try:
+        with contextlib.suppress(OSError):  # the name is for others to read; a full disk lacks it
+            os.write(handle, f"process {os.getpid()}".encode())
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -134,8 +136,7 @@ def _locked(path: Path, lock: Path) -> int:
             with contextlib.suppress(FileNotFoundError):
                 # An owner that ended in between has removed the file that was opened here.
                 if os.path.samestat(os.fstat(handle), lock.stat()):
-                    os.truncate(lock, 0)
-                    os.write(handle, f"process {os.getpid()}".encode())
+                    os.ftruncate(handle, 0)
                     return handle
         except BaseException:
             os.close(handle)

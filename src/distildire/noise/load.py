@@ -49,6 +49,13 @@ def load_noise_source(
         dtype = DTYPES[dtype]
     if dtype not in DTYPES.values():
         raise ValueError(f"dtype is {dtype}: give float32, bfloat16 or float16")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device is {device}: not to be had here ({str(error).splitlines()[0]:.80}): give cpu, "
+            "or cuda where there is a GPU"
+        ) from None
     network, alpha_bar, options = _open(source)
     network = network.to(dtype=dtype, device=device)
     if compile:

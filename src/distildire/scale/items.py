@@ -64,7 +64,7 @@ def digest(text: str) -> bytes:
 def list_items(source: str | Path, on_error: OnError | None = None) -> Iterator[Item]:
     """The pictures of a source in a stable order, one at a time.
 
-    A folder is walked recursively, videos left out. A manifest (.parquet or .csv) has a
+    A folder is walked recursively, videos left out. A manifest (.parquet, .csv or .tsv) has a
     column `path`; any other file is read as one path a line. Their relative paths are
     relative to the file. A path that a list repeats is given each time. Both may be UTF-8,
     UTF-16 or Latin-1, and a .csv may separate by `,` `;` tab or `|`.
@@ -96,12 +96,23 @@ def entries(source: Path, on_error: OnError | None = None) -> Iterator[str]:
     Raises:
         SourceError: not readable, or a manifest without `path`.
     """
-    is_table = source.suffix.lower() in {".parquet", ".csv"}
+    kind = source.suffix.lower()
+    if is_video(source) or kind in {".jsonl", ".ndjson", ".json"}:
+        raise SourceError(
+            f"{source}: {kind} is no kind of source: give pictures, a table (.parquet, .csv, "
+            ".tsv) with a column path, or a list of one path a line"
+        )
+    is_table = kind in {".parquet", *_TEXT_TABLES}
     try:
         for name in _column(source, on_error or _ignore) if is_table else lines_of(source):
+            if "\0" in name:
+                raise SourceError(f"{source}: not a list of paths: it is no text")
             yield name_meant(name, source.parent)
     except TextError as error:
         raise SourceError(str(error)) from None
+
+
+_TEXT_TABLES = frozenset({".csv", ".tsv"})
 
 
 def _ignore(_: str) -> None:
@@ -128,7 +139,7 @@ def _member_of(path: str) -> Item:
 
 
 def _column(source: Path, on_error: OnError) -> Iterator[str]:
-    if source.suffix.lower() == ".csv":
+    if source.suffix.lower() in _TEXT_TABLES:
         for row in rows_of(source, ["path"], on_error):
             yield row["path"]
         return
@@ -138,8 +149,8 @@ def _column(source: Path, on_error: OnError) -> Iterator[str]:
     number = 0
     try:
         with pq.ParquetFile(source) as file:
-            if "path" not in file.schema_arrow.names:
-                raise SourceError(f"{source}: no column path")
+            if (count := file.schema_arrow.names.count("path")) != 1:
+                raise SourceError(f"{source}: {'two columns' if count else 'no column'} path")
             for batch in file.iter_batches(columns=["path"]):
                 for path in batch["path"].to_pylist():
                     number += 1

@@ -8,6 +8,7 @@ scene gets its share of the frames that are kept.
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,13 @@ SCENE_CHANGE = 20.0
 
 SCAN_SECONDS = 40.0
 """Time after which the search for frames ends with what it has."""
+
+_ONLY = {
+    "format_whitelist": "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,asf,flv,ogg,mxf,ivf,dv,rm,gif,"
+    "mjpeg,h264,hevc",
+    "protocol_whitelist": "file",
+}
+"""Containers that hold their pictures: playlists and scripts name other files, to be read."""
 
 _DAMAGED = "nothing to judge: every frame that can be decoded is damaged"
 
@@ -93,8 +101,10 @@ def sample_frames(
     """
     import av
 
+    if isinstance(source, str):
+        source = f"file:{source}"  # else what stands before a colon is taken for a protocol
     try:
-        container = av.open(source, metadata_errors="replace")
+        container = av.open(source, options=_ONLY, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"not a video that can be opened: {_reason(error)}") from None
     with container:
@@ -265,4 +275,6 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.EINVAL:  # that of the whitelist
+        return "of a kind that is not read here"
     return str(getattr(error, "strerror", None) or error).rstrip(".").lower()

@@ -99,23 +99,24 @@ class _Parser(MultiPartParser):
             # Without this parameter the part would be read as text.
             part.content_disposition = header + b'; filename=""'
         super().on_headers_finished()
-        if extended is not None and part.file is not None:
-            part.file.filename = _extended_name(extended)
+        name = None if extended is None else _extended_name(extended)
+        if name is not None and part.file is not None:
+            part.file.filename = name
 
     def on_end(self) -> None:
         self.ended = True
 
 
-def _extended_name(value: bytes) -> str:
-    """Decode RFC 5987's `charset'language'percent-encoded`."""
-    charset, quote, rest = value.strip().strip(b'"').partition(b"'")
-    _, second, name = rest.partition(b"'")
+def _extended_name(value: bytes) -> str | None:
+    """RFC 5987's `charset'language'percent-encoded`, of its two charsets; None where it isn't."""
+    charset, _, rest = value.strip().strip(b'"').partition(b"'")
+    _, quote, name = rest.partition(b"'")
+    if not quote or charset.lower() not in {b"utf-8", b"iso-8859-1"}:
+        return None
     try:
-        if not (quote and second):
-            raise ValueError
-        return unquote_to_bytes(name).decode(charset.decode("ascii"))
-    except (ValueError, LookupError):
-        raise MultiPartException("a part's filename* is not in the form UTF-8''NAME") from None
+        return unquote_to_bytes(name).decode(charset.decode())
+    except UnicodeDecodeError:
+        return None
 
 
 async def _read_multipart(request: Request, body: bytes, settings: Settings) -> list[Upload]:
