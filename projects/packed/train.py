@@ -2,8 +2,8 @@
 
     PYTHONPATH=projects python -m packed.train PARTS... --config CONFIG --out RUN --seconds 240
 
-What `distildire train` does with the same config, but that the learning rate falls with the clock and the
-views come from `packed.views`. RUN/best.pt is a checkpoint as any other: `distildire export` takes it.
+What `distildire train` does with the same config, but that the learning rate falls with the clock
+and the views come from `packed.views`. RUN/best.pt is a checkpoint as any other.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from torch.nn import functional as F
 
 from distildire.data.manifest import FAKE
 from distildire.data.stream import sampling_weights
+from distildire.distill.checkpoint import save
 from distildire.distill.config import TrainConfig
 from distildire.distill.learner import Learner, freeze_norm, moving_average, parameter_groups
 from distildire.distill.networks import Networks, build_networks, lesson, seen_of
 from distildire.distill.run_log import RunLog
-from distildire.distill.checkpoint import save
 from distildire.distill.validation import validation_summary
 from distildire.io.config import load_config, to_dict
 from distildire.io.writing import whole_file, write_json
@@ -59,7 +59,9 @@ def read_parts(parts: list[Path]) -> tuple[pd.DataFrame, Images]:
 
 
 @torch.no_grad()
-def held_out_logits(student: torch.nn.Module, networks: Networks, stored: Tensor, crop: int) -> Tensor:
+def held_out_logits(
+    student: torch.nn.Module, networks: Networks, stored: Tensor, crop: int
+) -> Tensor:
     """Mean logit over the two views that `Preprocessing(halves=2)` would cut."""
     student.eval()
     side = round(stored.shape[-1] * 0.5 / STORED)
@@ -97,7 +99,7 @@ def run(
             max_share=config.data.max_share, pair_weight=config.data.pair_weight,
         )
     ).to(device)  # fmt: skip
-    fake = torch.from_numpy((table["label"] == FAKE).to_numpy()).float().to(device)
+    fake = torch.from_numpy((table["label"] == FAKE).to_numpy(copy=True)).float().to(device)
 
     networks = build_networks(config, device)
     for module in networks.student.modules():
@@ -139,13 +141,15 @@ def run(
             if checks == validations:
                 break
             learner.train()
-        factor = min(1.0, (step + 1) / max(1, optim.warmup)) * 0.5 * (1 + np.cos(np.pi * min(1.0, gone)))
+        warm = min(1.0, (step + 1) / max(1, optim.warmup))
+        factor = warm * 0.5 * (1 + np.cos(np.pi * min(1.0, gone)))
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
         learner.train()
         if optim.freeze_norm:
             freeze_norm(learner)
-        at = train_rows[torch.multinomial(weights, optim.batch, replacement=True, generator=generator)]
+        drawn = torch.multinomial(weights, optim.batch, replacement=True, generator=generator)
+        at = train_rows[drawn]
         label = fake[at]
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             with torch.autocast(device.type, enabled=False):
@@ -162,7 +166,7 @@ def run(
         average.update_parameters(learner.student)
         step += 1
         if step % optim.report_every == 0:
-            writer({"step": step, **{k: float(v) for k, v in losses.items()},
+            writer({"step": step, **{k: float(v.detach()) for k, v in losses.items()},
                     "seconds_a_step": (time.monotonic() - began) / step})  # fmt: skip
     writer.close()
     return best

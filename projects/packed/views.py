@@ -1,7 +1,7 @@
-"""Training views made on the device, a whole batch at once: what `data.augment` does picture by picture.
+"""Training views made on the device, a whole batch at once: `data.augment`, on the GPU.
 
-Pictures are stored at a little over half the size that `Preprocessing.halves` looks at, so blur, noise and
-compression act at half size here, and their ranges are half as wide.
+Pictures are stored at a little over the half size that `Preprocessing.halves` looks at, so
+blur, noise and compression act at half size here, and their ranges are milder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ LUMA = torch.tensor(
      [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99]]
 ).float()  # fmt: skip
 CHROMA = torch.full((8, 8), 99.0)
-CHROMA[:4, :4] = torch.tensor([[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]])
+CHROMA[:4, :4] = torch.tensor(
+    [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+)
 """Quantisation of the JPEG standard (ITU-T T.81, Annex K), at quality 50."""
 TO_YCC = torch.tensor(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
@@ -59,7 +61,7 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
     """
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
     matrix = TO_YCC.to(x)
-    ycc = torch.einsum("dc,bchw->bdhw", matrix, x - 128 * x.new_tensor([1.0]))
+    ycc = torch.einsum("dc,bchw->bdhw", matrix, x - 128)
     luma = _quantised(ycc[:, :1], LUMA, scale)
     chroma = torch.empty_like(ycc[:, 1:])
     full = ~halved
@@ -94,9 +96,7 @@ class ViewMaker:
         self.device = generator.device
 
     def _uniform(self, low: float, high: float, count: int) -> Tensor:
-        return low + (high - low) * torch.rand(
-            count, device=self.device, generator=self.generator
-        )
+        return low + (high - low) * torch.rand(count, device=self.device, generator=self.generator)
 
     def _some(self, share: float, count: int) -> Tensor:
         """Indices that are taken with probability `share`."""
@@ -141,6 +141,7 @@ class ViewMaker:
 
     def _degraded(self, x: Tensor) -> Tensor:
         config, b = self.config, len(x)
+
         def change(share: float, what: Callable[[Tensor], Tensor]) -> None:
             some = self._some(share, b)
             if len(some):
@@ -151,6 +152,9 @@ class ViewMaker:
 
         def tone(y: Tensor) -> Tensor:
             return (y - 128) * between(0.8, 1.2, y) + 128 + between(-20, 20, y)
+
+        def grey(y: Tensor) -> Tensor:
+            return (y * TO_YCC[0].to(y)[:, None, None]).sum(1, keepdim=True).expand_as(y)
 
         def blur(y: Tensor) -> Tensor:
             low, high = config.sigma
@@ -174,7 +178,7 @@ class ViewMaker:
             return y + between(low / 2, high / 2, y) * random
 
         change(config.tone, tone)
-        change(config.grey, lambda y: (y * TO_YCC[0].to(y)[:, None, None]).sum(1, True).expand_as(y))
+        change(config.grey, grey)
         change(config.blur, blur)
         change(config.resample, resample)
         change(config.sharpen, sharpen)

@@ -97,8 +97,6 @@ class Detector:
             self.bundle = replace(self.bundle, calibration=self._calibration().for_kind(kind))
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}: give at least 1, or None for all cores")
         self.cores = threads or usable_cores()
         self.device = checked_device(device)
         """What runs the network: "cpu", "cuda" or "openvino"."""
