@@ -1,6 +1,5 @@
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,8 +82,7 @@ def test_every_run_is_of_one_size(bundle: Path, given: int) -> None:
     detector.warm_up()
     scores = detector.score_crops(np.zeros((given, 8, 8, 3), np.uint8))
     assert scores.shape == (given,)
-    size = sessions.run_size(detector.bundle, 2)
-    assert {size for session in Watched.opened for size in session.sizes} == {size}
+    assert {size for session in Watched.opened for size in session.sizes} == {1}
 
 
 def test_a_lone_picture_has_its_crops_shared_out_among_the_cores(bundle: Path) -> None:
@@ -98,9 +96,11 @@ def test_a_lone_picture_has_its_crops_shared_out_among_the_cores(bundle: Path) -
     assert sorted(session.runs for session in Watched.opened)[-1] > max(runs)
 
 
-def test_a_run_is_a_picture_s_share(bundle: Path) -> None:
-    whole = load_bundle(bundle)
-    shares = ((1, 0, 2, 1), (0, 2, 2, 1), (2, 2, 2, 2), (2, 2, 1, 4), (5, 5, 1, 5), (5, 0, 2, 3))
-    for crops, halves, cores, size in shares:
-        cut = replace(whole.preprocessing, crops=crops, halves=halves)
-        assert sessions.run_size(replace(whole, preprocessing=cut), cores) == size
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_score_is_the_same_on_any_number_of_cores(threads: int) -> None:
+    rng = np.random.default_rng(0)
+    flat = np.full((2, 192, 192, 3), 128, np.uint8)
+    crops = np.concatenate([rng.integers(0, 256, (2, 192, 192, 3), dtype=np.uint8), flat])
+    alone = [float(Detector("nano", threads=2).score_crops(crop[None])[0]) for crop in crops]
+    together = Detector("nano", threads=threads).score_crops(crops)
+    np.testing.assert_allclose(together, alone, atol=1e-5)

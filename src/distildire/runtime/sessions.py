@@ -8,7 +8,6 @@ largest run made it.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ from numpy.typing import NDArray
 from distildire.bundle import Bundle
 from distildire.runtime.engines import Runner, open_runner
 
-RUN_CROPS = 5
-"""Crops in one run of the graph at most: with more the work falls out of a core's cache, and
-a session keeps the memory of its largest run."""
+RUN_CROPS = 1
+"""Crops in one run of the graph: activations in eight bits are scaled over a run, so that the
+score of a crop would depend on those beside it, and on the number of cores that share them out."""
 
 GPU_CROPS = 64
-"""Crops in one run on a GPU at most: it is slow on few."""
+"""Crops in one run on a GPU at most: it is slow on few. Activations there are in float."""
 
 
 class Sessions:
@@ -43,7 +42,7 @@ class Sessions:
         self._bundle, self._threads, self._most = bundle, threads, most
         self._device = device
         self._places = threading.Semaphore(most)
-        self.size = run_size(bundle, most) if device != "cuda" else GPU_CROPS
+        self.size = RUN_CROPS if device != "cuda" else GPU_CROPS
         first = self._open()
         self._free = deque([first])
         self._outputs: list[Any] = list(first.get_outputs())
@@ -109,8 +108,3 @@ class Sessions:
 
     def _open(self) -> Runner:
         return open_runner(self._bundle, self._device, self._threads, self.size)
-
-
-def run_size(bundle: Bundle, sessions: int) -> int:
-    """Crops of every run of the graph: a picture's share for each of so many sessions."""
-    return min(RUN_CROPS, math.ceil(bundle.preprocessing.views / sessions))
