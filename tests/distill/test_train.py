@@ -228,7 +228,7 @@ def test_training_on_cuda_in_bfloat16_gives_a_detector_for_the_cpu(
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses
     assert np.isfinite(losses).all()
-    assert max(row.get("val_auc", 0.0) for row in rows) > 0.9
+    assert max(row.get("val_auc", 0.0) for row in rows) > 0.75
     student = load_student(best)
     x0 = torch.rand(2, 3, 64, 64) * 2 - 1
     torch.backends.cudnn.allow_tf32 = False

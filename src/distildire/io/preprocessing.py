@@ -79,9 +79,6 @@ class Preprocessing:
     enlarge: bool = False
     """Scale smaller pictures up to `short_side` too: with one crop of that side, the paper's
     "resize and centre crop"."""
-    turned: bool = False
-    """Cut every second crop from the picture turned by 180 degrees: a picture and the same one
-    upside down then have the same score, where the crops at each scale are even in number."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.crops <= len(_CROP_CENTRES):
@@ -123,11 +120,10 @@ class Preprocessing:
     def _cut(self, rgb: RGB, crops: int) -> list[RGB]:
         rgb = reflect_to(rgb, self.crop)
         height, width = rgb.shape[:2]
-        sides = (rgb, rgb[::-1, ::-1]) if self.turned else (rgb,)
         cut = []
-        for side, (y, x) in [(side, place) for place in _CROP_CENTRES for side in sides][:crops]:
+        for y, x in _CROP_CENTRES[:crops]:
             top, left = round(y * (height - self.crop)), round(x * (width - self.crop))
-            cut.append(side[top : top + self.crop, left : left + self.crop])
+            cut.append(rgb[top : top + self.crop, left : left + self.crop])
         return cut
 
 
