@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from distildire import Detector
 from distildire.bundle import BundleError
 from distildire.web.app import create_app
-from distildire.web.settings import Settings
+from distildire.web.settings import KEY_VARIABLE, Settings, key_from_environment
 from standin import make_bundle
 
 Client = Callable[..., TestClient]
@@ -193,6 +193,14 @@ def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:
     assert_problem(client.get("/v1/detect"), 405, "Not Allowed")
 
 
+def test_pages_answer_head(client: TestClient) -> None:
+    for path in ("/", "/healthz", "/metrics", "/v1/models", "/static/api.js"):
+        assert client.head(path).status_code == 200, path
+        assert client.head(path).headers["content-type"] == client.get(path).headers["content-type"]
+    assert client.head("/v1/detect").status_code == 405
+    assert client.head("/nothing").status_code == 404
+
+
 def test_record_has_the_same_bytes_twice(client: TestClient, real_png: bytes) -> None:
     first, second = (
         client.post("/v1/record", files={"file": ("a.png", real_png)}) for _ in range(2)
@@ -242,6 +250,9 @@ def test_settings_are_checked() -> None:
         Settings(max_files=300)
     with pytest.raises(ValueError, match="DISTILDIRE_API_KEY"):
         Settings(key=" ")
+    with pytest.raises(ValueError, match="several lines"):
+        Settings(key="a\nb")
+    assert key_from_environment({KEY_VARIABLE: "secret\r\n"}) == "secret"
 
 
 def test_page_is_small_and_needs_nothing_else(client: TestClient) -> None:

@@ -11,6 +11,7 @@ from distildire.cli.app import (
     KindOption,
     app,
     say_device,
+    warn,
 )
 
 
@@ -19,7 +20,12 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address; loopback by default.", envvar="DISTILDIRE_HOST")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port.", envvar="DISTILDIRE_PORT")] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(
+            help="TCP port; 0 for a free one.", envvar="DISTILDIRE_PORT", min=0, max=65535
+        ),
+    ] = 8000,
     model: Annotated[
         str,
         typer.Option(
@@ -48,5 +54,4 @@ def serve(
     settings = Settings(key=key_from_environment(), isolate=isolate)
     detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
     say_device(detector, device)
-    typer.echo(f"distildire: http://{host}:{port}/", err=True)
-    run(detector, host=host, port=port, settings=settings)
+    run(detector, host=host, port=port, settings=settings, listening=warn)

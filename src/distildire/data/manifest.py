@@ -132,8 +132,8 @@ def read_columns(
             ]
         except TextError as error:
             raise ManifestError(str(error)) from None
-        table = pd.DataFrame(rows, columns=None if rows else sorted(needed))
-        return table.set_axis(as_needed(table.columns, OPTIONAL_COLUMNS), axis=1)
+        listed = pd.DataFrame(rows, columns=None if rows else sorted(needed))
+        return listed.set_axis(as_needed(list(listed.columns), OPTIONAL_COLUMNS), axis=1)
     try:
         with pq.ParquetFile(path) as file:
             read = file.read()
@@ -141,7 +141,7 @@ def read_columns(
         read = read.rename_columns(as_needed(read.column_names, {*needed, *OPTIONAL_COLUMNS}))
         refuse_columns(path, read.column_names, needed)
         # What pandas took for its index is a column like any other.
-        table = read.to_pandas(ignore_metadata=True)
+        table: pd.DataFrame = read.to_pandas(ignore_metadata=True)
     except TextError as error:
         raise ManifestError(str(error)) from None
     except Exception as error:

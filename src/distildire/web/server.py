@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
+import socket
+from collections.abc import Callable
 
 from distildire.detector import Detector
 from distildire.web.settings import KEY_VARIABLE, Settings
@@ -18,6 +21,7 @@ def serve(
     port: int = 8000,
     settings: Settings | None = None,
     log_level: str = "warning",
+    listening: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until interrupted.
 
@@ -27,9 +31,11 @@ def serve(
         port: TCP port; 0 for a free one.
         settings: limits; `Settings(key=key_from_environment())` where None.
         log_level: of uvicorn.
+        listening: takes the address of the page, once it can be reached.
 
     Raises:
-        ValueError: the settings are out of range, or the address is none.
+        ValueError: the settings are out of range.
+        OSError: the address is none of this machine's, or taken.
     """
     try:
         import uvicorn
@@ -43,16 +49,35 @@ def serve(
     settings = settings or Settings(key=key_from_environment())
     if settings.key is None and not _is_loopback(host):
         log.warning("%s is reachable from outside and asks for no key: set %s", host, KEY_VARIABLE)
-    uvicorn.run(
-        create_app(detector, settings),
-        host=host,
-        port=port,
-        log_level=log_level,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=10,
-    )
+    with _listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
+        config = uvicorn.Config(
+            create_app(detector, settings),
+            log_level=log_level,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=10,
+        )
+        if listening is not None:
+            listening(_page_of(listener))
+        uvicorn.Server(config).run([listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        # Of a name like localhost the address that every client tries.
+        family, *_, address = min(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise OSError(f"cannot listen on {host!r}, port {port}: {words}") from None
+
+
+def _page_of(listener: socket.socket) -> str:
+    """Where this machine finds the page."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _is_loopback(host: str) -> bool:

@@ -60,8 +60,17 @@ class Settings:
             raise ValueError(f"max_pixels is {self.max_pixels}: give at least {MIN_SIDE**2}")
         if self.key is not None and not self.key.strip():
             raise ValueError(f"the key is empty: unset {KEY_VARIABLE}, or give it a value")
+        if self.key is not None and not self.key.isprintable():
+            raise ValueError(
+                f"the key in {KEY_VARIABLE} has several lines, or letters that can't be typed: no "
+                "request could send it"
+            )
 
 
 def key_from_environment(environment: Mapping[str, str] | None = None) -> str | None:
-    """The bearer key in `DISTILDIRE_API_KEY`, or None where it is not set."""
-    return (os.environ if environment is None else environment).get(KEY_VARIABLE)
+    """The bearer key in `DISTILDIRE_API_KEY`, or None where it is not set.
+
+    Without the spaces and line ends around it, which files bring along and no header can hold.
+    """
+    key = (os.environ if environment is None else environment).get(KEY_VARIABLE)
+    return None if key is None else key.strip()
