@@ -3,9 +3,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from distildire.cli.app import app
+from distildire.scale.sources import SourceError
 
 
 def test_score_says_what_it_did_and_what_it_costs(
@@ -26,14 +28,11 @@ def test_score_says_what_it_did_and_what_it_costs(
 def test_a_source_without_pictures_says_so(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("path\n")
     command = ["score", str(tmp_path / "empty.csv"), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, [*command, "--model", str(bundle)])
-    assert done.exit_code == 0
-    assert "empty.csv: no pictures found" in done.stderr
+    with pytest.raises(SourceError, match="empty.csv: holds no pictures"):
+        CliRunner().invoke(app, [*command, "--model", str(bundle)], catch_exceptions=False)
 
 
 def test_what_can_not_be_scored_is_one_line(bundle: Path, tmp_path: Path) -> None:
-    import pytest
-
     from distildire.cli import main
 
     with pytest.MonkeyPatch.context() as patch:

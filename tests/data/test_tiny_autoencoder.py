@@ -110,7 +110,9 @@ def test_weights_come_out_of_a_clone_at_a_commit(tmp_path: Path) -> None:
         file.unlink()
     autoencoders = TinyAutoencoders(tmp_path, commit="HEAD")
     expected = reconstruct(networks["encoder"].float(), networks["decoder"].float(), picture(16, 8))
-    assert np.array_equal(autoencoders("taef2", picture(16, 8)), expected)
+    assert expected.max() > 3
+    found = autoencoders("taef2", picture(16, 8)).astype(int)
+    assert np.abs(found - expected).max() <= 1  # sums in bfloat16 depend on where weights lie
     with pytest.raises(ReconstructionError, match=r"no taesd_encoder\.pth"):
         autoencoders("taesd", picture(16, 8))
     with pytest.raises(ReconstructionError, match="no autoencoder vae: give taesd, taesdxl"):

@@ -542,5 +542,5 @@ def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["optim.report_every", "optim.batch", "validation.every"])
 def test_a_step_of_nothing_is_refused(key: str) -> None:
     section, name = key.split(".")
-    with pytest.raises(ConfigError, match=f"{key} is 0: give 1 or more"):
+    with pytest.raises(ConfigError, match=f"{key} is 0: give a number of at least 1"):
         build(TrainConfig, {section: {name: 0}})
