@@ -88,8 +88,6 @@ def score(
         progress=pace_line(), on_error=warn,
         on_device=say if device is DeviceName.auto else None,
     )  # fmt: skip
-    if not (report.scored or report.present or report.errors):
-        warn(f"{source}: no pictures found")
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [
         f"{report.scored} scored{copies}, {report.present} there already, "
