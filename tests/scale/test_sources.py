@@ -262,7 +262,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path: Path) -> None:
         ("memory://none-at-all/x.csv", "no such folder"),
         (str(tmp_path / "a.mp4"), ".mp4 is no kind of source"),
         (str(tmp_path / "a.jsonl"), ".jsonl is no kind of source"),
-        (str(tmp_path / "a.bin"), "it is no text"),
+        (str(tmp_path / "a.bin"), "its bytes are no text"),
         (str(tmp_path / "two.parquet"), "two columns path"),
     ):
         with pytest.raises(SourceError, match=words):
