@@ -143,10 +143,13 @@ def test_noise(manifest: Path, tmp_path: Path) -> None:
     assert "0 computed, 4 there already" in run(*asked)
 
 
-def test_calibrate(manifest: Path, model: Path, tmp_path: Path) -> None:
-    own = tmp_path / "model"
+def test_calibrate(
+    manifest: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "nano"  # as an installed model is named
     shutil.copytree(model, own)
-    said = run("calibrate", own, manifest, "--no-equalize", "--heatmap-check", "0")
+    monkeypatch.chdir(tmp_path)
+    said = run("calibrate", "nano", manifest, "--no-equalize", "--heatmap-check", "0")
     assert "from 52 real and 52 fake pictures" in said
     assert json.loads((own / "bundle.json").read_text())["calibration"]["n_fake"] == 52
 

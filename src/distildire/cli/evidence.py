@@ -100,7 +100,7 @@ def evaluate(
 
 @app.command()
 def calibrate(
-    model: Annotated[str, typer.Argument(help="Folder of a bundle.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     manifest: Annotated[Path, typer.Argument(help="Held-out pictures with labels.")],
     split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
     equalize: Annotated[
@@ -137,7 +137,9 @@ def calibrate(
     from distildire.evaluate.fit_calibration import calibrate as fit
     from distildire.evaluate.scores import logits_of
 
-    detector = Detector(model)
+    if not model.is_dir():
+        fail(f"{model}: no such folder: give that of a bundle, where its calibration is written")
+    detector = Detector(model.resolve())  # never the installed model of that name
     bundle = detector.bundle
     table = rows_of_split(read_manifest(manifest), split)
     if by and by not in table:
