@@ -23,7 +23,3 @@ class ScoreOptions:
     gpu_share: float
     part_rows: int
     part_seconds: float
-
-    def __post_init__(self) -> None:
-        if self.dedup and self.engine == "ray":
-            raise ValueError("--dedup goes with --engine local: actors don't know of each other")

@@ -123,6 +123,8 @@ def _run(
     on_device: Callable[[str], None] | None,
 ) -> Report:
     on_ray = options.engine == "ray"
+    if options.dedup and on_ray:
+        raise ValueError("--dedup goes with --engine local: actors don't know of each other")
     # Ray's driver scores nothing, and may have no GPU.
     here = "cpu" if on_ray and options.device == "cuda" else options.device
     detector = Detector(options.model, fpr=options.fpr, device=here)
@@ -144,7 +146,7 @@ def _run(
         pending = _Pending(source, Done(folder), on_error)
         once = Once(detector, scored_before(folder), load) if options.dedup else None
         writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
-        paced = _Paced(source, progress) if progress is not None else None
+        total = _Total(source) if progress is not None else None
         began = time.monotonic()
         if on_ray:
             rows = score_items(pending, options, actors)
@@ -156,8 +158,9 @@ def _run(
         try:
             for scored, row in enumerate(rows, 1):
                 writer.add(row)
-                if paced is not None:
-                    paced.tell(scored, pending.present)
+                if progress is not None and total is not None:
+                    seconds = time.monotonic() - began
+                    progress(Pace(scored, pending.present, total.number, seconds))
         finally:
             writer.flush()
         if pending.trouble is not None:
@@ -175,9 +178,7 @@ class _Pending:
 
     def __init__(self, source: str | Path, done: Done, on_error: OnError | None) -> None:
         self._source, self._done, self._on_error = source, done, on_error
-        self.present = 0
-        self.errors = 0
-        """Folders and rows of a list that name no file."""
+        self.present = self.errors = 0
         self.whole: set[str] = set()
         """Shards that were read to their end."""
         self.trouble: Exception | None = None
@@ -201,20 +202,16 @@ class _Pending:
             self._on_error(message)
 
 
-class _Paced:
-    """Tells how far a run is; counts its source beside the work."""
+class _Total:
+    """Counts a source beside the work."""
 
-    def __init__(self, source: str | Path, hears: OnPace) -> None:
-        self._source, self._hears = source, hears
-        self._total: int | None = None
-        self._began = time.monotonic()
+    def __init__(self, source: str | Path) -> None:
+        self.number: int | None = None
+        self._source = source
         threading.Thread(target=self._count, name="count", daemon=True).start()
 
     def _count(self) -> None:
-        self._total = how_many(self._source)
-
-    def tell(self, scored: int, present: int) -> None:
-        self._hears(Pace(scored, present, self._total, time.monotonic() - self._began))
+        self.number = how_many(self._source)
 
 
 @contextlib.contextmanager
