@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def test_shares_of_the_classes_do_not_matter() -> None:
 @pytest.mark.parametrize("budget", [0.01, 0.05, 0.1])
 def test_budget_holds_on_both_sides(budget: float) -> None:
     logits, fake = two_normals()
-    found = calibrate(logits, fake, "abc", points=2001)
+    found = calibrate(logits, fake, "abc")
     called = np.array([found.verdict(v, budget) for v in logits])
     assert np.mean(called[~fake] == "fake") <= budget + 5e-4
     assert np.mean(called[fake] == "real") <= budget + 5e-4
@@ -64,7 +66,7 @@ def test_thresholds_of_separated_classes_do_not_cross() -> None:
 
 
 def test_survives_json() -> None:
-    found = calibrate(*two_normals(100), "abc", data="two normals")
+    found = replace(calibrate(*two_normals(100), "abc"), data="two normals")
     assert Calibration.from_dict(found.to_dict()) == found
 
 
@@ -88,7 +90,7 @@ def of_kinds() -> tuple[Calibration, np.ndarray, np.ndarray]:
     kind[(kind == "scan") & (np.arange(len(fake)) > 150)] = ""
     kind[fake & (kind == "phone")] = "studio"
     logits = logits + 2.0 * (kind == "phone")
-    return calibrate(logits, fake, "abc", kinds=kind, points=2001), logits, kind
+    return calibrate(logits, fake, "abc", kinds=kind), logits, kind
 
 
 def test_a_kind_has_the_thresholds_of_its_own_reals() -> None:
@@ -123,7 +125,7 @@ def test_a_kind_with_fakes_enough_has_both_thresholds() -> None:
     logits, fake = two_normals(400)
     kind = np.resize(["a", "b"], 800)
     logits = logits - (kind == "b")
-    found = calibrate(logits, fake, "abc", kinds=kind, points=2001)
+    found = calibrate(logits, fake, "abc", kinds=kind)
     assert found.for_kind("b").n_fake == 200
     below = found.for_kind("b").thresholds(0.1)[0]
     assert below == pytest.approx(np.quantile(logits[fake & (kind == "b")], 0.1), abs=0.01)

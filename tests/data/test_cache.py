@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distildire.data import cache as module
 from distildire.data.cache import (
     CacheError,
+    CacheOptions,
     NativeSize,
     NoiseCache,
     cache_settings,
@@ -75,8 +76,7 @@ def test_arrays_equal_direct_computation(pictures: list[Path], tmp_path: Path) -
         [*pictures, pictures[0]],
         source,
         tmp_path / "c",
-        dire=True,
-        batch_size=4,
+        CacheOptions(dire=True, batch=4),
         progress=lambda *done: calls.append(done),
     )
     assert (report.computed, report.present, report.failed) == (5, 0, [])
@@ -113,7 +113,7 @@ def test_second_run_computes_nothing_and_changes_are_noticed(
     assert fill_cache(pictures, again, tmp_path / "c").computed == 1
     # DIRE asked for later: eps0 is not computed again.
     before = seen(again)
-    fill_cache(pictures[:1], again, tmp_path / "c", dire=True, steps=2)
+    fill_cache(pictures[:1], again, tmp_path / "c", CacheOptions(dire=True, steps=2))
     assert seen(again) - before == 4
 
     other = make_source(gain=0.31)
@@ -152,7 +152,7 @@ def test_killed_run_goes_on_where_it_was(pictures: list[Path], tmp_path: Path) -
         try:
             slow = make_source()
             slow.network.register_forward_hook(lambda *_: time.sleep(0.3))
-            fill_cache(pictures, slow, tmp_path / "c", batch_size=1)
+            fill_cache(pictures, slow, tmp_path / "c", CacheOptions(batch=1))
         finally:
             os._exit(1)
     while len(list((tmp_path / "c").glob("*/*/*.npy"))) < 2:
@@ -192,7 +192,7 @@ def test_full_disk_is_named_and_leaves_nothing_half_written(
 
     monkeypatch.setattr(module.np, "save", save)
     with pytest.raises(CacheError, match="the disk is full"):
-        fill_cache(pictures, make_source(), tmp_path / "c", batch_size=1)
+        fill_cache(pictures, make_source(), tmp_path / "c", CacheOptions(batch=1))
     monkeypatch.undo()
     assert not list((tmp_path / "c").rglob("*.tmp"))
     report = fill_cache(pictures, make_source(), tmp_path / "c")

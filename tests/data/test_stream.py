@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from distildire.data.augment import AugmentConfig
-from distildire.data.cache import fill_cache, open_dire
+from distildire.data.cache import CacheOptions, fill_cache, open_dire
 from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
 from distildire.io.pictures import ImageError
 from distildire.io.preprocessing import resize_and_crop
@@ -165,7 +165,8 @@ def test_cached_maps_lie_on_the_pictures_they_came_from(
 
     mirror = StandInNoise(lambda x0: (x0 + 1.0) / 2.0)
     cache = tmp_path / "cache"
-    fill_cache([path], mirror, cache, dire=True, prepare=resize_and_crop(64))  # type: ignore[arg-type]
+    options = CacheOptions(dire=True)
+    fill_cache([path], mirror, cache, options, prepare=resize_and_crop(64))  # type: ignore[arg-type]
     rows = pd.DataFrame([{"path": str(path), "label": "real", "source": "s"}])
     stream = TrainingStream(
         rows, np.ones(1), Views(48, NOTHING), Draws(length=8), dire=open_dire(cache)

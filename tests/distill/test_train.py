@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from distildire import Detector
-from distildire.data.cache import fill_cache
+from distildire.data.cache import CacheOptions, fill_cache
 from distildire.data.manifest import ManifestError, read_manifest
 from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
@@ -472,7 +472,8 @@ def test_dire_reaches_the_student_and_the_teacher(
     paths = [manifest.parent / name for name in pd.read_csv(manifest)["path"]]
     detail = StandInNoise(lambda x0: (x0 - F.avg_pool2d(x0, 3, 1, 1)).abs() / 2)
     fill_cache(
-        paths, detail, tmp_path / "cache", dire=True, prepare=resize_and_crop(64),  # type: ignore[arg-type]
+        paths, detail, tmp_path / "cache", CacheOptions(dire=True),  # type: ignore[arg-type]
+        prepare=resize_and_crop(64),
     )  # fmt: skip
     data = replace(config.data, dire_cache=str(tmp_path / "cache"))
     if who == "student":

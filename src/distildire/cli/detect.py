@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +34,10 @@ from distildire.cli.app import (
 
 if TYPE_CHECKING:
     from distildire.detector import Detector
+    from distildire.io.resuming import Held
     from distildire.verdict import Verdict
+
+Row = dict[str, Any]
 
 
 @app.command()
@@ -78,8 +82,7 @@ def detect(
     from distildire.detector import Detector
     from distildire.io.finding import find_files
     from distildire.io.results import output, write_csv, write_jsonl, write_table
-    from distildire.io.resuming import Held, held_by, replace_rows, was_replaced
-    from distildire.io.text import stored
+    from distildire.io.resuming import Held, held_by
     from distildire.io.writing import make_folder, only_writer
     from distildire.verdict import COLUMNS
 
@@ -92,47 +95,23 @@ def detect(
     say_device(detector, device)
     if heatmap is not None:
         make_folder(heatmap)
-    errors = 0
-
-    def folder_failed(message: str) -> None:
-        nonlocal errors
-        errors += 1
-        warn(f"cannot list {message}")
-
-    def judged(files: Iterable[str]) -> Iterator[dict[str, Any]]:
-        return with_counter(judge(detector, files, fpr, stability, heatmap), "pictures")
-
-    def rows(held: Held) -> Iterator[dict[str, Any]]:
-        nonlocal errors
-        files = find_files(paths, folder_failed)
-        if resume:
-            files = _once(files, lambda _, name: name not in held.done and name not in held.failed)
-        count = 0
-        for row in judged(files):
-            count += 1
-            errors += row["error"] is not None
-            yield row
-        if not count and not held.done and not held.failed:
-            warn("no pictures found")
-
+    judged = partial(_judged, detector, Asked(fpr, stability, heatmap))
+    tally = _Tally()
     with contextlib.ExitStack() as stack:
         if out is not None and (out.is_file() or not out.exists()):
             stack.enter_context(only_writer(out))
         held = Held()
+        files = find_files(paths, tally.folder_failed)
         if resume and out is not None:
             made_with = {"model_sha256": detector.bundle.sha256, "fpr": fpr}
             held = held_by(out, made_with, partial(_made_otherwise, kind, stability))
-            again = _once(
-                find_files(paths),
-                lambda path, name: name in held.failed or was_replaced(path, held),
-            )
-            replace_rows(out, held, map(stored, judged(again)))
-            errors += len(held.failed)
-        results: Iterable[dict[str, Any]] = rows(held)
+            _try_again(out, held, find_files(paths), judged)
+            tally.errors += len(held.failed)
+            files = _once(files, lambda _, name: name not in held.done and name not in held.failed)
+        results = tally.count(judged(files), none=not held.done and not held.failed)
         if sort:
             results = fakes_first(results)
-        lines = format is Format.jsonl
-        file = stack.enter_context(output(out, lines=lines, append=resume))
+        file = stack.enter_context(output(out, lines=format is Format.jsonl, append=resume))
         if format is Format.jsonl:
             write_jsonl(results, file)
         elif format is Format.csv:
@@ -140,7 +119,45 @@ def detect(
         else:
             caution = f" {detector.bundle.heatmap_note}" if heatmap else ""
             write_table(results, file, _note(detector, fpr) + caution)
-    raise typer.Exit(1 if errors else 0)
+    raise typer.Exit(1 if tally.errors else 0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of each file."""
+
+    fpr: float
+    stability: bool
+    heatmap: Path | None
+
+
+class _Tally:
+    """Counts what has no score."""
+
+    errors = 0
+
+    def folder_failed(self, message: str) -> None:
+        self.errors += 1
+        warn(f"cannot list {message}")
+
+    def count(self, rows: Iterable[Row], *, none: bool) -> Iterator[Row]:
+        for row in rows:
+            none = False
+            self.errors += row["error"] is not None
+            yield row
+        if none:
+            warn("no pictures found")
+
+
+def _try_again(
+    out: Path, held: Held, files: Iterable[str], judged: Callable[[Iterable[str]], Iterator[Row]]
+) -> None:
+    """Judge anew the files of `out` whose row has an error, and those that were replaced."""
+    from distildire.io.resuming import replace_rows, was_replaced
+    from distildire.io.text import stored
+
+    again = _once(files, lambda path, name: name in held.failed or was_replaced(path, held))
+    replace_rows(out, held, map(stored, judged(again)))
 
 
 _FORMATS = {".jsonl": Format.jsonl, ".ndjson": Format.jsonl, ".csv": Format.csv}
@@ -164,7 +181,7 @@ def _file_to_write(out: Path, paths: Iterable[str]) -> Path:
     return target
 
 
-def _made_otherwise(kind: str | None, stability: bool, row: dict[str, Any]) -> str | None:
+def _made_otherwise(kind: str | None, stability: bool, row: Row) -> str | None:
     """How a row of an earlier run was made, where this one is to make it otherwise."""
     if row.get("kind") != kind:
         of = "of no kind" if row.get("kind") is None else f"of the kind {row['kind']}"
@@ -187,7 +204,7 @@ def _once(files: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterator[
             yield path
 
 
-def fakes_first(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def fakes_first(rows: Iterable[Row]) -> Iterator[Row]:
     """Sort by probability, errors last, the order of the files where it is equal."""
     # As text: a hundred thousand rows take 50 MB, and as dictionaries three times as much.
     kept = [
@@ -198,44 +215,34 @@ def fakes_first(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     return (json.loads(text) for *_, text in kept)
 
 
-def judge(
-    detector: Detector, files: Iterable[str], fpr: float, stability: bool, heatmap: Path | None
-) -> Iterator[dict[str, Any]]:
-    """Rows of the results in the order of the files, pictures and videos alike."""
+def _judged(detector: Detector, asked: Asked, files: Iterable[str]) -> Iterator[Row]:
+    """Rows of the results in the order of the files, with a counter."""
     thresholds = {} if detector.kind is None else {"kind": detector.kind}
-    for row in _judge(detector, files, fpr, stability, heatmap):
-        yield row | thresholds
+    rows = (row | thresholds for row in _judge(detector, asked, files))
+    return with_counter(rows, "pictures")
 
 
-def _judge(
-    detector: Detector, files: Iterable[str], fpr: float, stability: bool, heatmap: Path | None
-) -> Iterator[dict[str, Any]]:
-    def row_of(verdict: Verdict, source: str | bytes) -> dict[str, Any]:
-        if verdict.error is None and (stability or heatmap):
-            return _look_closer(detector, verdict, source, fpr, stability, heatmap)
-        return verdict.to_dict()
-
+def _judge(detector: Detector, asked: Asked, files: Iterable[str]) -> Iterator[Row]:
     for kind, group in itertools.groupby(files, _kind_of):
         if kind == "video":
-            yield from (_judge_video(detector, path, fpr) for path in group)
+            yield from (_judge_video(detector, path, asked.fpr) for path in group)
         elif kind == "stdin":
             for _ in group:
-                yield _judge_stdin(detector, fpr, row_of)
+                yield _judge_stdin(detector, asked)
         else:
-            for verdict in detector.stream(group, fpr):
-                yield row_of(verdict, verdict.path)
+            for verdict in detector.stream(group, asked.fpr):
+                yield _row_of(detector, verdict, verdict.path, asked)
 
 
-def _judge_stdin(
-    detector: Detector, fpr: float, row_of: Callable[[Verdict, bytes], dict[str, Any]]
-) -> dict[str, Any]:
+def _judge_stdin(detector: Detector, asked: Asked) -> Row:
     from distildire.io.pictures import ImageError
 
     try:
         data = read_stdin()
     except ImageError as error:
-        return detector.not_scored(STDIN, str(error), fpr=fpr).to_dict()
-    return row_of(detector.judge([detector.load(data, name=STDIN)], [fpr])[0], data)
+        return detector.not_scored(STDIN, str(error), fpr=asked.fpr).to_dict()
+    verdict = detector.judge([detector.load(data, name=STDIN)], [asked.fpr])[0]
+    return _row_of(detector, verdict, data, asked)
 
 
 def _kind_of(path: str) -> str:
@@ -244,7 +251,7 @@ def _kind_of(path: str) -> str:
     return "stdin" if path == STDIN else "video" if is_video(path) else "picture"
 
 
-def _judge_video(detector: Detector, path: str, fpr: float) -> dict[str, Any]:
+def _judge_video(detector: Detector, path: str, fpr: float) -> Row:
     try:
         from distildire.video.judge import judge_video
 
@@ -258,37 +265,32 @@ def _judge_video(detector: Detector, path: str, fpr: float) -> dict[str, Any]:
     return detector.not_scored(path, message, fpr=fpr).to_dict()
 
 
-def _look_closer(
-    detector: Detector,
-    verdict: Verdict,
-    source: str | bytes,
-    fpr: float,
-    stability: bool,
-    heatmap: Path | None,
-) -> dict[str, Any]:
-    """The row of a picture that was scored, with stability and heat map."""
+def _row_of(detector: Detector, verdict: Verdict, source: str | bytes, asked: Asked) -> Row:
+    """The row of a picture, with stability and heat map where they are asked for."""
     from distildire.io.pictures import ImageError, decode
 
     row = verdict.to_dict()
+    if verdict.error is not None or not (asked.stability or asked.heatmap):
+        return row
     try:
         rgb = decode(source)
-        if stability:
+        if asked.stability:
             from distildire.explain.stability import stability as check
 
-            found = check(detector, rgb, fpr=fpr)
+            found = check(detector, rgb, fpr=asked.fpr)
             row |= {"verdict": found.verdict, "stability": found.to_dict()}
-        if heatmap is not None:
+        if asked.heatmap is not None:
             from distildire.explain.heatmap import heat_of, save_heatmap
 
             stem = "stdin" if verdict.path == STDIN else Path(verdict.path).stem
             # A name of a file has 255 bytes at most.
-            target = heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
+            target = asked.heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
             note = detector.bundle.heatmap_note
             save_heatmap(target, rgb, heat_of(detector, rgb), note)
             row |= {"heatmap": str(target), "heatmap_note": note}
     except (ImageError, MemoryError) as error:  # the file was changed since it was scored
         message = str(error) or "too large to judge in the memory at hand"
-        return detector.not_scored(verdict.path, message, verdict.sha256, fpr=fpr).to_dict()
+        return detector.not_scored(verdict.path, message, verdict.sha256, fpr=asked.fpr).to_dict()
     return row
 
 

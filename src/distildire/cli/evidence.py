@@ -150,10 +150,11 @@ def calibrate(
     table = table.assign(logit=logits).dropna(subset="logit")
     found = fit(
         table["logit"], table["label"] == FAKE, bundle.sha256,
-        data=f"{table['source'].nunique()} sources, {'equalized' if equalize else 'as they are'}",
         kinds=table[by].fillna("").astype(str) if by else None,
         sources=table["source"], confidence=confidence,
     )  # fmt: skip
+    form = "equalized" if equalize else "as they are"
+    found = replace(found, data=f"{table['source'].nunique()} sources, {form}")
     bundle = bundle.with_calibration(found)
     if heatmap_check and "cam" in detector.graph_outputs:
         measured = measure_heatmap(detector, table, heatmap_check)
@@ -165,6 +166,10 @@ def calibrate(
         f"{found.n_real} real and {found.n_fake} fake pictures"
     )
     _show_thresholds(found)
+    _show_kinds(found, by)
+
+
+def _show_kinds(found: Calibration, by: str) -> None:
     for name, kind in found.kinds.items():
         few = "" if kind.has_thresholds else ": too few real pictures, thresholds of all pictures"
         typer.echo(f"{by} {name}: {kind.n_real} real and {kind.n_fake} fake pictures{few}")

@@ -76,9 +76,6 @@ def score(
     from distildire.scale.pace import cost_per_million
     from distildire.scale.score import score as run
 
-    if price is not None and not math.isfinite(price):
-        raise typer.BadParameter("give a number", param_hint="--price")
-
     def say(took: str) -> None:
         typer.echo(f"distildire: device {took}", err=True)
 

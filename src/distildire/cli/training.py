@@ -202,9 +202,11 @@ def export(
 
     asked = {"crops": crops, "crop": crop, "halves": halves}
     changes = {key: value for key, value in asked.items() if value is not None}
-    data = describe_data(load_checkpoint(checkpoint)[1])
     bundle = run(
-        checkpoint, out, name=name, weights=weights.value, preprocessing=changes, data=data,
-        command="distildire train --config config.yaml; distildire export best.pt",
+        checkpoint, out, name=name, weights=weights.value, preprocessing=changes,
+        provenance={
+            "command": "distildire train --config config.yaml; distildire export best.pt",
+            "data": describe_data(load_checkpoint(checkpoint)[1]),
+        },
     )  # fmt: skip
     typer.echo(f"{bundle.folder}: {bundle.graph.stat().st_size / 1e6:.1f} MB, not calibrated yet")

@@ -70,6 +70,18 @@ def default_preparation(source: NoiseSource) -> Prepare:
     return NativeSize(source.multiple)
 
 
+@dataclass(frozen=True)
+class CacheOptions:
+    """What `fill_cache` computes, and how."""
+
+    dire: bool = False
+    """DIRE too, at 2 x `steps` passes a picture."""
+    steps: int = 20
+    """DDIM steps each way."""
+    batch: int = 8
+    """Pictures a pass."""
+
+
 @dataclass
 class CacheReport:
     """What a run of `fill_cache` did, in pictures."""
@@ -237,44 +249,41 @@ def fill_cache(
     paths: Iterable[str | Path],
     source: NoiseSource,
     folder: str | Path,
+    options: CacheOptions | None = None,
     *,
-    dire: bool = False,
-    steps: int = 20,
     prepare: Prepare | None = None,
-    batch_size: int = 8,
     progress: DoneOf | None = None,
 ) -> CacheReport:
     """Compute eps0, and DIRE if asked, of every picture that has none in the cache yet.
 
-    Every file is hashed anew, so that a changed picture is recomputed. At most `batch_size`
-    pictures are in memory; those of equal size go through the network together.
+    Every file is hashed anew, so that a changed picture is recomputed. At most one batch of
+    pictures is in memory; those of equal size go through the network together.
 
     Args:
         paths: the pictures.
         source: the network; on whatever device it sits.
         folder: the cache.
-        dire: also compute DIRE, at 2 x `steps` passes a picture.
-        steps: DDIM steps each way.
+        options: see there; the defaults where None.
         prepare: preprocessing, by default `default_preparation(source)`.
-        batch_size: pictures a pass.
         progress: hears of the pictures done.
 
     Raises:
         CacheError: full or unwritable disk. What was written stays, and a new run goes on.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: give at least 1")
+    options = options or CacheOptions()
+    if options.batch < 1:
+        raise ValueError(f"batch is {options.batch}: give at least 1")
     prepare = prepare or default_preparation(source)
     cache = NoiseCache(folder, cache_settings(source, prepare))
     cache.start()
-    kinds = ["eps0", f"dire{steps}"] if dire else ["eps0"]
+    kinds = ["eps0", f"dire{options.steps}"] if options.dire else ["eps0"]
     files = list(dict.fromkeys(str(path) for path in paths))
     report = CacheReport()
     waiting: dict[str, tuple[NDArray[np.uint8], list[str]]] = {}
 
     def flush() -> None:
         for group in _of_equal_shape(waiting):
-            _compute(group, source, cache, steps)
+            _compute(group, source, cache, options.steps)
         report.computed += len(waiting)
         waiting.clear()
         if progress is not None:
@@ -287,7 +296,7 @@ def fill_cache(
             missing = [kind for kind in kinds if not cache.has(sha256, kind)]
             if missing and sha256 not in waiting:
                 waiting[sha256] = (prepare(decode_bytes(data)), missing)
-                if len(waiting) == batch_size:
+                if len(waiting) == options.batch:
                     flush()
                 continue
             report.present += 1

@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distildire.data.cache import (
+    CacheOptions,
+    CacheReport,
+    cache_settings,
+    default_preparation,
+    fill_cache,
+)
 from distildire.data.layouts import read_layout, read_pairs
 from distildire.data.lists import is_grip
 from distildire.data.manifest import ManifestError, read_manifest, rows_of_split
@@ -14,8 +21,6 @@ from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from distildire.data.cache import CacheReport
 
 
 def prepare(
@@ -68,16 +73,11 @@ def _relative(path: Path, root: Path) -> str:
 
 
 @dataclass(frozen=True)
-class NoiseOptions:
+class NoiseOptions(CacheOptions):
     """What is computed of a manifest's pictures, and how."""
 
-    dire: bool = False
-    """DIRE too, at 2 x `steps` passes a picture."""
-    steps: int = 20
     device: str = "cpu"
     dtype: str = "fp32"
-    batch: int = 8
-    """Pictures a pass."""
     split: str = ""
     """Only rows of this split; an empty string: all."""
 
@@ -97,7 +97,6 @@ def noise(
     Raises:
         ValueError: unusable manifest or source, DIRE asked of nano, or a full disk.
     """
-    from distildire.data.cache import cache_settings, default_preparation, fill_cache
     from distildire.noise import load_noise_source
 
     options = options or NoiseOptions()
@@ -108,10 +107,7 @@ def noise(
             f"the noise source {network.name!r} knows the first diffusion step alone and has no "
             "DIRE; give --source adm or a folder"
         )
-    report = fill_cache(
-        table["path"], network, out, dire=options.dire, steps=options.steps,
-        batch_size=options.batch, progress=progress,
-    )  # fmt: skip
+    report = fill_cache(table["path"], network, out, options, progress=progress)
     about = {
         "settings": cache_settings(network, default_preparation(network)),
         "dire_steps": options.steps if options.dire else None,

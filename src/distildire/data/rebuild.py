@@ -156,56 +156,24 @@ def make_row(
     overwritten by another.
     """
     made = {**row, "problem": ""}
-    if original is None:
-        return {**made, "problem": "missing: no such file at that commit"}
-    digest = sha256_of(original)
-    expected = row.get("original_sha256") or digest
-    if digest != expected:
-        return {**made, "problem": "different: the original has other bytes"}
-    try:
-        with open_picture(original) as image:
-            kind = image.format
-            # A manifest that was written here knows it; the bytes are the same.
-            known = row.get("look") if row.get("original_sha256") else None
-            seen = known or look(image)
-        rgb = decode(original)
-    except ImageError as error:
-        return {**made, "problem": f"missing: {error}"}
-    except Exception as error:  # Pillow raises many types on damaged data
-        return {**made, "problem": f"missing: unreadable picture: {error}"}
-    trim, crop = float(row.get("trim") or 0.0), int(float(row.get("crop") or 0))
-    if trim:
-        rgb = rgb[: round(rgb.shape[0] * (1 - trim))]
-    height, width = rgb.shape[:2]
-    if min(height, width) < LEAST_SIDE:
-        return {**made, "problem": f"missing: too small, {width} x {height}"}
-    try:
-        cut = _cut_of(row, default_cut(digest, width, height, crop))
-        pixels = cut_picture(rgb, cut)
-    except (ValueError, KeyError) as error:
-        return {**made, "problem": f"different: {error}"}
     name = row.get("reconstruction") or ""
-    if name:
-        if reconstruct is None:
-            return {**made, "problem": f"missing: no autoencoder {name} was given"}
+    try:
+        rgb, known = _read(row, original)
+        digest, crop = known["original_sha256"], int(float(row.get("crop") or 0))
         try:
-            made["psnr"] = psnr_of(reconstructed := reconstruct(name, pixels), pixels)
-        except ValueError as error:
-            return {**made, "problem": f"missing: {error}"}
-        pixels = reconstructed
-    content = encode_jpeg(pixels, cut.jpeg_quality, cut.jpeg_subsampling)
-    sha256 = sha256_of(content)
-    taken = {} if taken is None else taken
-    stem = (
-        f"{row['label']}/{row['repository'].replace('/', '+')}/"
-        f"{digest[:16]}-{crop}{'-' + name if name else ''}"
-    )
-    others = (f"{stem}.{number}.jpg" for number in itertools.count(2))
-    paths = [row["path"]] if row.get("path") else itertools.chain([f"{stem}.jpg"], others)
-    path = next((one for one in paths if taken.get(one, sha256) == sha256), None)
-    if path is None:
-        return {**made, "problem": f"different: another row's crop has the path {row['path']}"}
-    taken[path] = sha256
+            cut = _cut_of(row, default_cut(digest, rgb.shape[1], rgb.shape[0], crop))
+            pixels = cut_picture(rgb, cut)
+        except (ValueError, KeyError) as error:
+            raise _NotMadeError(f"different: {error}") from error
+        if name:
+            whole, pixels = pixels, _reconstructed(name, pixels, reconstruct)
+            made["psnr"] = psnr_of(pixels, whole)
+        content = encode_jpeg(pixels, cut.jpeg_quality, cut.jpeg_subsampling)
+        sha256 = sha256_of(content)
+        own = f"{digest[:16]}-{crop}{'-' + name if name else ''}"
+        path = _free_path(row, own, sha256, {} if taken is None else taken)
+    except _NotMadeError as problem:
+        return {**made, "problem": str(problem)}
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     (out / path).write_bytes(content)
     if row.get("sha256") and row["sha256"] != sha256 and not _as_near(row, made):
@@ -218,6 +186,38 @@ def make_row(
         "sha256": sha256,
         "width": pixels.shape[1],
         "height": pixels.shape[0],
+        **known,
+    }
+
+
+class _NotMadeError(Exception):
+    """The problem of a row that has no crop."""
+
+
+def _read(row: Row, original: bytes | None) -> tuple[RGB, Row]:
+    """The picture that is cut, and what the made row says of its original."""
+    if original is None:
+        raise _NotMadeError("missing: no such file at that commit")
+    digest = sha256_of(original)
+    if digest != (row.get("original_sha256") or digest):
+        raise _NotMadeError("different: the original has other bytes")
+    try:
+        with open_picture(original) as image:
+            kind = image.format
+            # A manifest that was written here knows it; the bytes are the same.
+            known = row.get("look") if row.get("original_sha256") else None
+            seen = known or look(image)
+        rgb = decode(original)
+    except ImageError as error:
+        raise _NotMadeError(f"missing: {error}") from error
+    except Exception as error:  # Pillow raises many types on damaged data
+        raise _NotMadeError(f"missing: unreadable picture: {error}") from error
+    if trim := float(row.get("trim") or 0.0):
+        rgb = rgb[: round(rgb.shape[0] * (1 - trim))]
+    height, width = rgb.shape[:2]
+    if min(height, width) < LEAST_SIDE:
+        raise _NotMadeError(f"missing: too small, {width} x {height}")
+    return rgb, {
         "original_sha256": digest,
         "original_format": kind,
         "original_width": width,
@@ -225,6 +225,27 @@ def make_row(
         "original_bytes": len(original),
         "look": seen,
     }
+
+
+def _reconstructed(name: str, pixels: RGB, reconstruct: Reconstruct | None) -> RGB:
+    if reconstruct is None:
+        raise _NotMadeError(f"missing: no autoencoder {name} was given")
+    try:
+        return reconstruct(name, pixels)
+    except ValueError as error:
+        raise _NotMadeError(f"missing: {error}") from error
+
+
+def _free_path(row: Row, own: str, sha256: str, taken: dict[str, str]) -> str:
+    """The row's path for the crop of that hash, or the first of its own that no other one has."""
+    stem = f"{row['label']}/{row['repository'].replace('/', '+')}/{own}"
+    others = (f"{stem}.{number}.jpg" for number in itertools.count(2))
+    paths = [row["path"]] if row.get("path") else itertools.chain([f"{stem}.jpg"], others)
+    path = next((one for one in paths if taken.get(one, sha256) == sha256), None)
+    if path is None:
+        raise _NotMadeError(f"different: another row's crop has the path {row['path']}")
+    taken[path] = sha256
+    return path
 
 
 def _as_near(row: Row, made: Row) -> bool:

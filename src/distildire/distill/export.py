@@ -73,8 +73,7 @@ def export(
     name: str | None = None,
     weights: Weights = "float16",
     preprocessing: dict[str, Any] | None = None,
-    command: str = "",
-    data: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint into the folder `out` (not calibrated yet).
 
@@ -84,8 +83,8 @@ def export(
         name: of the model; the config's by default.
         weights: how they are stored; see `Weights`.
         preprocessing: changes to the crops of the training run, for instance more of them.
-        command: the command that trained it, for the record.
-        data: what `describe_data` tells of the training data, for the record.
+        provenance: more for the record: `command`, which trained it, and `data`, what
+            `describe_data` tells of the training data.
 
     Raises:
         ValueError: not a checkpoint; or the graph's logits differ from the student's.
@@ -117,9 +116,10 @@ def export(
         provenance={
             "config": to_dict(config),
             "facts": json.loads(json.dumps(facts, default=str)),
-            "command": command,
-            "data": data or {},
+            "command": "",
+            "data": {},
             "packages": {p: importlib.metadata.version(p) for p in PACKAGES},
+            **(provenance or {}),
         },
     )
     bundle.save()

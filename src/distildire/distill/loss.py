@@ -13,7 +13,7 @@ Imitation = Literal["mse", "kl"]
 """What the student imitates: the teacher's map, or its softened pooled channels."""
 
 
-def distillation_loss(
+def distillation_loss(  # noqa: PLR0913
     logits: Tensor,
     labels: Tensor,
     student_map: Tensor,

@@ -51,7 +51,7 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
     config.json, on disk or on the Hugging Face hub.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         backbone: str = "resnet50",
         *,

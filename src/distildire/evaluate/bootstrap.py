@@ -32,6 +32,9 @@ FIRM_BUDGET = 3
 BUDGETS = {"tpr_at_1fpr": 0.01, "tpr_at_5fpr": 0.05}
 """The figures that are read at a false-positive rate."""
 
+LEVEL = 0.95
+"""Coverage aimed at."""
+
 _CELLS = 400_000
 """Weights held at once (resamples x images): bounds the memory to some 30 MB."""
 
@@ -48,7 +51,6 @@ def bootstrap_intervals(
     clusters: ArrayLike | None = None,
     repeats: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Intervals:
     """Intervals of the metrics: name -> (low, high).
 
@@ -58,7 +60,7 @@ def bootstrap_intervals(
     exactly 0 or 1, about which resamples know nothing, gets the exact binomial bound for
     its number of images. The ECE of few images is biased upwards, its square by about as much
     as that of resamples is again: its lower end is the basic one of the square, not under 0,
-    and its upper end takes no bias off, so that it covers more than `level`.
+    and its upper end takes no bias off, so that it covers more than `LEVEL`.
     AP is biased in small samples, by an amount that resamples know only roughly: its interval
     reaches from the one around the estimate to the one around the estimate less that bias,
     with Student's t for the normal quantile. A TPR at a fixed FPR has percentiles of
@@ -76,7 +78,6 @@ def bootstrap_intervals(
             drawn separately, so that no resample lacks a class.
         repeats: resamples.
         seed: of the draws.
-        level: coverage aimed at, 0..1.
 
     Returns:
         Only what can be said: metrics that need a class with fewer than `MIN_IMAGES` images
@@ -101,20 +102,17 @@ def bootstrap_intervals(
     intervals = {}
     for name in names:
         i = METRICS.index(name)
+        told, drawn = float(estimate[i]), values[:, i]
         if name == "ece":
-            intervals[name] = _ece_interval(float(estimate[i]), values[:, i], level)
+            intervals[name] = _ece_interval(told, drawn)
         elif name in BUDGETS and clusters is None:
-            draws = tpr_draws(
+            drawn = tpr_draws(
                 scores[~fake], scores[fake], BUDGETS[name], draws=2 * repeats, seed=seed
             )
-            low, high = np.quantile(draws, ((1 - level) / 2, (1 + level) / 2))
-            told = float(estimate[i])
-            intervals[name] = (min(float(low), told), max(float(high), told))
+            intervals[name] = _percentiles(told, drawn)
         else:
             count = int(counts.get(name, smaller))
-            intervals[name] = logit_interval(
-                estimate[i], values[:, i], count, level, biased=name == "ap"
-            )
+            intervals[name] = logit_interval(told, drawn, count, biased=name == "ap")
     return intervals
 
 
@@ -136,7 +134,6 @@ def logit_interval(
     estimate: float,
     values: NDArray[np.float64],
     count: int,
-    level: float,
     *,
     biased: bool = False,
 ) -> tuple[float, float]:
@@ -145,7 +142,7 @@ def logit_interval(
     `biased`: with Student's quantile in the place of the normal one, and moved by the bias of
     the resamples as far as it is not.
     """
-    tail = (1.0 - level) / 2
+    tail = (1.0 - LEVEL) / 2
     bound = tail ** (1.0 / count)
     if estimate >= 1.0:
         return bound, 1.0
@@ -181,11 +178,15 @@ def auc_resamples(
     return np.concatenate([kernel(weights[:, order])[:, column] for weights in draws])
 
 
-def _ece_interval(
-    estimate: float, values: NDArray[np.float64], level: float
-) -> tuple[float, float]:
+def _percentiles(estimate: float, draws: NDArray[np.float64]) -> tuple[float, float]:
+    """Those of the draws, and the estimate within them."""
+    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return min(float(low), estimate), max(float(high), estimate)
+
+
+def _ece_interval(estimate: float, values: NDArray[np.float64]) -> tuple[float, float]:
     """Root of 2 x estimate^2 - the upper percentile squared, to estimate + normal reach."""
-    tail = (1.0 - level) / 2
+    tail = (1.0 - LEVEL) / 2
     low = np.sqrt(max(0.0, 2 * estimate**2 - float(np.quantile(values, 1.0 - tail)) ** 2))
     reach = NormalDist().inv_cdf(1.0 - tail) * float(values.std())
     return float(low), min(1.0, estimate + reach)

@@ -106,7 +106,7 @@ def _pairs(
         smallest = min(smallest, n_real, n_fake)
     found["auc"] = mean
     if smallest >= MIN_IMAGES:
-        found["auc_ci"] = list(logit_interval(mean, np.mean(draws, axis=0), smallest, 0.95))
+        found["auc_ci"] = list(logit_interval(mean, np.mean(draws, axis=0), smallest))
     else:
         found["note"] = f"too few images for an interval (a class of {smallest})"
     return found

@@ -16,11 +16,9 @@ def calibrate(
     fake: ArrayLike,
     weights_sha256: str,
     *,
-    data: str = "",
     kinds: ArrayLike | None = None,
     sources: ArrayLike | None = None,
     confidence: float = 0.5,
-    points: int = POINTS,
 ) -> Calibration:
     """Fit temperature and bias (Platt 1999, classes weighted alike) and keep the quantiles.
 
@@ -32,11 +30,9 @@ def calibrate(
         logits: [N], from pictures that were neither trained on nor chosen on.
         fake: [N] booleans.
         weights_sha256: the graph that gave the logits.
-        data: what the pictures were, in words.
         kinds: [N] names, empty where a picture is of none.
         sources: [N] names; none: every picture is a source.
         confidence: 0.5 (nothing is drawn) to 1.
-        points: quantiles kept for each class.
 
     Raises:
         ValueError: fewer than `MIN_IMAGES` of a class, or scores that are not finite.
@@ -64,31 +60,28 @@ def calibrate(
         bias=float(fit.intercept_[0]),
         n_real=n_real,
         n_fake=n_fake,
-        real_quantiles=_cautious(logits[~fake], of[~fake], confidence, points),
-        fake_quantiles=_cautious(logits[fake], of[fake], 1.0 - confidence, points),
-        data=data,
-        kinds={} if kinds is None else _kinds(logits, fake, np.asarray(kinds, str), points),
+        real_quantiles=_cautious(logits[~fake], of[~fake], confidence),
+        fake_quantiles=_cautious(logits[fake], of[fake], 1.0 - confidence),
+        kinds={} if kinds is None else _kinds(logits, fake, np.asarray(kinds, str)),
     )
 
 
 def _cautious(
-    logits: NDArray[np.float64], of: NDArray[np.int64], share: float, points: int
+    logits: NDArray[np.float64], of: NDArray[np.int64], share: float
 ) -> tuple[float, ...]:
     """The quantiles that a share of the draws of whole sources stays under."""
     if share == 0.5:
-        return _quantiles(logits, points)
+        return _quantiles(logits)
     rng, parts = np.random.default_rng(0), [logits[of == n] for n in np.unique(of)]
     drawn = [
-        _quantiles(
-            np.concatenate([parts[n] for n in rng.integers(0, len(parts), len(parts))]), points
-        )
+        _quantiles(np.concatenate([parts[n] for n in rng.integers(0, len(parts), len(parts))]))
         for _ in range(DRAWS)
     ]
     return tuple(np.round(np.quantile(drawn, share, axis=0), 4).tolist())
 
 
 def _kinds(
-    logits: NDArray[np.float64], fake: NDArray[np.bool_], kinds: NDArray[np.str_], points: int
+    logits: NDArray[np.float64], fake: NDArray[np.bool_], kinds: NDArray[np.str_]
 ) -> dict[str, Kind]:
     """By name; a budget speaks of real pictures, so that a kind without any is none."""
     found = {}
@@ -98,11 +91,11 @@ def _kinds(
         found[name] = Kind(
             n_real=len(real),
             n_fake=len(fakes),
-            real_quantiles=_quantiles(real, points) if len(real) >= MIN_OF_KIND else (),
-            fake_quantiles=_quantiles(fakes, points) if min(both) >= MIN_OF_KIND else (),
+            real_quantiles=_quantiles(real) if len(real) >= MIN_OF_KIND else (),
+            fake_quantiles=_quantiles(fakes) if min(both) >= MIN_OF_KIND else (),
         )
     return found
 
 
-def _quantiles(logits: NDArray[np.float64], points: int) -> tuple[float, ...]:
-    return tuple(np.round(np.quantile(logits, np.linspace(0.0, 1.0, points)), 4).tolist())
+def _quantiles(logits: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(np.round(np.quantile(logits, np.linspace(0.0, 1.0, POINTS)), 4).tolist())

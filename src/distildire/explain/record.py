@@ -73,7 +73,7 @@ def schema() -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
 
 
-def make_record(
+def make_record(  # noqa: PLR0913
     detector: Detector,
     source: str | Path | bytes,
     *,

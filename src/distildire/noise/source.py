@@ -18,7 +18,7 @@ class NoiseSource(nn.Module):
     The network may run in half precision; the schedule's maths and every result are float32.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         network: nn.Module,
         alpha_bar: Tensor,

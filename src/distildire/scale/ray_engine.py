@@ -17,6 +17,7 @@ from distildire.isolation.pool import Workers
 from distildire.loading import Unread
 from distildire.scale.addresses import is_address, read_address
 from distildire.scale.items import Item, failing
+from distildire.scale.options import ScoreOptions
 
 BATCH = 32
 """Files that an actor takes at a time."""
@@ -35,20 +36,14 @@ CHUNK_BYTES = 256 * 2**20
 class Scorer:
     """What an actor does: batches of files to columns of results."""
 
-    def __init__(
-        self,
-        model: str,
-        fpr: float,
-        device: str = "cpu",
-        cores: int = 1,
-        isolate: bool = False,
-        decoder: str | None = None,
-    ) -> None:
-        self._detector = Detector(model, fpr=fpr, threads=cores, device=device)
+    def __init__(self, options: ScoreOptions, cores: int) -> None:
+        self._detector = Detector(
+            str(options.model), fpr=options.fpr, threads=cores, device=options.device
+        )
         self._load = None
-        if isolate:
+        if options.isolate:
             preprocessing = self._detector.bundle.preprocessing
-            self._load = Workers(preprocessing, cores, decoder=decoder).load_item
+            self._load = Workers(preprocessing, cores, decoder=options.decoder).load_item
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Columns `path`, `size`, `mtime`, `etag`, `data`, `wrong` -> those of the parts."""
@@ -139,21 +134,14 @@ def connect() -> Mapping[str, float]:
 
 
 def score_items(
-    items: Iterable[Item],
-    model: str,
-    fpr: float,
-    *,
-    actors: Actors,
-    device: str = "cpu",
-    isolate: bool = False,
-    decoder: str | None = None,
+    items: Iterable[Item], options: ScoreOptions, actors: Actors
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the parts, in no particular order; `isolate` and `decoder` as for `score`."""
+    """Rows of the parts, in no particular order."""
     for chunk in _chunks(items, CHUNK * actors.count):
         blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
         scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(
             Scorer,
-            fn_constructor_args=(model, fpr, device, actors.cores, isolate, decoder),
+            fn_constructor_args=(options, actors.cores),
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),
             num_cpus=actors.cores,

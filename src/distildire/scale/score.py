@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distildire import __version__
 from distildire.detector import DEFAULT_FPR, MAX_WORKERS, Detector
@@ -20,6 +20,7 @@ from distildire.loading import Given, Loaded, Unread
 from distildire.scale.folders import folder_of
 from distildire.scale.items import Item, SourceError
 from distildire.scale.once import Once
+from distildire.scale.options import Engine, ScoreOptions
 from distildire.scale.pace import Pace
 from distildire.scale.parts import (
     PART_ROWS,
@@ -31,8 +32,6 @@ from distildire.scale.parts import (
     scored_before,
 )
 from distildire.scale.sources import how_many, items_of
-
-Engine = Literal["local", "ray"]
 
 Rows = Iterator[dict[str, Any]]
 
@@ -59,7 +58,7 @@ class Report:
     """That the run could use."""
 
 
-def score(
+def score(  # noqa: PLR0913
     source: str | Path,
     out: str | Path,
     *,
@@ -108,82 +107,99 @@ def score(
         ValueError: a source, folder or model that can't be used; the message says why.
         ImportError: pyarrow, fsspec for an address or, for its engine, ray is missing.
     """
-    if dedup and engine == "ray":
+    options = ScoreOptions(
+        model=model, fpr=fpr, engine=engine, device=device, dedup=dedup, isolate=isolate,
+        decoder=decoder, gpu_share=gpu_share, part_rows=part_rows, part_seconds=part_seconds,
+    )  # fmt: skip
+    return _run(source, out, options, progress, on_error, on_device)
+
+
+def _run(
+    source: str | Path,
+    out: str | Path,
+    options: ScoreOptions,
+    progress: OnPace | None,
+    on_error: OnError | None,
+    on_device: Callable[[str], None] | None,
+) -> Report:
+    on_ray = options.engine == "ray"
+    if options.dedup and on_ray:
         raise ValueError("--dedup goes with --engine local: actors don't know of each other")
     # Ray's driver scores nothing, and may have no GPU.
-    here = "cpu" if engine == "ray" and device == "cuda" else device
-    detector = Detector(model, fpr=fpr, device=here)
+    here = "cpu" if on_ray and options.device == "cuda" else options.device
+    detector = Detector(options.model, fpr=options.fpr, device=here)
     cores, took = detector.cores, detector.device
-    if engine == "ray":
+    if on_ray:
         from distildire.scale.ray_engine import actors_for, connect, score_items
 
-        actors = actors_for(connect(), device, gpu_share)
+        actors = actors_for(connect(), options.device, options.gpu_share)
         cores, took = actors.count * actors.cores, "cuda" if actors.gpus else took
     if on_device is not None:
         on_device(took)
     about = {
-        "model": detector.name, "sha256": detector.bundle.sha256, "fpr": fpr, "device": took,
-        "version": __version__,
+        "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
+        "device": took, "version": __version__,
     }  # fmt: skip
     folder = folder_of(out)
-    with open_folder(folder, about), contextlib.ExitStack() as stack:
+    with open_folder(folder, about), _loading(detector, options) as load:
         drop_stale(folder)
-        done = Done(folder)
-        present = scored = errors = 0
-        whole: set[str] = set()
-        trouble: Exception | None = None
-
-        def failed(message: str) -> None:
-            nonlocal errors
-            errors += 1
-            if on_error is not None:
-                on_error(message)
-
-        def pending() -> Iterator[Item]:
-            nonlocal present, trouble
-            try:
-                for item in items_of(source, failed):
-                    shard, inside, _ = item.path.partition(BETWEEN)
-                    whole.add(shard) if inside else whole.discard(shard)
-                    if item in done:
-                        present += 1
-                    else:
-                        yield item.held()
-            except Exception as error:  # raised when what was given before it has its rows
-                trouble = error
-
-        load = None
-        if isolate and engine == "local":
-            load = stack.enter_context(_isolated(detector, decoder)).load_item
-        once = Once(detector, scored_before(folder), load) if dedup else None
+        pending = _Pending(source, Done(folder), on_error)
+        once = Once(detector, scored_before(folder), load) if options.dedup else None
+        writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
         total = _Total(source) if progress is not None else None
-        writer = PartWriter(folder, rows=part_rows, seconds=part_seconds)
         began = time.monotonic()
-        if engine == "ray":
-            rows = score_items(
-                pending(), str(model), fpr, actors=actors, device=device, isolate=isolate,
-                decoder=decoder,
-            )  # fmt: skip
+        if on_ray:
+            rows = score_items(pending, options, actors)
         elif once is not None:
-            rows = (row | facts_of_file(item) for item, row in once.rows(pending()))
+            rows = (row | facts_of_file(item) for item, row in once.rows(pending))
         else:
-            rows = score_here(detector, pending(), load)
+            rows = score_here(detector, pending, load)
+        scored = 0
         try:
-            for row in rows:
+            for scored, row in enumerate(rows, 1):
                 writer.add(row)
-                scored += 1
                 if progress is not None and total is not None:
-                    progress(Pace(scored, present, total.number, time.monotonic() - began))
+                    seconds = time.monotonic() - began
+                    progress(Pace(scored, pending.present, total.number, seconds))
         finally:
             writer.flush()
-        if trouble is not None:
-            raise trouble
-        if not (scored or present or errors):
+        if pending.trouble is not None:
+            raise pending.trouble
+        if not (scored or pending.present or pending.errors):
             raise SourceError(f"{source}: holds no pictures")
         seconds = time.monotonic() - began
-        errors += drop_stale(folder, whole)
+        errors = pending.errors + drop_stale(folder, pending.whole)
         copies = once.copies if once is not None else 0
-        return Report(scored, present, errors, copies, seconds, cores)
+        return Report(scored, pending.present, errors, copies, seconds, cores)
+
+
+class _Pending:
+    """The items of a source that have no row yet, and what was found on the way; for one pass."""
+
+    def __init__(self, source: str | Path, done: Done, on_error: OnError | None) -> None:
+        self._source, self._done, self._on_error = source, done, on_error
+        self.present = self.errors = 0
+        self.whole: set[str] = set()
+        """Shards that were read to their end."""
+        self.trouble: Exception | None = None
+        """What ended the source; raised when all that it gave before has its row."""
+
+    def __iter__(self) -> Iterator[Item]:
+        try:
+            for item in items_of(self._source, self._failed):
+                shard, inside, _ = item.path.partition(BETWEEN)
+                self.whole.add(shard) if inside else self.whole.discard(shard)
+                if item in self._done:
+                    self.present += 1
+                else:
+                    yield item.held()
+        except Exception as error:
+            self.trouble = error
+
+    def _failed(self, message: str) -> None:
+        self.errors += 1
+        if self._on_error is not None:
+            self._on_error(message)
 
 
 class _Total:
@@ -199,11 +215,15 @@ class _Total:
 
 
 @contextlib.contextmanager
-def _isolated(detector: Detector, decoder: str | None) -> Iterator[Workers]:
+def _loading(detector: Detector, options: ScoreOptions) -> Iterator[Load | None]:
+    """What loads items in processes of their own, if asked; Ray's actors do so themselves."""
+    if not options.isolate or options.engine == "ray":
+        yield None
+        return
     count = min(MAX_WORKERS, detector.cores)
-    workers = Workers(detector.bundle.preprocessing, count, decoder=decoder)
+    workers = Workers(detector.bundle.preprocessing, count, decoder=options.decoder)
     try:
-        yield workers
+        yield workers.load_item
     finally:
         workers.close()
 
