@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.io.onnx_weights import INTEGER, integer_matrices, packed_of, scale_of
+from distildire.io.onnx_weights import INTEGER, scale_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-COUNTED = ("Conv", "Gemm", "MatMul", INTEGER)
+FOUR_BITS = "MatMulNBits"
+COUNTED = ("Conv", "Gemm", "MatMul", FOUR_BITS, INTEGER)
 """ONNX operators with multiply-adds worth counting: those that torch's counter knows too, and
-the products in eight bits."""
+the products with weights in few bits."""
 
 
 def count_torch(network: nn.Module, *shapes: tuple[int, ...]) -> int:
@@ -83,9 +84,16 @@ def count_onnx_weights(path: Path) -> int:
     import onnx
 
     graph = onnx.load(str(path)).graph
-    matrices = [node.input[1] for node in graph.node if node.op_type == INTEGER]
-    apart = {scale_of(name) for name in matrices}.union(*map(packed_of, matrices))
+    packed = [node for node in graph.node if node.op_type == FOUR_BITS]
+    scales = {name for node in packed for name in node.input[2:]}
+    scales |= {node.input[0] for node in graph.node if scales & set(node.output)}
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    floats = [w for w in graph.initializer if w.data_type in kinds and w.name not in apart]
-    packed = sum(matrix.size for matrix in integer_matrices(graph).values())
-    return int(packed + sum(prod(weight.dims) for weight in floats))
+    whole = {node.input[1] for node in graph.node if node.op_type == INTEGER}
+    scales |= {scale_of(name) for name in whole}
+    weights = [
+        w for w in graph.initializer
+        if w.name in whole or (w.data_type in kinds and w.name not in scales)
+    ]  # fmt: skip
+    sides = [{a.name: int(a.i) for a in node.attribute} for node in packed]
+    count = sum(prod(weight.dims) for weight in weights) + sum(s["K"] * s["N"] for s in sides)
+    return int(count)

@@ -62,7 +62,7 @@ def read_saved(path: Path) -> dict[str, Any]:
 def bundle_weights(graph: Path) -> dict[str, Tensor]:
     """The student's weights in an ONNX file, float32, under the names of `Student.state_dict`.
 
-    Matrices in few bits come back as they are multiplied.
+    Matrices in eight bits come back as they are multiplied, those in four are not read.
     """
     import onnx
     from onnx import numpy_helper
