@@ -350,12 +350,35 @@ def test_links_in_a_tar_are_pictures_and_litter_is_none(
                 info = tarfile.TarInfo(name)
                 info.type, info.linkname = tarfile.LNKTYPE, target
                 tar.addfile(info)
+            for name, target in (("a/s.png", "../a/1.png"), ("t.png", "./a/1.png")):
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = tarfile.SYMTYPE, target
+                tar.addfile(info)
         report = score(shard, out, model=bundle)
         rows = rows_in(out)
-        assert (report.scored, report.errors) == (len(pictures) + 3, 1)
-        check_scores(rows, dict.fromkeys(("l.png", "m.png"), pictures["a/1.png"]), detector)
+        assert (report.scored, report.errors) == (len(pictures) + 5, 1)
+        linked = ("l.png", "m.png", "a/s.png", "t.png")
+        check_scores(rows, dict.fromkeys(linked, pictures["a/1.png"]), detector)
         assert rows[f"{shard}::n.png"]["error"] == "a link to gone, which is not in the tar"
-    assert how_many(tmp_path / ".tar") == len(pictures) + 3
+    assert how_many(tmp_path / ".tar") == len(pictures) + 5
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_path_in_parquet_that_is_no_utf8_costs_nothing(
+    inside: bool, pictures: Pictures, bundle: Path, tmp_path: Path
+) -> None:
+    names = pa.array([b"a", b"caf\xe9", b"c"]).view(pa.string())
+    data = pa.array([pictures["a/0.png"]] * 3)
+    table = {"path": names, "bytes": data}
+    if inside:
+        table = {"image": pa.StructArray.from_arrays([data, names], ["bytes", "path"])}
+    pq.write_table(pa.table(table), tmp_path / "p.parquet")
+    report = score(tmp_path / "p.parquet", tmp_path / "out", model=bundle)
+    assert (report.scored, report.errors) == (3, 0)
+    ends = {path.rpartition("::")[2] for path in rows_in(tmp_path / "out")}
+    assert {"a", "c"} < ends
+    assert any(end.startswith("caf") for end in ends)
+    assert score(tmp_path / "p.parquet", tmp_path / "out", model=bundle).scored == 0
 
 
 @pytest.mark.parametrize("kind", ["large_binary", "binary_view", "fixed", "dictionary", "struct"])

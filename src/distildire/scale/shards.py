@@ -7,6 +7,7 @@ before that place is scored.
 from __future__ import annotations
 
 import os
+import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ def is_picture(member: tarfile.TarInfo) -> bool:
     """Whether a member is a picture by its name, and no litter of a system."""
     suffix = PurePosixPath(member.name).suffix.lower()
     return (
-        (member.isfile() or member.islnk())
+        (member.isfile() or member.islnk() or member.issym())
         and suffix in PICTURE_SUFFIXES
         and not is_litter_path(member.name)
     )
@@ -100,15 +101,15 @@ def tar_items(shard: Shard) -> Iterator[Item]:
             if not is_picture(member):
                 continue
             name = names.lone(member.name)
-            if member.islnk():
-                links.setdefault(member.linkname, []).append(name)
+            if member.islnk() or member.issym():
+                links.setdefault(_target(member), []).append(name)
             else:
                 yield shard.holds(name, member.size, partial(_member, tar, member))
-        # A stream can't go back to what a hard link stands for: it is read again.
+        # A stream can't go back to what a link stands for: it is read again.
         for tar, member in _members(shard) if links else ():
             if member.isfile():
                 read = cache(partial(_member, tar, member))
-                for name in links.pop(member.name, ()):
+                for name in links.pop(posixpath.normpath(member.name), ()):
                     yield shard.holds(name, member.size, read)
         for target, those in links.items():
             for name in those:
@@ -121,6 +122,12 @@ def tar_items(shard: Shard) -> Iterator[Item]:
         yield shard.failed(
             f"the tar is cut short or damaged ({words_of(error)}): what comes after is lost"
         )
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """The member that a link stands for: a symbolic one names it from its own folder."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
 
 
 def _members(shard: Shard) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
@@ -185,7 +192,7 @@ def parquet_items(shard: Shard, column: str) -> Iterator[Item]:
         with shard.open() as file, pq.ParquetFile(file) as table:
             wanted = [column, *(["path"] if "path" in table.schema_arrow.names else [])]
             for batch in table.iter_batches(BATCH_ROWS, columns=wanted):
-                for values in batch.to_pylist():
+                for values in batch.cast(_undecoded(batch.schema)).to_pylist():
                     row += 1
                     name, data = _named(values, column, row)
                     name = names.lone(name, row)
@@ -195,11 +202,23 @@ def parquet_items(shard: Shard, column: str) -> Iterator[Item]:
                         yield shard.holds(name, len(data), partial(bytes, data))
     except FileNotFoundError:
         yield shard.failed("cannot be read: no such file")
-    # Arrow raises its own, Python those of texts that are no UTF-8, stores theirs.
+    # Arrow raises its own, stores theirs.
     except Exception as error:
         yield shard.failed(
             f"the Parquet file is damaged ({words_of(error)}): what comes after is lost"
         )
+
+
+def _undecoded(schema: Any) -> Any:
+    """The schema with bytes for texts, which may be no UTF-8."""
+    import pyarrow as pa
+
+    def kind_of(kind: Any) -> Any:
+        if pa.types.is_struct(kind):
+            return pa.struct([field.with_type(kind_of(field.type)) for field in kind])
+        return {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(kind, kind)
+
+    return pa.schema([field.with_type(kind_of(field.type)) for field in schema])
 
 
 def _named(values: dict[str, Any], column: str, row: int) -> tuple[str, bytes | None]:
