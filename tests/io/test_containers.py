@@ -139,6 +139,16 @@ def test_deep_samples_keep_their_values() -> None:
         decode(deep(unit * 7.3))
 
 
+def test_samples_of_very_many_sizes_are_one_short_sentence() -> None:
+    data = deep((picture()[..., 0] / 255).astype(np.float32))
+    entry, many = struct.pack("<HHII", 258, 4, 1, 32), np.arange(3000, dtype="<u2")
+    assert entry in data
+    data = data.replace(entry, struct.pack("<HHII", 258, 3, len(many), len(data)))
+    with pytest.raises(ImageError, match="samples of format 3 with 0, 1, 2") as caught:
+        decode(data + many.tobytes())
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize(
     "options",

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2, TiffImageFile
 
 from distildire.io.samples import ORIENTATION, SampleError, to_eight_bits
+from distildire.io.text import brief
 
 Tags: TypeAlias = dict[int, Any]
 """Of one page, by number."""
@@ -145,7 +146,7 @@ def _sample_type(tags: Tags, *, big_endian: bool) -> np.dtype[Any]:
     if len(bits) > 1 or name not in {"u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"}:
         raise SampleError(
             f"not read here: a TIFF of samples of format {kind} with "
-            f"{', '.join(map(str, sorted(bits)))} bits: save it with 8 or 16 bits"
+            f"{brief(', '.join(map(str, sorted(bits))), 40)} bits: save it with 8 or 16 bits"
         )
     return np.dtype((">" if big_endian else "<") + name)
 
