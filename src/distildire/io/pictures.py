@@ -32,6 +32,7 @@ from distildire.io.containers import (
 )
 from distildire.io.samples import SampleError, eight_bits, to_eight_bits, upright
 from distildire.io.tars import member_size, read_member, split_member
+from distildire.io.text import words_of
 from distildire.io.tiff import HEIGHT, WIDTH, deep_pages, deep_picture, unread_deep_picture
 
 RGB: TypeAlias = NDArray[np.uint8]
@@ -231,7 +232,7 @@ def _in_words(max_pixels: int) -> Iterator[None]:
     except (ImageError, UnidentifiedImageError):
         raise
     except SampleError as error:
-        raise ImageError(str(error)) from None
+        raise ImageError(words_of(error)) from None
     except Image.DecompressionBombError:
         raise ImageError(
             f"too many pixels: over the limit of {max_pixels / 1e6:.0f} megapixels"
@@ -241,7 +242,7 @@ def _in_words(max_pixels: int) -> Iterator[None]:
     # Pillow's decoders raise many types on damaged data (OSError, SyntaxError, struct.error,
     # IndexError, ...): for the owner of the picture they all mean the same.
     except Exception as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
+        detail = words_of(error)
         if isinstance(error, KeyError):
             detail = f"{detail} is missing"
         raise ImageError(f"damaged or truncated picture: {detail}") from None
