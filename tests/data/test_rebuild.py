@@ -103,6 +103,15 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_made(
         rebuild(manifest(tmp_path, commit, "large.png"), tmp_path, tmp_path / "none", workers=1)
 
 
+def test_one_path_of_two_repositories_is_refused(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    path = manifest(tmp_path, clone[1], "a.png", "b.png", path=["real/x.jpg"] * 2)
+    table = pd.read_csv(path)
+    table["repository"] = ["owner/name", "owner/other"]
+    table.to_csv(path, index=False)
+    with pytest.raises(ManifestError, match=r"two repositories have the path real/x\.jpg"):
+        rebuild(path, clone[0], tmp_path / "out")
+
+
 def test_other_bytes_are_told(tmp_path: Path, clone: tuple[Path, str]) -> None:
     clones, commit = clone
     wrong = manifest(tmp_path, commit, "large.png", "sämall one.jpg", sha256=["0" * 64, ""])

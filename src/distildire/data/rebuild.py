@@ -28,7 +28,7 @@ from distildire.data.clones import find_clone, read_blobs
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
-from distildire.io.text import words_of
+from distildire.io.text import brief, words_of
 from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
@@ -338,10 +338,17 @@ def read_sources(manifest: Path) -> pd.DataFrame:
     """A manifest of originals: the columns `NEEDED` and any that say how a crop is cut.
 
     Raises:
-        ManifestError: unreadable, or a needed column is missing.
+        ManifestError: unreadable, a needed column is missing, or two repositories state one path.
     """
     table = read_columns(manifest, set(NEEDED), "manifest")
     table["label"] = translate_labels(table["label"], str(manifest))
+    if "path" in table:
+        stated = table[table["path"].notna() & (table["path"] != "")]
+        shared = stated.groupby("path")["repository"].nunique() > 1
+        if shared.any():
+            raise ManifestError(
+                f"{manifest}: crops of two repositories have the path {brief(shared.idxmax())}"
+            )
     return table
 
 
