@@ -291,9 +291,11 @@ class Detector:
     def _thresholds(self, fpr: float) -> tuple[float, float]:
         return self._calibration().thresholds(fpr)
 
-    def load(self, item: Given, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Loaded:
+    def load(
+        self, item: Given, *, name: str = "", max_pixels: int = MAX_PIXELS, keep: bool = False
+    ) -> Loaded:
         """Read, hash, decode and cut one item; see `loading.load`."""
-        return load(item, self.bundle.preprocessing, name=name, max_pixels=max_pixels)
+        return load(item, self.bundle.preprocessing, name=name, max_pixels=max_pixels, keep=keep)
 
     def not_scored(
         self, path: str, error: str, sha256: str | None = None, *, fpr: float | None = None

@@ -44,6 +44,8 @@ class Loaded:
     """Why there is nothing to judge."""
     declares: str | None = None
     """What the file says of its own origin."""
+    rgb: RGB | None = None
+    """The whole picture, uint8 [H, W, 3], where it was to be kept."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def load(
     name: str = "",
     max_pixels: int = MAX_PIXELS,
     decoder: Callable[..., RGB] = decode_bytes,
+    keep: bool = False,
 ) -> Loaded:
     """Read, hash, decode and cut one item; what is wrong with it goes into `error`.
 
@@ -80,6 +83,7 @@ def load(
         name: to appear as the path of what is no path itself.
         max_pixels: larger pictures are refused.
         decoder: of the bytes of a file.
+        keep: hand on the whole picture too, for what else is to be told of it.
     """
     path, sha256, said = shown_name(item) or name, None, None
     try:
@@ -93,7 +97,9 @@ def load(
             sha256 = sha256_of(rgb.tobytes())
         size = (rgb.shape[1], rgb.shape[0])
         crops = preprocessing(rgb)
-        return Loaded(path, sha256, size, crops, note=nothing_to_judge(rgb, crops), declares=said)
+        note = nothing_to_judge(rgb, crops)
+        kept = rgb if keep else None
+        return Loaded(path, sha256, size, crops, note=note, declares=said, rgb=kept)
     # Whatever one item does, it has its row and the others theirs.
     except Exception as error:
         return Loaded(path, sha256, error=what_is_wrong(error))

@@ -128,6 +128,28 @@ def test_stability_and_heatmap(folder: Path, bundle: Path, tmp_path: Path) -> No
         assert row["heatmap_note"] in image.text["Description"]
 
 
+def test_what_holds_nothing_to_judge_has_no_verdict_to_be_stable(
+    tmp_path: Path, bundle: Path, flat: np.ndarray
+) -> None:
+    """At no budget a verdict: the stand-in calls smooth pictures fake."""
+    blank = np.full((200, 240, 3), 128, np.uint8)
+    for name, pixels in (("blank.png", blank), ("flat.png", flat)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    done = run(
+        "detect", tmp_path / "blank.png", tmp_path / "flat.png", "--model", bundle, "--fpr", "0.5",
+        "--format", "jsonl", "--stability", "--heatmap", tmp_path / "heat",
+    )  # fmt: skip
+    nothing, judged = (json.loads(line) for line in done.stdout.splitlines())
+    assert nothing["verdict"] == "unsure"
+    assert nothing["probability"] == 0.5
+    assert nothing["stability"] is None
+    assert "heatmap" not in nothing
+    assert judged["verdict"] == "fake"
+    assert judged["stability"]["verdict"] == "fake"
+    assert judged["stability"]["logits"]["as it is"] == judged["logit"]
+    assert [Path(judged["heatmap"])] == list((tmp_path / "heat").iterdir())
+
+
 def test_record_is_written_as_json_and_as_a_page(
     folder: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -130,6 +130,11 @@ class Asked:
     stability: bool
     heatmap: Path | None
 
+    @property
+    def more(self) -> bool:
+        """Whether more than a verdict is asked."""
+        return self.stability or self.heatmap is not None
+
 
 class _Tally:
     """Counts what has no score."""
@@ -229,9 +234,10 @@ def _judge(detector: Detector, asked: Asked, files: Iterable[str]) -> Iterator[R
         elif kind == "stdin":
             for _ in group:
                 yield _judge_stdin(detector, asked)
+        elif asked.more:
+            yield from (_examined(detector, path, asked) for path in group)
         else:
-            for verdict in detector.stream(group, asked.fpr):
-                yield _row_of(detector, verdict, verdict.path, asked)
+            yield from (verdict.to_dict() for verdict in detector.stream(group, asked.fpr))
 
 
 def _judge_stdin(detector: Detector, asked: Asked) -> Row:
@@ -241,8 +247,7 @@ def _judge_stdin(detector: Detector, asked: Asked) -> Row:
         data = read_stdin()
     except ImageError as error:
         return detector.not_scored(STDIN, str(error), fpr=asked.fpr).to_dict()
-    verdict = detector.judge([detector.load(data, name=STDIN)], [asked.fpr])[0]
-    return _row_of(detector, verdict, data, asked)
+    return _examined(detector, data, asked)
 
 
 def _kind_of(path: str) -> str:
@@ -265,19 +270,19 @@ def _judge_video(detector: Detector, path: str, fpr: float) -> Row:
     return detector.not_scored(path, message, fpr=fpr).to_dict()
 
 
-def _row_of(detector: Detector, verdict: Verdict, source: str | bytes, asked: Asked) -> Row:
-    """The row of a picture, with stability and heat map where they are asked for."""
-    from distildire.io.pictures import ImageError, decode
-
-    row = verdict.to_dict()
-    if verdict.error is not None or not (asked.stability or asked.heatmap):
-        return row
+def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
+    """The row of a path, or of what came on stdin, with stability and heat map as asked."""
+    loaded = detector.load(source, name=STDIN, keep=asked.more)
+    verdict = detector.judge([loaded], [asked.fpr])[0]
+    row, rgb = verdict.to_dict(), loaded.rgb
+    if verdict.note is not None or rgb is None:
+        # What holds nothing to judge has no verdict that could be stable, and no place of evidence.
+        return row | ({"stability": None} if asked.stability and rgb is not None else {})
     try:
-        rgb = decode(source)
         if asked.stability:
             from distildire.explain.stability import stability as check
 
-            found = check(detector, rgb, fpr=asked.fpr)
+            found = check(detector, rgb, fpr=asked.fpr, logit=verdict.logit)
             row |= {"verdict": found.verdict, "stability": found.to_dict()}
         if asked.heatmap is not None:
             from distildire.explain.heatmap import heat_of, save_heatmap
@@ -288,7 +293,7 @@ def _row_of(detector: Detector, verdict: Verdict, source: str | bytes, asked: As
             note = detector.bundle.heatmap_note
             save_heatmap(target, rgb, heat_of(detector, rgb), note)
             row |= {"heatmap": str(target), "heatmap_note": note}
-    except (ImageError, MemoryError) as error:  # the file was changed since it was scored
+    except (ValueError, MemoryError) as error:
         message = str(error) or "too large to judge in the memory at hand"
         return detector.not_scored(verdict.path, message, verdict.sha256, fpr=asked.fpr).to_dict()
     return row
