@@ -35,7 +35,6 @@ from distildire.cli.app import (
 if TYPE_CHECKING:
     from distildire.detector import Detector
     from distildire.io.resuming import Held
-    from distildire.verdict import Verdict
 
 Row = dict[str, Any]
 
