@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py --model MODEL [--rows 100000] [--engine ray] --out memory.json
 
-The rows are hard links to a hundred JPEGs of 500 x 375. After each hundred rows the resident pages of
-the run's processes are added up (proportional set sizes: what they share counts once); printed is the
-median of each tenth of the rows. `tests/standin.py` makes a model that costs next to nothing, where
-the network's own time is not of interest:
+The rows are hard links to a hundred JPEGs of 500 x 375. After each hundred rows the memory of the
+run's processes is added up (proportional set sizes: what they share counts once); printed is the
+median of each tenth of the rows. `tests/standin.py` makes a model that costs next to
+nothing, where the network's own time is not of interest:
 
     PYTHONPATH=tests python -c "from standin import *; make_bundle(Path('standin'))"
 """
