@@ -10,6 +10,7 @@ photographs and generated pictures (docs/limits.md).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def nothing_to_judge(rgb: RGB, crops: NDArray[np.uint8] | None = None) -> str | 
     if not plainly_a_photograph(rgb) and (reason := _nothing_in(measure(rgb))) is not None:
         return reason
     grey = np.asarray(_centre(rgb))
-    if repetition(grey) > 0.82:
+    if is_pattern(grey):
         return "nothing to judge: the picture is a pattern, not a photograph"
     if two_tones(grey) > 0.999:
         return "nothing to judge: the picture has two tones, and is no photograph"
@@ -152,37 +153,52 @@ _WINDOW = 64
 """Side of the windows in which repetition is looked for."""
 
 
-def repetition(grey: NDArray[np.uint8]) -> float:
-    """How well the windows of grey levels [H, W] match themselves, moved by 6 to 28 pixels.
+_ALIKE = 0.82
+"""Autocorrelation above which a window repeats."""
 
-    Their autocorrelation, 1 for what repeats exactly or varies in one direction alone: stripes,
-    checks, dots, gratings and, window by window, circles. Three windows of four match as well or
-    better, at full size or at half; coarse shades, which match in every photograph, are taken out.
+
+def is_pattern(grey: NDArray[np.uint8]) -> bool:
+    """Whether the windows of grey levels [H, W] match themselves, moved by 6 to 28 pixels.
+
+    By their autocorrelation, 1 for what repeats exactly or varies in one direction alone: stripes,
+    checks, dots, gratings and, window by window, circles. All but two of nine windows match, at
+    full size or at half; coarse shades, which match in every photograph, are taken out.
     """
     halved = np.asarray(Image.fromarray(grey).reduce(2))
-    return max(_repetition(level) for level in (grey, halved) if min(level.shape) >= 32)
+    return any(_repeats(level) for level in (grey, halved) if min(level.shape) >= 32)
 
 
-def _repetition(grey: NDArray[np.uint8]) -> float:
+def _repeats(grey: NDArray[np.uint8]) -> bool:
     height, width = grey.shape
     picture = Image.fromarray(grey.astype(np.float32))
     shades = picture.resize((width // 8, height // 8), Image.Resampling.BOX)
     fine = np.asarray(picture) - np.asarray(shades.resize(picture.size, Image.Resampling.BILINEAR))
     side = min(_WINDOW, height, width)
+    mask, most, ring = _window(side)
     tops, lefts = (np.linspace(0, length - side, 3).astype(int) for length in (height, width))
-    windows = np.stack(
-        [fine[top : top + side, left : left + side] for top in tops for left in lefts]
-    )
-    windows -= windows.mean(axis=(1, 2), keepdims=True)
+    unlike = 0
+    for top in tops:  # of most photographs the first three tell
+        windows = np.stack([fine[top : top + side, left : left + side] for left in lefts])
+        windows -= windows.mean(axis=(1, 2), keepdims=True)
+        matches = _matches(windows * mask)
+        power = matches[:, 0, 0] / most[0, 0]
+        best = (matches[:, ring] / most[ring]).max(axis=1) / (power + 0.25)
+        unlike += int((best <= _ALIKE).sum())
+        if unlike > 2:
+            return False
+    return True
+
+
+@cache
+def _window(
+    side: int,
+) -> tuple[NDArray[np.float32], NDArray[np.floating], NDArray[np.bool_]]:
+    """Of windows of `side`: the mask they fade by, its own matches, and the moves looked at."""
     fade = np.hanning(side + 1)[:-1].astype(np.float32)
     mask = np.outer(fade, fade)
-    matches, most = _matches(windows * mask), _matches(mask[None])
     moves = np.fft.fftfreq(side, 1 / side)
     distance = np.hypot(moves[:, None], moves)
-    ring = (distance >= 6) & (distance <= 0.44 * side)
-    power = matches[:, 0, 0] / most[:, 0, 0]
-    best = (matches[:, ring] / most[:, ring]).max(axis=1) / (power + 0.25)
-    return float(np.quantile(best, 0.25))
+    return mask, _matches(mask[None])[0], (distance >= 6) & (distance <= 0.44 * side)
 
 
 def _matches(windows: NDArray[np.float32]) -> NDArray[np.floating]:
@@ -213,7 +229,8 @@ def two_tones(grey: NDArray[np.uint8]) -> float:
 def emptiness(crops: NDArray[np.uint8]) -> float:
     """Share of the 8 x 8 blocks of crops [N, S, S, 3] that hold one value, but for faint noise."""
     side = crops.shape[1] // 8 * 8
-    grey = crops[:, :side, :side].mean(axis=3, dtype=np.float32)
+    red, green, blue = (crops[:, :side, :side, plane] for plane in range(3))
+    grey = (red.astype(np.int16) + green + blue) / np.float32(3)
     blocks = grey.reshape(len(grey), side // 8, 8, side // 8, 8)
     return float((blocks.std(axis=(2, 4)) < 1.0).mean())
 

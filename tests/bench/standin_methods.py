@@ -12,7 +12,7 @@ from distildire.noise.adm import AdmConfig, AdmNoise, build_unet
 from distildire.noise.schedule import linear_alpha_bar
 from distildire.noise.source import NoiseSource
 
-SIDE = 64
+SIDE = 32
 
 
 def source() -> NoiseSource:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 from PIL import Image
 from test_official import Oracle
 from torch import nn
@@ -23,13 +24,18 @@ from distildire.distill.torch_bundle import write_torch_bundle
 from distildire.explain.heatmap import heat_of
 from distildire.io.preprocessing import Preprocessing
 from distildire.noise import load_noise_source
-from noise.small_adm import reference
 
 
 @pytest.fixture(scope="module")
-def adm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("adm") / "small.pt"
-    torch.save(reference("adm")[0], path)
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Convolutions alone: a pass at 256 pixels takes a fraction of a second."""
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("noise")
+    UNet2DModel(
+        sample_size=64, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        add_attention=False,
+    ).save_pretrained(path)  # fmt: skip
     return path
 
 
@@ -39,10 +45,10 @@ def oracle() -> Oracle:
 
 
 @pytest.fixture(scope="module")
-def converted(adm: Path, oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted(noise: Path, oracle: Oracle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student")
     torch.save(oracle.checkpoint("module."), folder / "paper.pth")
-    assert convert(folder / "paper.pth", folder / "bundle", noise=str(adm)) == "student"
+    assert convert(folder / "paper.pth", folder / "bundle", noise=str(noise)) == "student"
     return folder / "bundle"
 
 
@@ -59,11 +65,11 @@ def resized_and_cropped(rgb: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [(180, 300), (401, 322)])
 def test_a_converted_student_is_the_authors_network(
-    converted: Path, adm: Path, oracle: Oracle, size: tuple[int, int]
+    converted: Path, noise: Path, oracle: Oracle, size: tuple[int, int]
 ) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     x0 = resized_and_cropped(rgb)
-    eps0 = load_noise_source(adm).eps0(x0)
+    eps0 = load_noise_source(noise).eps0(x0)
     with torch.no_grad():
         expected = float(oracle(x0, eps0))
         assert float(load_student(converted)(x0, eps0)) == pytest.approx(expected, rel=1e-4)
@@ -115,22 +121,22 @@ def test_a_missing_noise_source_is_one_sentence(
 
 
 @pytest.mark.parametrize("inputs", ["dire", "both"])
-def test_own_students_too(adm: Path, tmp_path: Path, inputs: str) -> None:
+def test_own_students_too(noise: Path, tmp_path: Path, inputs: str) -> None:
     torch.manual_seed(3)
     student = Student("resnet18", stage=2, inputs=inputs).eval()  # type: ignore[arg-type]
     nn.init.normal_(student.head.weight)
     spec = {"backbone": "resnet18", "stage": 2, "inputs": inputs}
     cut = Preprocessing(crop=32, crops=2)
     write_torch_bundle(
-        student, TorchPart(spec, str(adm)), tmp_path / "b", preprocessing=cut, name="own",
+        student, TorchPart(spec, str(noise)), tmp_path / "b", preprocessing=cut, name="own",
         provenance={},
     )  # fmt: skip
     rgb = np.random.default_rng(1).integers(0, 256, (70, 50, 3), dtype=np.uint8)
     x0 = torch.from_numpy(cut(rgb)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    source = load_noise_source(adm)
-    noise = source.dire(x0) * 2 - 1 if inputs == "dire" else source.eps0(x0)
+    source = load_noise_source(noise)
+    seen = source.dire(x0) * 2 - 1 if inputs == "dire" else source.eps0(x0)
     with torch.no_grad():
-        expected = float(student(x0, noise).mean())
+        expected = float(student(x0, seen).mean())
     assert Detector(tmp_path / "b").logit(rgb) == pytest.approx(expected, abs=1e-3)
 
 
