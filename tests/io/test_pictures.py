@@ -162,10 +162,36 @@ def test_small_pictures_are_continued_by_reflection() -> None:
     assert reflect_to(picture(33, 33), 160).shape == (160, 160, 3)
 
 
-@pytest.mark.parametrize("options", [{"crops": 0}, {"crops": -1}, {"crops": 6}, {"crop": 8}])
+@pytest.mark.parametrize(
+    "options", [{"crops": 0}, {"crops": -1}, {"crops": 6}, {"crop": 8}, {"turns": 3}]
+)
 def test_impossible_preprocessing(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="crop"):
+    with pytest.raises(ValueError, match="crop|turns"):
         Preprocessing(**options)
+
+
+TURNS = {
+    1: [lambda p: p],
+    2: [lambda p: p[:, ::-1]],
+    4: [lambda p: p[::-1], lambda p: p[::-1, ::-1]],
+    8: [np.rot90, lambda p: np.rot90(p, 3), lambda p: np.rot90(p)[:, ::-1]],
+}
+
+
+@pytest.mark.parametrize("turns", TURNS)
+def test_turned_as_often_as_it_is_seen_a_picture_gives_the_same_crops(turns: int) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (200, 260, 3), dtype=np.uint8)
+    cut = Preprocessing(crop=64, crops=1, halves=1, turns=turns)
+    assert cut(rgb).shape == (cut.views, 64, 64, 3) == (2 * turns, 64, 64, 3)
+    assert np.array_equal(cut(rgb)[:2], Preprocessing(crop=64, crops=1, halves=1)(rgb))
+    assert len({view.tobytes() for view in cut(rgb)}) == cut.views
+
+    def seen(picture: np.ndarray) -> list[bytes]:
+        return sorted(view.tobytes() for view in cut(np.ascontiguousarray(picture)))
+
+    for number, of_number in TURNS.items():
+        same = [seen(turn(rgb)) == seen(rgb) for turn in of_number]
+        assert same == [number <= turns] * len(of_number)
 
 
 def test_a_picture_can_be_seen_at_half_its_size_alone() -> None:

@@ -163,6 +163,12 @@ def export(
     halves: Annotated[
         int | None, typer.Option(help="Crops of the picture at half its size, 0-5.")
     ] = None,
+    turns: Annotated[
+        int | None,
+        typer.Option(
+            help="Orientations that each crop is seen in: 1, 2 (mirrored), 4 (upside down), 8."
+        ),
+    ] = None,
     weights: Annotated[
         StoredWeights,
         typer.Option(
@@ -200,7 +206,7 @@ def export(
     from distildire.distill.export import export as run
     from distildire.distill.split import describe_data
 
-    asked = {"crops": crops, "crop": crop, "halves": halves}
+    asked = {"crops": crops, "crop": crop, "halves": halves, "turns": turns}
     changes = {key: value for key, value in asked.items() if value is not None}
     bundle = run(
         checkpoint, out, name=name, weights=weights.value, preprocessing=changes,

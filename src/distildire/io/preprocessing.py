@@ -76,6 +76,9 @@ class Preprocessing:
     halves: int = 0
     """Crops of the picture at half its size that are scored, 0 to 5: four times the area for
     the price of one, where layout and light show."""
+    turns: int = 1
+    """Orientations that each crop is seen in, the logits of all averaged: 1 as it is, 2 mirrored
+    too, 4 upside down as well, 8 on its side as well."""
     enlarge: bool = False
     """Scale smaller pictures up to `short_side` too: with one crop of that side, the paper's
     "resize and centre crop"."""
@@ -87,13 +90,15 @@ class Preprocessing:
             raise ValueError(f"halves is {self.halves}: give 0 to {len(_CROP_CENTRES)}")
         if not self.views:
             raise ValueError("crops and halves are 0: nothing would be scored")
+        if self.turns not in (1, 2, 4, 8):
+            raise ValueError(f"turns is {self.turns}: give 1, 2, 4 or 8")
         for name in ("crop", "short_side"):
             side = getattr(self, name)
             if not MIN_SIDE <= side <= MAX_SIDE:
                 raise ValueError(f"{name} is {side}: give {MIN_SIDE} to {MAX_SIDE}")
 
     def __call__(self, rgb: RGB) -> NDArray[np.uint8]:
-        """Cut RGB [H, W, 3] into uint8 [crops + halves, crop, crop, 3].
+        """Cut RGB [H, W, 3] into uint8 [views, crop, crop, 3]; those as they are come first.
 
         Pictures smaller than a crop are continued by reflection.
         """
@@ -101,12 +106,12 @@ class Preprocessing:
         cut = self._cut(rgb, self.crops) if self.crops else []
         if self.halves:
             cut += self._cut(halve(rgb), self.halves)
-        return np.stack(cut)
+        return turned(np.stack(cut), self.turns)
 
     @property
     def views(self) -> int:
-        """Crops that are scored for each picture, at either scale."""
-        return self.crops + self.halves
+        """Crops that are scored for each picture, at either scale, in all orientations."""
+        return (self.crops + self.halves) * self.turns
 
     def scaled(self, rgb: RGB) -> RGB:
         """The picture [H, W, 3] at the scale that native crops are cut from.
@@ -154,6 +159,14 @@ def halve(rgb: RGB) -> RGB:
     """Half the size, each pixel the mean of a 2 x 2 block; an odd last row or column is cut."""
     height, width = (max(2, side // 2 * 2) for side in rgb.shape[:2])
     return np.asarray(Image.fromarray(np.ascontiguousarray(rgb[:height, :width])).reduce(2))
+
+
+def turned(crops: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:
+    """Crops [N, S, S, 3] in 1, 2, 4 or 8 orientations: [turns * N, S, S, 3]."""
+    for turn in (lambda c: c[:, :, ::-1], lambda c: c[:, ::-1], lambda c: c.swapaxes(1, 2)):
+        if turns > 1:
+            crops, turns = np.concatenate([crops, turn(crops)]), turns // 2
+    return crops
 
 
 def reflect_to(rgb: RGB, side: int) -> RGB:
