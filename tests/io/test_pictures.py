@@ -166,7 +166,7 @@ def test_small_pictures_are_continued_by_reflection() -> None:
     "options", [{"crops": 0}, {"crops": -1}, {"crops": 6}, {"crop": 8}, {"turns": 3}]
 )
 def test_impossible_preprocessing(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="crop|turns"):
+    with pytest.raises(ValueError, match=r"crop|turns"):
         Preprocessing(**options)
 
 
