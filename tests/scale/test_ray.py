@@ -32,6 +32,8 @@ import ray
 
 from distildire.scale.ray_engine import Actors, _row_of, actors_for
 
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -168,6 +168,7 @@ def test_kill_in_the_middle_then_one_row_a_file(folder: Path, bundle: Path, tmp_
     assert sorted(paths) == sorted(map(str, many.iterdir()))
 
 
+@pytest.mark.xdist_group("ray")
 def test_ray_gives_the_same_rows(folder: Path, bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     here, there = tmp_path / "here", tmp_path / "there"

@@ -16,9 +16,12 @@ from scale.rows import assert_same_rows, rows_of
 from scale.two_nodes import TwoNodes, can_make_namespaces
 
 pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
-pytestmark = pytest.mark.skipif(
-    not can_make_namespaces(), reason="no network namespaces: needs root and ip netns"
-)
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.skipif(
+        not can_make_namespaces(), reason="no network namespaces: needs root and ip netns"
+    ),
+]
 
 COUNT = 200
 
