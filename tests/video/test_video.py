@@ -8,6 +8,8 @@ import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -47,6 +49,34 @@ def fake_frame(flat: RGB) -> RGB:
 def clip_of(path: Path, *parts: tuple[RGB, int], **options: object) -> Path:
     frames = itertools.chain.from_iterable(itertools.repeat(f, n) for f, n in parts)
     return write_clip(path, frames, **options)  # type: ignore[arg-type]
+
+
+GROWTH = """
+import resource, sys
+import numpy as np
+from distildire.io.preprocessing import Preprocessing
+from distildire.video.judge import prepare_video
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+prepare_video(sys.argv[1], Preprocessing(crop=144, crops=1), 6)
+before = peak()
+prepare_video(sys.argv[2], Preprocessing(crop=144, crops=1), 6)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory as Linux tells it")
+def test_a_frame_that_says_it_is_huge_takes_no_memory(tmp_path: Path, fake_frame: RGB) -> None:
+    """Of 12,000 pixels a side, of which a decoder would make room for several."""
+    path = clip_of(tmp_path / "a.webm", (fake_frame, 12), codec="libvpx", keyframes=4)
+    whole = path.read_bytes()
+    start = b"\x9d\x01\x2a"  # of a key frame (RFC 6386), before its width and height
+    second = whole.index(start, whole.index(start) + 1)
+    huge = struct.pack("<HH", 12000, 12000)
+    damaged = whole[: second + 3] + huge + whole[second + 7 :]
+    (tmp_path / "b.webm").write_bytes(damaged)
+    command = [sys.executable, "-c", GROWTH, path, tmp_path / "b.webm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200  # MiB
 
 
 def test_verdict_has_the_fields_of_a_picture(

@@ -309,6 +309,7 @@ def test_odd_parts_are_named(client: TestClient, real_png: bytes) -> None:
     for parameters, status, words in (
         ('name="file"', 422, "`file` has no filename"),
         ('name="files[]"; filename="a.png"', 422, "named `files[]`"),
+        ('name="a\x7f\x00b"; filename="a.png"', 422, r"named `a\x7f\x00b`"),
         ('filename="a.png"', 400, '"name"'),
     ):
         body = multipart((f"form-data; {parameters}", real_png))

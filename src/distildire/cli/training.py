@@ -163,6 +163,9 @@ def export(
     halves: Annotated[
         int | None, typer.Option(help="Crops of the picture at half its size, 0-5.")
     ] = None,
+    short_side: Annotated[
+        int | None, typer.Option(help="Largest shorter side, in pixels, that crops are cut from.")
+    ] = None,
     turns: Annotated[
         int | None,
         typer.Option(
@@ -206,7 +209,9 @@ def export(
     from distildire.distill.export import export as run
     from distildire.distill.split import describe_data
 
-    asked = {"crops": crops, "crop": crop, "halves": halves, "turns": turns}
+    asked = {
+        "crops": crops, "crop": crop, "halves": halves, "short_side": short_side, "turns": turns,
+    }  # fmt: skip
     changes = {key: value for key, value in asked.items() if value is not None}
     bundle = run(
         checkpoint, out, name=name, weights=weights.value, preprocessing=changes,

@@ -14,6 +14,9 @@ from distildire.video.display import VideoError
 _TAIL_PACKETS = 3_000
 """Packets after the last keyframe that are counted, not decoded, to tell where a file ends."""
 
+_LARGER = 4096 * 4096
+"""Pixels that a frame may have in a video that states smaller ones."""
+
 _HELD_BACK = 3
 """Packets among which is the one that the decoder complains of: its threads run ahead."""
 
@@ -164,6 +167,9 @@ def _video_stream(container: Any) -> Any:
             raise VideoError("its pictures are in a code that can't be read here")
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = 2
+        # A frame that says it is larger is damage: its decoder would take gigabytes.
+        most = max(stream.codec_context.width * stream.codec_context.height, _LARGER)
+        stream.codec_context.options = {"max_pixels": str(most)}
         return stream
     raise VideoError("no video in it, only sound or subtitles")
 

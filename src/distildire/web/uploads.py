@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from distildire.io.text import brief
 from distildire.web.problems import Problem
 from distildire.web.settings import Settings
 
@@ -166,7 +167,7 @@ def _why_none(names: list[str]) -> str:
             "it as a file"
         )
     if names:
-        shown = ", ".join(f"`{name[:40]}`" for name in names[:5])
+        shown = ", ".join(f"`{brief(name, 40)}`" for name in names[:5])
         return f"its parts are named {shown}: use the multipart field `{FIELD}`"
     return f"use the multipart field `{FIELD}`"
 
