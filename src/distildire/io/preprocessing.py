@@ -163,9 +163,12 @@ def halve(rgb: RGB) -> RGB:
 
 def turned(crops: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:
     """Crops [N, S, S, 3] in 1, 2, 4 or 8 orientations: [turns * N, S, S, 3]."""
-    for turn in (lambda c: c[:, :, ::-1], lambda c: c[:, ::-1], lambda c: c.swapaxes(1, 2)):
-        if turns > 1:
-            crops, turns = np.concatenate([crops, turn(crops)]), turns // 2
+    if turns >= 2:
+        crops = np.concatenate([crops, crops[:, :, ::-1]])
+    if turns >= 4:
+        crops = np.concatenate([crops, crops[:, ::-1]])
+    if turns >= 8:
+        crops = np.concatenate([crops, crops.swapaxes(1, 2)])
     return crops
 
 
