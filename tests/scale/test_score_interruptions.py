@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ pytestmark = [
 ]
 
 PICTURES = 400
+
+SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 SLOWED = """
 import sys, time
@@ -75,7 +78,7 @@ def killed_at_random(
 ) -> tuple[bool, bool]:
     """Kill one process of the command's, any one. (Whether it hit one, whether the run ended.)"""
     began = len(list(out.glob("part-*.parquet")))
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, start_new_session=True, **SILENT) as process:
         # As many kills come before the first row as after some rows.
         parts, until = began + chance.choice((0, 1, 4, 12)), time.monotonic() + longest
         while len(list(out.glob("part-*.parquet"))) < parts and time.monotonic() < until:
@@ -116,7 +119,7 @@ def kill_and_resume(
         before = after
         if hit:
             moments.append(len(after))
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=300)
+    subprocess.run(command, check=True, timeout=300, **SILENT)
     calm = tmp / "calm"
     subprocess.run([*command[:4], str(calm), str(bundle), "local", "plain"], check=True)
     assert_same_rows(out, calm)
