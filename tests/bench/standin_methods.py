@@ -12,7 +12,9 @@ from distildire.noise.adm import AdmConfig, AdmNoise, build_unet
 from distildire.noise.schedule import linear_alpha_bar
 from distildire.noise.source import NoiseSource
 
-SIDE = 32
+SIDE = 64
+
+BATCHED_SIDE = 32
 
 
 def source() -> NoiseSource:
@@ -36,7 +38,7 @@ def broken() -> Method:
 
 def batched(device: str, *, dire: bool = False, precision: Precision = "fp32") -> TorchBatched:
     student = Student("resnet18", stage=2, inputs="dire" if dire else "both")
-    cut = resize_and_crop(SIDE)
+    cut = resize_and_crop(BATCHED_SIDE)
     return TorchBatched(source(), student, cut, precision=precision, note="stand-in")
 
 
