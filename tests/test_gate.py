@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from distildire.gate import nothing_to_judge
+from distildire.gate import is_pattern, nothing_to_judge
 from distildire.io.pictures import RGB, decode
 from distildire.io.preprocessing import Preprocessing
 
@@ -137,3 +137,13 @@ def test_photographs_and_generated_pictures_pass(path: Path) -> None:
 def test_the_smallest_pictures_are_measured() -> None:
     assert nothing_to_judge(np.zeros((32, 32, 3), np.uint8)) is not None
     assert nothing_to_judge(np.zeros((32, 4000, 3), np.uint8)) is not None
+
+
+@pytest.mark.parametrize(("plain", "pattern"), [(0, True), (2, True), (3, False)])
+def test_a_pattern_fills_all_but_two_of_nine_windows(plain: int, pattern: bool) -> None:
+    """A chessboard of single pixels, which is grey at half its size."""
+    grey = np.indices((512, 512)).sum(axis=0) % 2 * 100 + 80
+    for place in range(plain):
+        top, left = 224 * (place // 3), 224 * (place % 3)
+        grey[top : top + 64, left : left + 64] = 130
+    assert is_pattern(grey.astype(np.uint8)) == pattern

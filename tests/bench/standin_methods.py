@@ -14,8 +14,6 @@ from distildire.noise.source import NoiseSource
 
 SIDE = 64
 
-BATCHED_SIDE = 32
-
 
 def source() -> NoiseSource:
     config = AdmConfig(block_channels=(32, 32), attention=(False, True), layers=1, head_channels=32)
@@ -38,7 +36,7 @@ def broken() -> Method:
 
 def batched(device: str, *, dire: bool = False, precision: Precision = "fp32") -> TorchBatched:
     student = Student("resnet18", stage=2, inputs="dire" if dire else "both")
-    cut = resize_and_crop(BATCHED_SIDE)
+    cut = resize_and_crop(SIDE)
     return TorchBatched(source(), student, cut, precision=precision, note="stand-in")
 
 

@@ -24,9 +24,9 @@ from distildire.noise.adm import PRESETS, AdmNoise, build_unet
 from distildire.noise.schedule import ddim_step, invert
 
 METHODS = (
-    MethodSpec("dire", "DIRE", "standin_methods:dire", spent=0.3),
+    MethodSpec("dire", "DIRE", "standin_methods:dire"),
     MethodSpec("distildire", "DistilDIRE", "standin_methods:distildire", (2,)),
-    MethodSpec("nano", "nano", "distildire.bench.methods:nano", (2,), spent=0.1),
+    MethodSpec("nano", "nano", "distildire.bench.methods:nano", (2,)),
 )
 
 

@@ -128,14 +128,14 @@ def test_the_tables_own_networks_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from distildire.noise.adm import PRESETS
 
     monkeypatch.setitem(PRESETS, "imagenet256", PRESETS["tiny64"])
-    monkeypatch.setattr(batched, "SIDE", 32)
+    monkeypatch.setattr(batched, "SIDE", 64)
     for name in ("distildire", "dire_bf16"):
         method = getattr(batched, name)("cpu")
         assert method.passes == (40 if name.startswith("dire") else 1)
         assert method.half == ("bf16" in name)
         assert "random ADM weights" in method.note
         assert len(method.verdicts([jpeg_500()])) == 1
-        assert method.flops(jpeg_500()) > method.passes * 2e7
+        assert method.flops(jpeg_500()) > method.passes * 1e8
     nano = batched.nano_torch("cpu")
     assert "random weights in the student" in nano.note
     assert len(nano.verdicts([jpeg_500()] * 2)) == 2

@@ -24,6 +24,7 @@ from distildire.distill.torch_bundle import write_torch_bundle
 from distildire.explain.heatmap import heat_of
 from distildire.io.preprocessing import Preprocessing
 from distildire.noise import load_noise_source
+from noise.small_adm import reference
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,13 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
         add_attention=False,
     ).save_pretrained(path)  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def adm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("adm") / "small.pt"
+    torch.save(reference("adm")[0], path)
     return path
 
 
@@ -121,22 +129,22 @@ def test_a_missing_noise_source_is_one_sentence(
 
 
 @pytest.mark.parametrize("inputs", ["dire", "both"])
-def test_own_students_too(noise: Path, tmp_path: Path, inputs: str) -> None:
+def test_own_students_too(adm: Path, tmp_path: Path, inputs: str) -> None:
     torch.manual_seed(3)
     student = Student("resnet18", stage=2, inputs=inputs).eval()  # type: ignore[arg-type]
     nn.init.normal_(student.head.weight)
     spec = {"backbone": "resnet18", "stage": 2, "inputs": inputs}
     cut = Preprocessing(crop=32, crops=2)
     write_torch_bundle(
-        student, TorchPart(spec, str(noise)), tmp_path / "b", preprocessing=cut, name="own",
+        student, TorchPart(spec, str(adm)), tmp_path / "b", preprocessing=cut, name="own",
         provenance={},
     )  # fmt: skip
     rgb = np.random.default_rng(1).integers(0, 256, (70, 50, 3), dtype=np.uint8)
     x0 = torch.from_numpy(cut(rgb)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    source = load_noise_source(noise)
-    seen = source.dire(x0) * 2 - 1 if inputs == "dire" else source.eps0(x0)
+    source = load_noise_source(adm)
+    noise = source.dire(x0) * 2 - 1 if inputs == "dire" else source.eps0(x0)
     with torch.no_grad():
-        expected = float(student(x0, seen).mean())
+        expected = float(student(x0, noise).mean())
     assert Detector(tmp_path / "b").logit(rgb) == pytest.approx(expected, abs=1e-3)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from distildire.bench.worker import SPENT_SECONDS
 from distildire.io.progress import StageDoneOf
 
 
@@ -34,8 +33,6 @@ class MethodSpec:
     """Numbers of pictures to give at once, beside one."""
     cpu: bool = False
     """Runs on the cores in a GPU's table too."""
-    spent: float = SPENT_SECONDS
-    """Seconds that each figure is measured for, on the cores."""
 
 
 METHODS = (
@@ -85,7 +82,7 @@ def bench(
                 progress(spec.name, done, len(methods))
             row = _ask(
                 Path(scratch), factory=spec.factory, quick=quick, batches=list(spec.batches),
-                picture=str(file), device="" if device == "cpu" else device, spent=spec.spent,
+                picture=str(file), device="" if device == "cpu" else device,
             )  # fmt: skip
             measured.append((spec, row))
         about |= _ask(Path(scratch), factory="matmul")

@@ -29,13 +29,7 @@ QUICK_PASSES = 2
 
 
 def measure(
-    method: Method,
-    data: bytes,
-    *,
-    startup: float,
-    quick: bool,
-    batches: Sequence[int],
-    spent: float = SPENT_SECONDS,
+    method: Method, data: bytes, *, startup: float, quick: bool, batches: Sequence[int]
 ) -> dict[str, Any]:
     """One row of the table.
 
@@ -45,11 +39,10 @@ def measure(
         startup: seconds from the start of the process until `method` was open.
         quick: time two passes of a method that has more, and multiply.
         batches: numbers of pictures given at once, beside one.
-        spent: seconds for each figure.
     """
     row: dict[str, Any] = {"passes": method.passes, "extrapolated": False}
     if quick and method.passes > QUICK_PASSES:
-        row |= _extrapolate(method, data, spent)
+        row |= _extrapolate(method, data)
         row["seconds_cold"] = startup + row["seconds_total"]
     else:
         first = _seconds(lambda: method.verdicts([data]))
@@ -57,21 +50,19 @@ def measure(
         picture = method.read(data)
         if first > 60.0:  # a second run would only cost minutes
             row["seconds_total"] = first
-            rest = _rest(method, data, picture, spent)
+            rest = _rest(method, data, picture)
             row["seconds_unet"] = first - rest
         else:
             # In turns, so that a machine that slows down slows both.
-            row["seconds_total"], row["seconds_unet"] = _pairs(
-                lambda: method.verdicts([data]), lambda: method.noise(picture), spent
-            )
+            pairs = _pairs(lambda: method.verdicts([data]), lambda: method.noise(picture))
+            row["seconds_total"], row["seconds_unet"] = pairs
             if not method.sees_noise:
                 row["seconds_unet"] = None
     row["peak_rss_bytes"] = peak_rss()
     by_batch = {1: row["seconds_total"]}
     for size in batches:
         files = [data] * size
-        of_all = median_seconds(lambda files=files: method.verdicts(files), spent=spent)  # type: ignore[misc]
-        by_batch[size] = of_all / size
+        by_batch[size] = median_seconds(lambda files=files: method.verdicts(files)) / size  # type: ignore[misc]
     best = min(by_batch, key=lambda size: by_batch[size])
     row |= {
         "best_batch": best,
@@ -83,22 +74,22 @@ def measure(
     return {**row, "params": method.params(), "flops": method.flops(data)}
 
 
-def _extrapolate(method: Method, data: bytes, spent: float) -> dict[str, Any]:
+def _extrapolate(method: Method, data: bytes) -> dict[str, Any]:
     picture = method.read(data)
     method.first_passes(picture, 1)  # warm, as every other figure is
     one = _seconds(lambda: method.first_passes(picture, QUICK_PASSES)) / QUICK_PASSES
     unet = method.passes * one
     return {
         "seconds_unet": unet,
-        "seconds_total": unet + _rest(method, data, picture, spent),
+        "seconds_total": unet + _rest(method, data, picture),
         "extrapolated": True,
     }
 
 
-def _rest(method: Method, data: bytes, picture: Any, spent: float) -> float:
+def _rest(method: Method, data: bytes, picture: Any) -> float:
     """Seconds of decoding and classifying; the picture itself stands in for its noise."""
-    read = median_seconds(lambda: method.read(data), spent=spent)
-    return read + median_seconds(lambda: method.classify(picture, picture), spent=spent)
+    read = median_seconds(lambda: method.read(data))
+    return read + median_seconds(lambda: method.classify(picture, picture))
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -117,12 +108,10 @@ def median_seconds(
     return median(runs)
 
 
-def _pairs(
-    first: Callable[[], object], second: Callable[[], object], spent: float
-) -> tuple[float, float]:
+def _pairs(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
     """Medians of two calls that are timed in turns."""
     runs: list[tuple[float, float]] = []
-    while len(runs) < LEAST_RUNS or (sum(map(sum, runs)) < 2 * spent and len(runs) < 50):
+    while len(runs) < LEAST_RUNS or (sum(map(sum, runs)) < 2 * SPENT_SECONDS and len(runs) < 50):
         runs.append((_seconds(first), _seconds(second)))
     return median(run[0] for run in runs), median(run[1] for run in runs)
 
@@ -171,9 +160,8 @@ def main() -> None:
         startup = time.time() - request["started"]
         data = Path(request["picture"]).read_bytes()
         answer = measure(
-            method, data, startup=startup, quick=request["quick"], batches=request["batches"],
-            spent=request["spent"],
-        )  # fmt: skip
+            method, data, startup=startup, quick=request["quick"], batches=request["batches"]
+        )
         answer["note"] = method.note
     Path(sys.argv[2]).write_text(json.dumps(answer))
 
