@@ -1,6 +1,6 @@
 """Memory of `score` over very many rows: is it level?
 
-    python benchmarks/memory.py --model MODEL [--rows 100000] [--engine ray] --out memory.json
+    PYTHONPATH=tests python benchmarks/memory.py --model MODEL [--rows 100000] [--engine ray]
 
 The rows are hard links to a hundred JPEGs of 500 x 375. After each hundred rows the memory of the
 run's processes is added up (proportional set sizes: what they share counts once); printed is the
@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from distildire.bench.run import jpeg_500
+from processes import processes_of
 
 PICTURES = 100
 
@@ -38,19 +39,6 @@ def make(folder: Path, rows: int) -> None:
         if n % 1000 == 0:
             place.mkdir(parents=True)
         os.link(pictures[n % PICTURES], place / f"{n:07d}.jpg")
-
-
-def processes_of(session: int) -> list[int]:
-    """All of a session."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session:
-            found.append(int(stat.parent.name))
-    return found
 
 
 def megabytes(process: int) -> float:

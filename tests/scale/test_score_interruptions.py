@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from processes import processes_of
 from scale.rows import Row, assert_same_rows, without_order
 
 pytestmark = [
@@ -49,19 +50,6 @@ def many(tmp_path: Path, busy: np.ndarray) -> Path:
         Image.fromarray(np.roll(busy, n, axis=1)[:64, :64]).save(folder / f"{n:03d}.png")
     (folder / "text.jpg").write_text("hello")
     return folder
-
-
-def processes_of(session: int) -> list[int]:
-    """All that belong to a session (what `start_new_session` began), and still run."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return sorted(found)
 
 
 def kill(process: int) -> bool:
