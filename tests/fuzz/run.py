@@ -169,6 +169,6 @@ if __name__ == "__main__":
         sys.exit()
     names = list(TARGETS) if given.name == "all" else [given.name]
     runs = [Run(name, given.seconds, given.seed, given.out) for name in names]
-    with ThreadPoolExecutor(1 + (os.cpu_count() or 1)) as pool:  # each has a process of its own
+    with ThreadPoolExecutor(len(runs)) as pool:  # each has a process of its own
         good = list(pool.map(lambda run: run(), runs))
     sys.exit(0 if all(good) else 1)
