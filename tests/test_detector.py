@@ -15,7 +15,7 @@ from PIL import Image
 import standin
 from distildire import Detector
 from distildire.bundle import BundleError, bundled, load_bundle
-from distildire.runtime.cores import usable_cores
+from distildire.io.cores import usable_cores
 from distildire.runtime.engines import open_runner
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.data.giveaways import folds_of_groups, group_names
-from distildire.data.manifest import FAKE
+from distildire.data.giveaways import folds_of_groups
+from distildire.data.manifest import FAKE, group_names
 from distildire.evaluate.metrics import auc
 from distildire.io.pictures import RGB, ImageError, decode
 from distildire.io.preprocessing import jpeg

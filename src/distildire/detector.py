@@ -18,10 +18,10 @@ from PIL import Image
 
 from distildire.bundle import BundleError, load_bundle
 from distildire.calibration import Calibration, Label
+from distildire.io.cores import usable_cores
 from distildire.io.pictures import MAX_PIXELS, RGB, Source
 from distildire.io.progress import Done
 from distildire.loading import Given, Loaded, is_file, load
-from distildire.runtime.cores import usable_cores
 from distildire.runtime.engines import checked_device
 from distildire.runtime.sessions import GPU_CROPS, Sessions
 from distildire.verdict import Verdict, not_scored

@@ -112,6 +112,15 @@ def test_one_path_of_two_repositories_is_refused(tmp_path: Path, clone: tuple[Pa
         rebuild(path, clone[0], tmp_path / "out")
 
 
+@pytest.mark.parametrize("out_of", ["/tmp/x.jpg", "../x.jpg", "real/../../x.jpg", "C:\\x.jpg"])
+def test_a_path_out_of_the_folder_is_refused(
+    tmp_path: Path, clone: tuple[Path, str], out_of: str
+) -> None:
+    path = manifest(tmp_path, clone[1], "a.png", path=[out_of])
+    with pytest.raises(ManifestError, match="is no path below the output"):
+        rebuild(path, clone[0], tmp_path / "out")
+
+
 def test_other_bytes_are_told(tmp_path: Path, clone: tuple[Path, str]) -> None:
     clones, commit = clone
     wrong = manifest(tmp_path, commit, "large.png", "sämall one.jpg", sha256=["0" * 64, ""])

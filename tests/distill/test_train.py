@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from distildire import Detector
 from distildire.data.cache import CacheOptions, fill_cache
 from distildire.data.manifest import ManifestError, read_manifest
+from distildire.data.stream import sampling_weights
 from distildire.distill import load_student
 from distildire.distill.backbones import Backbone
 from distildire.distill.checkpoint import build_student, load_checkpoint, save
@@ -398,6 +399,25 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_
         train(changed, tmp_path / "broken", resume=True)
     with pytest.raises(ValueError, match="nothing to resume"):
         train(config, tmp_path / "absent", resume=True)
+
+
+@pytest.mark.parametrize("repository", [None, ""])
+def test_a_split_for_validation_needs_no_repositories(
+    config: TrainConfig, manifest: Path, repository: str | None
+) -> None:
+    table = pd.read_csv(manifest).drop(columns="repository")
+    table.loc[table["source"].isin(["v1", "v2"]), "split"] = "val"
+    if repository is not None:
+        table["repository"] = repository
+    path = manifest.parent / "no-repository.csv"
+    table.to_csv(path, index=False)
+    data = replace(config.data, manifests=(str(path),), val_sources=(), val_split="val")
+    training, val = read_split(replace(config, data=data))
+    assert (len(training), len(val)) == (48, 48)
+    weights = sampling_weights(training, power=0.5, max_share=1.0, pair_weight=2.0)
+    assert weights.sum() == pytest.approx(1)
+    logits = np.where(val["label"] == "fake", 1.0, -1.0)
+    assert validation_summary(val, logits)["pairs"] == 1
 
 
 def test_split_keeps_a_repository_together(config: TrainConfig, manifest: Path) -> None:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from distildire.bench.flops import count_torch
 from distildire.bench.methods import SIDE, STEPS, BundleMethod, adm_source
 from distildire.bench.worker import median_seconds
+from distildire.io.cores import usable_cores
 from distildire.io.pictures import decode_bytes
 from distildire.io.preprocessing import Preprocessing, resize_and_crop
 from distildire.noise.schedule import ddim, path_up, to_unit
 from distildire.noise.source import DTYPES, NoiseSource
-from distildire.runtime.cores import usable_cores
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
 

@@ -20,8 +20,8 @@ import numpy as np
 from distildire.data.audit_words import difference, sentence, shares
 from distildire.data.duplicates import Duplicate, find_duplicates
 from distildire.data.file_facts import AuditFacts, read_facts
-from distildire.data.giveaways import KINDS, group_names, kind_auc, overall_auc
-from distildire.data.manifest import FAKE
+from distildire.data.giveaways import KINDS, kind_auc, overall_auc
+from distildire.data.manifest import FAKE, group_names
 from distildire.io.pictures import ImageError, read_bytes
 from distildire.io.progress import DoneOf
 
@@ -149,8 +149,8 @@ def refuse_leak(result: Audit, *, accept: bool = False, equalized: bool = False)
     """
     if result.leaky and not accept and not equalized:
         raise LeakError(
-            f"{result.verdict} Equalise both classes (--equalize), or use --accept-leak to go "
-            "on all the same."
+            f"{result.verdict} Bring both classes through one procedure (as `evaluate --equalize` "
+            "does), or use --accept-leak to go on all the same."
         )
 
 

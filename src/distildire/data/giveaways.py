@@ -22,15 +22,6 @@ MIN_CLASS = 4
 _TREES = 20
 
 
-def group_names(table: pd.DataFrame) -> NDArray[np.str_]:
-    """What must stay on one side of a fold: the repository if the table has it, else the source."""
-    groups = table["source"].astype(str)
-    if "repository" in table:
-        known = table["repository"].fillna("").astype(str)
-        groups = known.where(known != "", groups)
-    return np.asarray(groups.to_numpy(dtype=str))
-
-
 def overall_auc(about: pd.DataFrame, seed: int = 0) -> tuple[float | None, str]:
     """(AUC of all facts, mean over the folds, or None with one class; how folds were cut)."""
     fake = (about["label"] == FAKE).to_numpy()

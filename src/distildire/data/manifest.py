@@ -8,6 +8,9 @@ from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distildire.data.shards import ShardsError, is_shards, read_shards
 from distildire.io.text import (
     TextError,
@@ -158,6 +161,15 @@ def read_columns(
 
 def _text_of_bytes(value: object) -> object:
     return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+def group_names(table: pd.DataFrame) -> NDArray[np.str_]:
+    """What must stay on one side of a fold: the repository if the table has it, else the source."""
+    groups = table["source"].astype(str)
+    if "repository" in table:
+        known = table["repository"].fillna("").astype(str)
+        groups = known.where(known != "", groups)
+    return np.asarray(groups.to_numpy(dtype=str))
 
 
 def translate_labels(labels: pd.Series, where: str) -> pd.Series:

@@ -12,13 +12,12 @@ import io
 import itertools
 import json
 import math
-import os
 import random
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from PIL import Image, ImageOps
 
 from distildire.data.clones import find_clone, read_blobs
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
+from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
 from distildire.io.text import brief, words_of
@@ -338,18 +338,27 @@ def read_sources(manifest: Path) -> pd.DataFrame:
     """A manifest of originals: the columns `NEEDED` and any that say how a crop is cut.
 
     Raises:
-        ManifestError: unreadable, a needed column is missing, or two repositories state one path.
+        ManifestError: unreadable, a needed column is missing, a path leads out of the folder that
+            is written, or two repositories state one.
     """
     table = read_columns(manifest, set(NEEDED), "manifest")
     table["label"] = translate_labels(table["label"], str(manifest))
     if "path" in table:
         stated = table[table["path"].notna() & (table["path"] != "")]
+        outside = [path for path in stated["path"] if not _is_below(path)]
+        if outside:
+            raise ManifestError(f"{manifest}: {brief(outside[0])} is no path below the output")
         shared = stated.groupby("path")["repository"].nunique() > 1
         if shared.any():
             raise ManifestError(
                 f"{manifest}: crops of two repositories have the path {brief(shared.idxmax())}"
             )
     return table
+
+
+def _is_below(path: str) -> bool:
+    plain = PurePosixPath(path.replace("\\", "/"))
+    return not (plain.is_absolute() or PureWindowsPath(path).drive or ".." in plain.parts)
 
 
 def rebuild(
@@ -393,7 +402,7 @@ def rebuild(
         progress(len(done), len(table))
     # The longest first, so that no worker is left with a large one at the end.
     order = sorted(waiting, key=lambda name: -len(rows_of[name]))
-    with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with ProcessPoolExecutor(workers or usable_cores()) as pool:
         jobs = [
             pool.submit(_make_repository, rows_of[n], clones, out, waiting[n], reconstruct)
             for n in order

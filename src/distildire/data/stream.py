@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distildire.data.augment import AugmentConfig, augment, augment_twice
-from distildire.data.manifest import FAKE
+from distildire.data.manifest import FAKE, group_names
 from distildire.io.pictures import RGB, ImageError, decode
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def sampling_weights(
     cap, they share alike.
     """
     weights = np.zeros(len(table))
-    group = table["repository"] if "repository" in table else table["source"]
-    paired = (table["label"].groupby(group.to_numpy()).transform("nunique") > 1).to_numpy()
+    paired = (table["label"].groupby(group_names(table)).transform("nunique") > 1).to_numpy()
     for _, rows in table.groupby("label").indices.items():
         sources, inverse, sizes = np.unique(
             table["source"].to_numpy()[rows], return_inverse=True, return_counts=True

@@ -20,7 +20,11 @@ def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         for name, part in zip(wanted, parts, strict=True):
             if part["label"].nunique() < 2:
                 raise ManifestError(f"the {name} rows (split {wanted[name]}) hold one class only")
-        if shared := set(parts[0]["repository"]) & set(parts[1]["repository"]):
+        if "repository" in table:
+            shared = set(parts[0]["repository"].dropna()) & set(parts[1]["repository"].dropna())
+        else:
+            shared = set()
+        if shared := shared - {""}:
             raise ManifestError(f"repositories on both sides: {', '.join(sorted(shared)[:5])}")
         return parts[0].reset_index(drop=True), parts[1].reset_index(drop=True)
     if config.data.split:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from distildire.data.manifest import FAKE
+from distildire.data.manifest import FAKE, group_names
 from distildire.distill.config import TrainConfig
 from distildire.distill.networks import Networks, unit_planes
 from distildire.io.pictures import RGB, ImageError, decode
@@ -125,10 +125,9 @@ def validation_summary(table: pd.DataFrame, logits: NDArray[np.float64]) -> dict
     good = ~np.isnan(logits)
     table, logits = table[good], logits[good]
     fake = (table["label"] == FAKE).to_numpy()
-    group = table["repository"] if "repository" in table else table["source"]
     pairs = [
         _auc(fake[rows], logits[rows])
-        for rows in table.groupby(group.to_numpy()).indices.values()
+        for rows in table.groupby(group_names(table)).indices.values()
         if len(np.unique(fake[rows])) == 2
     ]
     by_source = []

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.data.giveaways import group_names
-from distildire.data.manifest import FAKE, REAL
+from distildire.data.manifest import FAKE, REAL, group_names
 from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples, logit_interval
 from distildire.evaluate.generators import begins_with, check_prefixes
 from distildire.evaluate.metrics import auc, pair_auc

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.data.giveaways import group_names
+from distildire.data.manifest import group_names
 from distildire.evaluate.bootstrap import (
     MIN_CLUSTERS,
     MIN_IMAGES,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.data.giveaways import group_names
-from distildire.data.manifest import read_manifest
+from distildire.data.manifest import group_names, read_manifest
 from distildire.distill.config import TrainConfig
 from distildire.evaluate.generators import begins_with
 from distildire.evaluate.scores import is_fake

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.bundle import Bundle, BundleError
+from distildire.io.cores import usable_cores
 from distildire.io.text import words_of
-from distildire.runtime.cores import usable_cores
 from distildire.runtime.float_products import float_products
 
 Device: TypeAlias = Literal["cpu", "cuda", "openvino", "auto"]

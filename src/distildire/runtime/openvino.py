@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.bundle import IR_FILES, Bundle, BundleError, Output
+from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
 from distildire.io.writing import write_json
-from distildire.runtime.cores import usable_cores
 
 MEND = "pip install 'distildire[openvino]'"
 

@@ -29,7 +29,7 @@ def holds_video(data: bytes) -> bool:
         return data[8:12] not in _PICTURE_BRANDS
     if data[:4] == b"\x1aE\xdf\xa3" or (data[:4] == b"RIFF" and data[8:12] == b"AVI "):
         return True
-    return len(data) > 188 and data[0] == 0x47 == data[188]
+    return len(data) > 376 and data[0] == data[188] == data[376] == 0x47
 
 
 def judge_upload(
