@@ -112,6 +112,16 @@ def test_a_kind_has_the_thresholds_of_its_own_reals() -> None:
         phone.for_kind("phone")
 
 
+def test_the_thresholds_of_a_kind_are_as_cautious_as_those_of_all() -> None:
+    logits, fake = two_normals(1200)
+    kind = np.full(len(fake), "phone")
+    sources = np.arange(len(fake)) % 40
+    logits = logits + np.random.default_rng(1).normal(0, 0.5, 40)[sources]
+    found = calibrate(logits, fake, "abc", kinds=kind, sources=sources, confidence=0.8)
+    assert found.for_kind("phone").thresholds(0.05) == found.thresholds(0.05)
+    assert found.thresholds(0.05) != calibrate(logits, fake, "abc").thresholds(0.05)
+
+
 def test_a_kind_of_few_reals_has_the_thresholds_of_all() -> None:
     found = of_kinds()[0]
     scan = found.for_kind("scan")

@@ -92,6 +92,15 @@ def edit(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def test_a_path_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "nano").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "models")
+    for path in ("./nano", "../models/nano"):
+        with pytest.raises(BundleError, match=r"bundle\.json is missing"):
+            load_bundle(path)
+    assert load_bundle("nano").name == "nano"
+
+
 def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such model"):
         load_bundle("no-such-model")

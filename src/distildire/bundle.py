@@ -160,6 +160,8 @@ def _installed(name: str) -> Path | None:
     Raises:
         BundleError: its package is broken.
     """
+    if Path(name).name != name or name == "..":  # a path is no name
+        return None
     if (models_folder() / name / "bundle.json").is_file():
         return models_folder() / name
     for point in metadata.entry_points(group=ENTRY_POINTS, name=name):

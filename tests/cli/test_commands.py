@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -126,6 +127,44 @@ def test_stability_and_heatmap(folder: Path, bundle: Path, tmp_path: Path) -> No
     with Image.open(row["heatmap"]) as image:
         assert image.width == 240
         assert row["heatmap_note"] in image.text["Description"]
+
+
+def test_heatmaps_among_the_pictures_are_none_of_them(folder: Path, bundle: Path) -> None:
+    out, heat = folder.parent / "rows.jsonl", folder / "heat"
+    common = ("detect", folder, "--model", bundle, "--format", "jsonl", "--out", out, "--resume")
+    for _ in range(2):
+        assert run(*common, "--heatmap", heat).returncode == 0
+        assert len(out.read_text().splitlines()) == len(list(heat.iterdir())) == 2
+    other = run(*common)
+    assert other.returncode == 2
+    assert "made with --heatmap" in other.stderr
+
+
+def test_remarks_stand_under_the_table(folder: Path, bundle: Path) -> None:
+    Image.new("RGB", (90, 80), "grey").save(folder / "grey.png")
+    done = run("detect", folder, "--model", bundle, "--stability")
+    assert done.returncode == 0
+    assert "grey.png: nothing to judge" in " ".join(done.stdout.split())
+    rows = run("detect", folder, "--model", bundle, "--stability", "--format", "csv").stdout
+    flips = {Path(r["path"]).name: r["flips"] for r in csv.DictReader(io.StringIO(rows))}
+    assert flips["grey.png"] == ""
+    changed = {name for name, names in flips.items() if names}
+    for name in changed:
+        assert f"{name}: the verdict changes under" in " ".join(done.stdout.split())
+
+
+def test_a_model_without_calibration_leaves_the_results_as_they_are(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    model, out = tmp_path / "model", tmp_path / "rows.jsonl"
+    shutil.copytree(bundle, model)
+    about = json.loads((model / "bundle.json").read_text()) | {"calibration": None}
+    (model / "bundle.json").write_text(json.dumps(about))
+    out.write_text("kept\n")
+    done = run("detect", folder, "--model", model, "--out", out)
+    assert done.returncode == 2
+    assert "not calibrated yet" in done.stderr
+    assert out.read_text() == "kept\n"
 
 
 def test_what_holds_nothing_to_judge_has_no_verdict_to_be_stable(

@@ -29,6 +29,14 @@ def test_a_generated_picture_fails_the_commit(
     assert "f.png: likely generated" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [["--fpr", "0"], ["--model", "no-such"]])
+def test_options_that_mean_nothing_are_no_verdict(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hook.main(["a.png", *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("where", [".pre-commit-hooks.yaml", "examples/pre-commit-hook.yaml"])
 def test_the_examples_name_a_command_that_runs(where: str) -> None:
     tree = yaml.safe_load((ROOT / where).read_text())

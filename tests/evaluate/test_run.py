@@ -122,6 +122,19 @@ def test_a_leak_is_refused_unless_accepted_or_equalised(tmp_path: Path) -> None:
     assert set(result.metrics) >= {"overall", "by_generator", "by_source"}
 
 
+def test_scores_of_files_that_leak_are_named_as_such(tmp_path: Path) -> None:
+    manifest = pictures(tmp_path, suffixes=("bmp", "png"))
+    table = pd.read_csv(manifest)
+    scores = tmp_path / "scores.csv"
+    table.assign(score=np.linspace(0, 1, len(table)))[["path", "score"]].to_csv(scores, index=False)
+    result = evaluate(scores, manifest, tmp_path / "out", EvaluationOptions(repeats=9))
+    assert result.audit is not None
+    assert result.audit.leaky
+    assert result.audit.verdict in result.metrics["about"]["note"]
+    with pytest.raises(LeakError, match="format"):
+        evaluate(scores, manifest, tmp_path / "b", EvaluationOptions(equalize=False))
+
+
 def test_missing_and_damaged_files_are_counted_not_scored(tmp_path: Path) -> None:
     manifest = pictures(tmp_path)
     (tmp_path / "nature0.png").unlink()

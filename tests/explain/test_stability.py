@@ -39,6 +39,11 @@ def test_a_verdict_that_jpeg_turns_is_unsure(grainy: RGB) -> None:
     assert result.to_dict()["flips"] == result.flips
 
 
+def test_a_picture_wider_than_webp_can_be() -> None:
+    wide = np.zeros((40, 17_000, 3), np.uint8)
+    assert STABILITY["webp 80"](wide).shape == (38, 16_383, 3)
+
+
 def test_a_clear_verdict_stays(grainy: RGB) -> None:
     result = stability(Sharpness(2.0), grainy)
     assert result.stable

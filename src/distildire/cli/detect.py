@@ -91,19 +91,23 @@ def detect(
     if out is not None:
         out = _file_to_write(out, paths)
     detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
+    detector.verdict_of(0.0)  # refuses a model that isn't calibrated before anything is written
     say_device(detector, device)
     if heatmap is not None:
+        if "cam" not in detector.graph_outputs:
+            fail(f"--heatmap: the model {detector.name} has no activation map")
         make_folder(heatmap)
-    judged = partial(_judged, detector, Asked(fpr, stability, heatmap))
+    asked = Asked(fpr, stability, heatmap)
+    judged = partial(_judged, detector, asked)
     tally = _Tally()
     with contextlib.ExitStack() as stack:
         if out is not None and (out.is_file() or not out.exists()):
             stack.enter_context(only_writer(out))
         held = Held()
-        files = find_files(paths, tally.folder_failed)
+        files = _but_heatmaps(find_files(paths, tally.folder_failed), paths, heatmap)
         if resume and out is not None:
             made_with = {"model_sha256": detector.bundle.sha256, "fpr": fpr}
-            held = held_by(out, made_with, partial(_made_otherwise, kind, stability))
+            held = held_by(out, made_with, partial(_made_otherwise, kind, asked))
             _try_again(out, held, find_files(paths), judged)
             tally.errors += len(held.failed)
             files = _once(files, lambda _, name: name not in held.done and name not in held.failed)
@@ -114,7 +118,7 @@ def detect(
         if format is Format.jsonl:
             write_jsonl(results, file)
         elif format is Format.csv:
-            write_csv(results, COLUMNS, file)
+            write_csv(map(_flat, results), (*COLUMNS, *asked.columns), file)
         else:
             caution = f" {detector.bundle.heatmap_note}" if heatmap else ""
             write_table(results, file, _note(detector, fpr) + caution)
@@ -133,6 +137,11 @@ class Asked:
     def more(self) -> bool:
         """Whether more than a verdict is asked."""
         return self.stability or self.heatmap is not None
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of a CSV that are added to those of a verdict."""
+        return ["flips"] * self.stability + ["heatmap"] * (self.heatmap is not None)
 
 
 class _Tally:
@@ -185,14 +194,34 @@ def _file_to_write(out: Path, paths: Iterable[str]) -> Path:
     return target
 
 
-def _made_otherwise(kind: str | None, stability: bool, row: Row) -> str | None:
+def _but_heatmaps(
+    files: Iterable[str], paths: Iterable[str], heatmap: Path | None
+) -> Iterator[str]:
+    """The files without those of the folder of heat maps, unless they were named."""
+    named, folder = set(paths), heatmap and heatmap.resolve()
+    for path in files:
+        if folder is None or path in named or not Path(path).resolve().is_relative_to(folder):
+            yield path
+
+
+def _flat(row: Row) -> Row:
+    """A row for a CSV: of its stability, the re-encodings that change the verdict."""
+    return row | {"flips": "; ".join((row.get("stability") or {}).get("flips", ()))}
+
+
+def _made_otherwise(kind: str | None, asked: Asked, row: Row) -> str | None:
     """How a row of an earlier run was made, where this one is to make it otherwise."""
     if row.get("kind") != kind:
         of = "of no kind" if row.get("kind") is None else f"of the kind {row['kind']}"
         return f"{of}, not of {kind or 'none'}"
     is_scored_picture = row.get("error") is None and "timeline" not in row
-    if is_scored_picture and ("stability" in row) != stability:
-        return "made without --stability" if stability else "made with --stability"
+    has_evidence = is_scored_picture and row.get("note") is None
+    for name, here, wanted in (
+        ("stability", is_scored_picture, asked.stability),
+        ("heatmap", has_evidence, asked.heatmap is not None),
+    ):
+        if here and (name in row) != wanted:
+            return f"made {'without' if wanted else 'with'} --{name}"
     return None
 
 

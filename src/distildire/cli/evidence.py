@@ -18,6 +18,7 @@ from distildire.cli.app import (
     refuse_input,
     say,
     stage_bar,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -147,7 +148,10 @@ def calibrate(
     logits = logits_of(
         detector, table["path"].to_list(), equalized=equalize, progress=progress_bar("calibrate")
     )
+    asked = len(table)
     table = table.assign(logit=logits).dropna(subset="logit")
+    if len(table) < asked:
+        warn(f"{asked - len(table)} of {asked} pictures could not be scored, and are left out")
     found = fit(
         table["logit"], table["label"] == FAKE, bundle.sha256,
         kinds=table[by].fillna("").astype(str) if by else None,

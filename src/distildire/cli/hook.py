@@ -1,6 +1,7 @@
 """Refuse commits that add generated pictures: `python -m distildire.cli.hook PICTURE...`.
 
-Exits with 1 where a picture is judged generated; one that can't be scored is named, and passes.
+Exits with 1 where a picture is judged generated, with 2 where the options mean nothing; a picture
+that can't be scored is named, and passes.
 
 A small error budget is wise here: at 0.001 one camera picture in a thousand is refused.
 """
@@ -8,6 +9,7 @@ A small error budget is wise here: at 0.001 one camera picture in a thousand is 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from distildire.detector import Detector
@@ -23,7 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     escape_on_the_way_out()
     refused = 0
-    for verdict in Detector(options.model).stream(options.pictures, options.fpr):
+    try:
+        verdicts = Detector(options.model, fpr=options.fpr).stream(options.pictures, options.fpr)
+    except ValueError as error:
+        print(f"distildire: {error}", file=sys.stderr)
+        return 2
+    for verdict in verdicts:
         if verdict.error is not None:
             print(f"{shown(verdict.path)}: not scored: {verdict.error}")
         elif verdict.verdict == "fake":

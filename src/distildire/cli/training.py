@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distildire.cli.app import AcceptLeak, app, progress_bar, refuse_input, show_row
+from distildire.cli.app import AcceptLeak, app, fail, progress_bar, refuse_input, show_row
 
 
 @app.command()
@@ -105,6 +105,8 @@ def train(
     if task_of(config) == "noise":
         from distildire.distill.fit_noise import NoiseConfig, fit_from_manifest
 
+        if resume:
+            fail("--resume: a noise predictor is fitted in minutes, and from the start")
         fit = load_config(NoiseConfig, config, set_ or [])
         target = out or Path("runs") / fit.name
         fit_from_manifest(fit, target, log=show_row)

@@ -149,8 +149,8 @@ def refuse_leak(result: Audit, *, accept: bool = False, equalized: bool = False)
     """
     if result.leaky and not accept and not equalized:
         raise LeakError(
-            f"{result.verdict} Bring both classes through one procedure (as `evaluate --equalize` "
-            "does), or use --accept-leak to go on all the same."
+            f"{result.verdict} Bring both classes through one procedure (`evaluate` does with "
+            "--equalize, for a model), or use --accept-leak to go on all the same."
         )
 
 

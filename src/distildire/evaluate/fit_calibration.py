@@ -62,7 +62,7 @@ def calibrate(
         n_fake=n_fake,
         real_quantiles=_cautious(logits[~fake], of[~fake], confidence),
         fake_quantiles=_cautious(logits[fake], of[fake], 1.0 - confidence),
-        kinds={} if kinds is None else _kinds(logits, fake, np.asarray(kinds, str)),
+        kinds={} if kinds is None else _kinds(logits, fake, of, np.asarray(kinds, str), confidence),
     )
 
 
@@ -81,18 +81,20 @@ def _cautious(
 
 
 def _kinds(
-    logits: NDArray[np.float64], fake: NDArray[np.bool_], kinds: NDArray[np.str_]
-) -> dict[str, Kind]:
+    logits: NDArray[np.float64], fake: NDArray[np.bool_], of: NDArray[np.int64],
+    kinds: NDArray[np.str_], confidence: float,
+) -> dict[str, Kind]:  # fmt: skip
     """By name; a budget speaks of real pictures, so that a kind without any is none."""
     found = {}
     for name in sorted(set(kinds[~fake].tolist()) - {""}):
-        real, fakes = logits[(kinds == name) & ~fake], logits[(kinds == name) & fake]
-        both = len(real), len(fakes)
+        real, fakes = (kinds == name) & ~fake, (kinds == name) & fake
+        both = int(real.sum()), int(fakes.sum())
+        enough = both[0] >= MIN_OF_KIND, min(both) >= MIN_OF_KIND
         found[name] = Kind(
-            n_real=len(real),
-            n_fake=len(fakes),
-            real_quantiles=_quantiles(real) if len(real) >= MIN_OF_KIND else (),
-            fake_quantiles=_quantiles(fakes) if min(both) >= MIN_OF_KIND else (),
+            n_real=both[0],
+            n_fake=both[1],
+            real_quantiles=_cautious(logits[real], of[real], confidence) if enough[0] else (),
+            fake_quantiles=_cautious(logits[fakes], of[fakes], 1 - confidence) if enough[1] else (),
         )
     return found
 

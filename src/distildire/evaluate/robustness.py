@@ -99,11 +99,12 @@ def _logits(
     for row, path in enumerate(paths):
         try:
             rgb = equalize(decode(path))
+            scored = [detector.logit(change(rgb)) for change in reencodings.values()]
         except ImageError:
             continue
         kept.append(row)
-        for name, change in reencodings.items():
-            logits[name].append(detector.logit(change(rgb)))
+        for of_all, logit in zip(logits.values(), scored, strict=True):
+            of_all.append(logit)
         if progress is not None:
             progress(row + 1, len(paths))
     return logits, kept

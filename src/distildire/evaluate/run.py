@@ -102,12 +102,14 @@ def evaluate(
     about = {"model": str(model), "manifest": manifest.name, "data fingerprint": fingerprint(table)}
     given = Path(model) if isinstance(model, str | Path) and str(model).endswith(".csv") else None
     found = None
-    if given is None or (options.equalize is False and _any_file(table)):
+    if given is None or _any_file(table):
         found = _audited(table, out, options, progress)
     detector: Scorer | None = None
     if given is not None:
         scores = read_scores(given, table)
         about["note"] = "scores of another tool, taken as they are: nothing was equalised"
+        if found is not None and found.leaky:
+            about["note"] += ". " + found.verdict
     else:
         detector = _detector(model)
         about["model"] = getattr(detector, "name", type(detector).__name__)

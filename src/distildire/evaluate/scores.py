@@ -87,12 +87,12 @@ def _score(
         data = read_bytes(Path(path))
         row["sha256"] = sha256_of(data)
         rgb = decode_bytes(data)
+        logits = [detector.logit(equalize(rgb) if v == "equalized" else rgb) for v in variants]
     except ImageError as error:
         for variant in variants:
             yield variant, {**row, "error": str(error)}
         return
-    for variant in variants:
-        logit = detector.logit(equalize(rgb) if variant == "equalized" else rgb)
+    for variant, logit in zip(variants, logits, strict=True):
         yield variant, {**row, "logit": logit, "probability": detector.verdict_of(logit)[0]}
 
 

@@ -18,6 +18,8 @@ from PIL import Image, ImageFilter
 from distildire.io.pictures import MIN_SIDE, RGB
 from distildire.io.preprocessing import jpeg, limit_short_side, resize
 
+WEBP_MAX_DIMENSION = 16_383
+
 Reencode: TypeAlias = Callable[[RGB], RGB]
 
 
@@ -27,9 +29,12 @@ def by_jpeg(quality: int) -> Reencode:
 
 
 def by_webp(quality: int) -> Reencode:
-    """One lossy WebP pass at `quality` 1..100."""
+    """One lossy WebP pass at `quality` 1..100, at most 16,383 pixels a side, as WebP has it."""
 
     def encode(rgb: RGB) -> RGB:
+        height, width = rgb.shape[:2]
+        if (factor := WEBP_MAX_DIMENSION / max(height, width)) < 1.0:
+            rgb = resize(rgb, max(1, int(width * factor)), max(1, int(height * factor)))
         buffer = io.BytesIO()
         Image.fromarray(rgb).save(buffer, "WEBP", quality=quality)
         with Image.open(buffer) as image:

@@ -44,7 +44,11 @@ def write_csv(
 
 
 def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> None:
-    """A table for reading, with a note under it on what the numbers mean."""
+    """A table for reading; under it what is to be said of single rows, and of the numbers.
+
+    Of single rows: why there is nothing to judge, what a file declares of itself, and which
+    re-encodings change the verdict.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -55,9 +59,14 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("picture", "verdict", "P(fake)", "", "size"):
         table.add_column(name, justify="right" if name == "P(fake)" else "left", overflow="fold")
+    remarks = []
     for row in rows:
         # As Text, not as a string: a name with brackets is no markup.
         path = Text(shown(row["path"]))
+        flips = (row.get("stability") or {}).get("flips")
+        changes = f"the verdict changes under {', '.join(flips)}" if flips else None
+        said = [words for words in (row.get("note"), row.get("declares"), changes) if words]
+        remarks += [f"{row['path']}: {words}" for words in said]
         if row["error"]:
             table.add_row(path, Text("error", "magenta"), "", Text(shown(row["error"])), "")
             continue
@@ -71,6 +80,8 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
     # A pipe has no width of its own: wide enough for long paths beats eighty columns.
     console = Console(file=file, width=None if file.isatty() else 120)
     console.print(table)
+    for remark in remarks:
+        console.print(Text(shown(remark), "dim"))
     console.print(Text(shown(note), "dim"))
 
 
