@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import socket
@@ -29,6 +28,7 @@ import crashing_decoder as crashing
 from damage import seeds
 from distildire import Detector
 from distildire.web.settings import Settings
+from processes import children_of
 
 CLIENTS = 8
 MAX_BODY = 2**21
@@ -215,15 +215,6 @@ def resident(process: int) -> float:
     except OSError:
         return 0.0
     return float(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def children_of(process: int) -> list[int]:
-    found = []
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(file.read_text().rpartition(")")[2].split()[1]) == process:
-                found.append(int(file.parent.name))
-    return found
 
 
 if __name__ == "__main__":
