@@ -92,6 +92,13 @@ def edit(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def test_all_cores_at_one_crop_give_the_number_of_one() -> None:
+    one, two = Detector("nano", threads=1), Detector("nano", threads=2)
+    side = one.bundle.preprocessing.crop
+    crops = np.random.default_rng(3).integers(0, 256, (1, side, side, 3)).astype(np.uint8)
+    assert two.score_crops(crops) == one.score_crops(crops) == two.score_crops(crops, alone=False)
+
+
 def test_a_path_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models" / "nano").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "models")

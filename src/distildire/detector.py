@@ -37,13 +37,15 @@ MAX_WORKERS = 8
 """Pictures decoded and scored side by side at most, each by one core: the largest take 300 MB."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Engine:
     """What runs the graph in one process."""
 
     process: int
     sessions: Sessions
     workers: ThreadPoolExecutor
+    wide: Sessions | None = None
+    """One whose runs take every core, for a crop that comes alone."""
 
 
 def is_one_picture(items: Any) -> bool:
@@ -257,8 +259,8 @@ class Detector:
     ) -> NDArray[np.float32]:
         """One output of the graph for crops uint8 [N, S, S, 3]; its first axis is N.
 
-        `alone`: the crops are shared out among the cores; else one core takes them all, for
-        callers that are many. The numbers are the same.
+        `alone`: the crops are shared out among the cores, and all cores work on a single one;
+        else one core takes them all, for callers that are many. The numbers are the same.
         """
 
         def run(part: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -266,14 +268,27 @@ class Detector:
 
         engine = self._engine
         size = engine.sessions.size
-        if not alone or self.cores == 1 or self.bundle.torch or len(crops) <= size:
+        if not alone or self.cores == 1 or self.bundle.torch:
+            return run(crops)
+        if len(crops) == 1 and self.device != "cuda":
+            return self._of_all_cores(engine).run([output], {"rgb": crops})[0]
+        if len(crops) <= size:
             return run(crops)
         parts = [crops[start : start + size] for start in range(0, len(crops), size)]
         return np.concatenate(list(engine.workers.map(run, parts)))
 
+    def _of_all_cores(self, engine: _Engine) -> Sessions:
+        """Opened when a crop first comes alone."""
+        if engine.wide is None:
+            engine.wide = Sessions(self.bundle, self.cores, 1, self.device)
+        return engine.wide
+
     def warm_up(self) -> None:
         """Take the memory that scoring will need, for a service: it stays level afterwards."""
-        self._engine.sessions.warm_up()
+        engine = self._engine
+        engine.sessions.warm_up()
+        if self.cores > 1 and self.device == "cpu" and not self.bundle.torch:
+            self._of_all_cores(engine).warm_up()
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Label]:
         """(calibrated probability of fake, verdict) of a logit."""

@@ -394,6 +394,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_
         for name in ("whole", "broken")
     )
     assert all(torch.allclose(one[k].float(), two[k].float(), atol=1e-6) for k in one)
+    last, *_ = load_checkpoint(tmp_path / "whole" / "checkpoint.pt")
+    average = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["average"]
+    assert all(torch.equal(v, average[f"module.{k}"]) for k, v in last.state_dict().items())
     changed = replace(config, optim=replace(config.optim, lr=1.0))
     with pytest.raises(ValueError, match="optim"):
         train(changed, tmp_path / "broken", resume=True)

@@ -28,7 +28,7 @@ class Trained:
 
 
 def read_trained(start: str) -> Trained:
-    """A checkpoint (best.pt of a run), a bundle's folder, or the name of an installed model.
+    """A checkpoint (best.pt or checkpoint.pt of a run), a bundle's folder, or a model's name.
 
     Raises:
         ValueError: it is none of these (BundleError), or a bundle of torch or OpenVINO.
@@ -43,7 +43,7 @@ def read_trained(start: str) -> Trained:
 
 
 def read_saved(path: Path) -> dict[str, Any]:
-    """What best.pt of a run holds.
+    """What best.pt of a run holds; of its checkpoint.pt, the averaged weights of its last step.
 
     Raises:
         ValueError: no such file, or not such a checkpoint.
@@ -54,6 +54,9 @@ def read_saved(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # torch raises many types, with advice for those who program
         saved = error
+    if isinstance(saved, dict) and "average" in saved:
+        average = {k.removeprefix("module."): v for k, v in saved["average"].items()}
+        saved["student"] = {k: v for k, v in average.items() if k != "n_averaged"}
     if not isinstance(saved, dict) or not {"student", "config"} <= set(saved):
         raise ValueError(f"{path}: damaged, or no checkpoint of a training run: give its best.pt")
     return saved
