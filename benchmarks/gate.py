@@ -18,15 +18,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from distildire.bundle import load_bundle
 from distildire.gate import nothing_to_judge
 from distildire.io.pictures import RGB, decode
-from distildire.io.preprocessing import Preprocessing
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIZES = ((512, 512), (640, 480), (1024, 768), (256, 256), (800, 1200))
 EACH = 30
-PREPROCESSING = Preprocessing(crop=192, crops=0, short_side=448, halves=2)
-"""Of the bundled model."""
+PREPROCESSING = load_bundle("nano").preprocessing
 Random = np.random.Generator
 
 
