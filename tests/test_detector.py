@@ -96,7 +96,11 @@ def test_all_cores_at_one_crop_give_the_number_of_one() -> None:
     one, two = Detector("nano", threads=1), Detector("nano", threads=2)
     side = one.bundle.preprocessing.crop
     crops = np.random.default_rng(3).integers(0, 256, (1, side, side, 3)).astype(np.uint8)
-    assert two.score_crops(crops) == one.score_crops(crops) == two.score_crops(crops, alone=False)
+    assert two.score_crops(crops, alone=False) == one.score_crops(crops)
+    assert two._own.wide is None
+    assert two.score_crops(crops) == one.score_crops(crops)
+    assert two._own.wide is not None
+    assert one._own.wide is None
 
 
 def test_a_path_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from distildire import Detector
 from distildire.bundle import load_bundle
+from distildire.io.results import write_table
 from made_pictures import huge_png, picture, saved
 from standin import make_bundle
 
@@ -148,9 +149,18 @@ def test_remarks_stand_under_the_table(folder: Path, bundle: Path) -> None:
     rows = run("detect", folder, "--model", bundle, "--stability", "--format", "csv").stdout
     flips = {Path(r["path"]).name: r["flips"] for r in csv.DictReader(io.StringIO(rows))}
     assert flips["grey.png"] == ""
-    changed = {name for name, names in flips.items() if names}
-    for name in changed:
-        assert f"{name}: the verdict changes under" in " ".join(done.stdout.split())
+    row = {
+        "path": "a[b].png", "error": None, "verdict": "unsure", "probability": 0.4, "width": 1,
+        "height": 2, "declares": "says so", "stability": {"flips": ["jpeg 70", "crop 0.9"]},
+    }  # fmt: skip
+    table = io.StringIO()
+    write_table([row], table, "the note")
+    under = table.getvalue().splitlines()[-3:]
+    assert under == [
+        "a[b].png: says so",
+        "a[b].png: the verdict changes under jpeg 70, crop 0.9",
+        "the note",
+    ]
 
 
 def test_a_model_without_calibration_leaves_the_results_as_they_are(

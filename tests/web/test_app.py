@@ -17,6 +17,7 @@ from distildire import Detector
 from distildire.bundle import BundleError
 from distildire.web.app import create_app
 from distildire.web.settings import KEY_VARIABLE, Settings, key_from_environment
+from distildire.web.videos import holds_video
 from standin import make_bundle
 
 Client = Callable[..., TestClient]
@@ -331,6 +332,13 @@ def test_heic_is_told_as_heic(client: TestClient, brand: str) -> None:
     body = assert_problem(response, 422, "")
     assert re.search("HEIC|HEIF", body["detail"]), body["detail"]
     assert "video" not in body["detail"]
+
+
+def test_a_transport_stream_is_told_from_a_gif() -> None:
+    packet = b"G@\0\x10" + bytes(184)
+    assert holds_video(packet * 3)
+    assert not holds_video(b"GIF89a" + bytes(182) + b"G" + bytes(400))
+    assert not holds_video(packet * 2)
 
 
 def test_nothing_to_judge_and_what_a_file_declares(client: TestClient, real_png: bytes) -> None:
