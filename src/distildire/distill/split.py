@@ -20,8 +20,8 @@ def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         for name, part in zip(wanted, parts, strict=True):
             if part["label"].nunique() < 2:
                 raise ManifestError(f"the {name} rows (split {wanted[name]}) hold one class only")
-        named = [set(p["repository"].dropna()) - {""} for p in parts if "repository" in p]
-        if named and (shared := set.intersection(*named)):
+        names = [set(p["repository"].dropna()) - {""} for p in parts if "repository" in p]
+        if names and (shared := set.intersection(*names)):
             raise ManifestError(f"repositories on both sides: {', '.join(sorted(shared)[:5])}")
         return parts[0].reset_index(drop=True), parts[1].reset_index(drop=True)
     if config.data.split:
