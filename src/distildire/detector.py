@@ -18,7 +18,7 @@ from PIL import Image
 
 from distildire.bundle import BundleError, load_bundle
 from distildire.calibration import Calibration, Label
-from distildire.io.cores import usable_cores
+from distildire.io.cores import over_cores, usable_cores
 from distildire.io.pictures import MAX_PIXELS, RGB, Source
 from distildire.io.progress import Done
 from distildire.loading import Given, Loaded, is_file, load
@@ -197,16 +197,12 @@ class Detector:
         if self._gathers:
             yield from self._stream_batches(items, budget, load)
             return
-        workers = min(MAX_WORKERS, self.cores)
-        source = iter(items)
-        waiting: deque[Future[list[Verdict]]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            while True:
-                for item in itertools.islice(source, 4 * workers - len(waiting)):
-                    waiting.append(pool.submit(self._load_and_judge, load, item, budget))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
+
+        def judged(item: Given) -> list[Verdict]:
+            return self.judge([load(item)], [budget], alone=False)
+
+        for verdicts in over_cores(judged, items, min(MAX_WORKERS, self.cores)):
+            yield from verdicts
 
     def _stream_batches(
         self, items: Iterable[Given], fpr: float, load: Callable[[Given], Loaded]
@@ -231,14 +227,12 @@ class Detector:
         self._thresholds(budget)
         return self.judge([self.load(item)], [budget])
 
-    def _load_and_judge(
-        self, load: Callable[[Given], Loaded], item: Given, fpr: float
-    ) -> list[Verdict]:
-        return self.judge([load(item)], [fpr], alone=False)
+    def logit(self, rgb: RGB, *, alone: bool = True) -> float:
+        """Uncalibrated score of one decoded picture, uint8 [H, W, 3]: mean over its crops.
 
-    def logit(self, rgb: RGB) -> float:
-        """Uncalibrated score of one decoded picture, uint8 [H, W, 3]: mean over its crops."""
-        return float(self.score_crops(self.bundle.preprocessing(rgb)).mean())
+        `alone` as in `run_graph`.
+        """
+        return float(self.score_crops(self.bundle.preprocessing(rgb), alone=alone).mean())
 
     def score_crops(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
         """Crops uint8 [N, S, S, 3] -> logits [N]; `alone` as in `run_graph`."""

@@ -10,7 +10,7 @@ from distildire.evaluate.checks import stability_gain
 class Sign:
     """Calls positive logits fake, negative ones real, and zero unsure."""
 
-    def logit(self, rgb: object) -> float:
+    def logit(self, rgb: object, *, alone: bool = True) -> float:
         raise NotImplementedError
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,13 +13,15 @@ import pytest
 from PIL import Image
 
 from distildire.data.audit import LeakError
-from distildire.data.manifest import ManifestError
+from distildire.data.manifest import ManifestError, read_manifest
 from distildire.evaluate.metrics import METRICS
 from distildire.evaluate.robustness import robustness, subsample
 from distildire.evaluate.run import EvaluationOptions, evaluate
+from distildire.evaluate.scores import logits_of, score_manifest
 from distildire.explain.reencode import STABILITY
-from distildire.io.pictures import RGB
-from distildire.io.preprocessing import Preprocessing
+from distildire.io.cores import usable_cores
+from distildire.io.pictures import RGB, decode
+from distildire.io.preprocessing import Preprocessing, equalize
 
 
 class Brightness:
@@ -26,7 +29,7 @@ class Brightness:
 
     name = "brightness"
 
-    def logit(self, rgb: RGB) -> float:
+    def logit(self, rgb: RGB, *, alone: bool = True) -> float:
         return float(rgb.mean()) / 16 - 8
 
     bundle = SimpleNamespace(preprocessing=Preprocessing(crop=64, crops=1))
@@ -248,3 +251,24 @@ def test_robustness_skips_unreadable_pictures(tmp_path: Path) -> None:
     found = robustness(Brightness(), read_manifest(manifest), count=100, reencodings=changes)
     assert (found["n_real"], found["n_fake"]) == (6, 5)
     assert set(found["rows"]) == set(changes)
+
+
+class Counting(Brightness):
+    """Waits for another picture to be scored beside it."""
+
+    def __init__(self) -> None:
+        self.together = threading.Barrier(2, timeout=20)
+
+    def logit(self, rgb: RGB, *, alone: bool = True) -> float:
+        assert not alone
+        self.together.wait()
+        return super().logit(rgb)
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core")
+def test_each_core_scores_a_picture_and_the_order_stays(tmp_path: Path) -> None:
+    table = read_manifest(pictures(tmp_path, count=4))
+    one_by_one = [Brightness().logit(equalize(decode(path))) for path in table["path"]]
+    assert logits_of(Counting(), table["path"].to_list()).tolist() == one_by_one
+    scores = score_manifest(Counting(), table)
+    assert scores.set_index("path").loc[table["path"], "logit"].tolist() == one_by_one

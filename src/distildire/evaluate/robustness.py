@@ -14,6 +14,7 @@ from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples
 from distildire.evaluate.metrics import accuracies, auc
 from distildire.evaluate.scores import Scorer
 from distildire.explain.reencode import ROBUSTNESS, Reencode
+from distildire.io.cores import over_cores, usable_cores
 from distildire.io.pictures import ImageError, decode
 from distildire.io.preprocessing import equalize
 from distildire.io.progress import DoneOf
@@ -96,15 +97,19 @@ def _logits(
     """(logits by re-encoding, which of the paths they are of)."""
     logits: dict[str, list[float]] = {name: [] for name in reencodings}
     kept = []
-    for row, path in enumerate(paths):
+
+    def scored(path: str) -> list[float] | None:
         try:
             rgb = equalize(decode(path))
-            scored = [detector.logit(change(rgb)) for change in reencodings.values()]
+            return [detector.logit(change(rgb), alone=False) for change in reencodings.values()]
         except ImageError:
-            continue
-        kept.append(row)
-        for of_all, logit in zip(logits.values(), scored, strict=True):
-            of_all.append(logit)
+            return None
+
+    for row, found in enumerate(over_cores(scored, paths, usable_cores())):
+        if found is not None:
+            kept.append(row)
+            for of_all, logit in zip(logits.values(), found, strict=True):
+                of_all.append(logit)
         if progress is not None:
             progress(row + 1, len(paths))
     return logits, kept

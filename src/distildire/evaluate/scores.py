@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.manifest import FAKE, ManifestError, read_columns
+from distildire.io.cores import over_cores, usable_cores
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_bytes
 from distildire.io.preprocessing import equalize
@@ -26,8 +26,8 @@ COLUMNS = ("path", "label", "logit", "probability", "source", "generator", "sha2
 class Scorer(Protocol):
     """What is asked of a detector to evaluate it; `Detector` is one."""
 
-    def logit(self, rgb: RGB) -> float:
-        """Uncalibrated score of a decoded picture."""
+    def logit(self, rgb: RGB, *, alone: bool = True) -> float:
+        """Uncalibrated score of a decoded picture; not `alone`: others are scored beside it."""
         ...
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Any]:
@@ -49,8 +49,12 @@ def score_manifest(
     import pandas as pd
 
     blocks: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
-    for done, path in enumerate(table["path"], start=1):
-        for variant, row in _score(detector, path, variants):
+
+    def scored(path: str) -> list[tuple[str, dict[str, Any]]]:
+        return list(_score(detector, path, variants))
+
+    for done, found in enumerate(over_cores(scored, table["path"], usable_cores()), start=1):
+        for variant, row in found:
             blocks[variant].append(row)
         if progress is not None:
             progress(done, len(table))
@@ -69,14 +73,20 @@ def logits_of(
     progress: DoneOf | None = None,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Uncalibrated logits alone, nan where a picture can't be read; for calibration."""
-    logits = np.full(len(paths), np.nan)
-    for i, path in enumerate(paths):
-        with suppress(ImageError):
+
+    def logit(path: str) -> float:
+        try:
             rgb = decode(path)
-            logits[i] = detector.logit(equalize(rgb) if equalized else rgb)
+        except ImageError:
+            return np.nan
+        return detector.logit(equalize(rgb) if equalized else rgb, alone=False)
+
+    logits = []
+    for value in over_cores(logit, paths, usable_cores()):
+        logits.append(value)
         if progress is not None:
-            progress(i + 1, len(paths))
-    return logits
+            progress(len(logits), len(paths))
+    return np.array(logits)
 
 
 def _score(
@@ -87,7 +97,10 @@ def _score(
         data = read_bytes(Path(path))
         row["sha256"] = sha256_of(data)
         rgb = decode_bytes(data)
-        logits = [detector.logit(equalize(rgb) if v == "equalized" else rgb) for v in variants]
+        logits = [
+            detector.logit(equalize(rgb) if v == "equalized" else rgb, alone=False)
+            for v in variants
+        ]
     except ImageError as error:
         for variant in variants:
             yield variant, {**row, "error": str(error)}

@@ -1,10 +1,21 @@
-"""How many cores this process may use."""
+"""How many cores this process may use, and work shared out among them."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 4
+"""Items a core that are begun before the first of them is taken."""
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -29,3 +40,18 @@ def _quota(cgroup: Path) -> float | None:
         return float(quota) / float(period) if float(quota) > 0 else None
     except (OSError, ValueError, ZeroDivisionError):  # "max": no limit
         return None
+
+
+def over_cores(
+    work: Callable[[Item], Result], items: Iterable[Item], cores: int
+) -> Iterator[Result]:
+    """`work` of each item, in their order: a thread a core, in bounded memory."""
+    source = iter(items)
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
+        while True:
+            for item in itertools.islice(source, AHEAD * cores - len(waiting)):
+                waiting.append(pool.submit(work, item))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
