@@ -6,6 +6,8 @@ import os
 import pickle
 import select
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -230,8 +232,10 @@ def test_rows_name_the_model_and_the_budget(detector: Detector, flat: np.ndarray
         assert verdict.fpr == 0.05
 
 
-def test_a_fork_and_a_pickle_judge_alike(bundle: Path, flat: np.ndarray) -> None:
-    detector = Detector(bundle, threads=2, fpr=0.05)
+@pytest.mark.parametrize("crops", [1, 2])  # a lone crop takes a session with threads of its own
+def test_a_fork_and_a_pickle_judge_alike(tmp_path: Path, flat: np.ndarray, crops: int) -> None:
+    detector = Detector(standin.make_bundle(tmp_path, crops=crops), threads=2, fpr=0.05)
+    detector.warm_up()
     logit = detector.predict(flat)[0].logit
     copy = pickle.loads(pickle.dumps(detector))
     assert copy.predict(flat)[0].logit == logit
@@ -242,12 +246,30 @@ def test_a_fork_and_a_pickle_judge_alike(bundle: Path, flat: np.ndarray) -> None
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:  # used before the fork, and not pickled on the way
-        os.write(writer, repr(detector.predict([flat, flat])[1].logit).encode())
+        os.write(writer, repr(detector.predict(flat)[0].logit).encode())
         os._exit(0)
     ready, _, _ = select.select([reader], [], [], 60)
     assert ready, "the child hangs"
     assert float(os.read(reader, 100)) == logit
     os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("use", ["detector.predict(rgb)", "del detector", ""])
+def test_a_forked_child_ends(tmp_path: Path, use: str) -> None:
+    """As a prefork server's worker does, with all that is cleared away at its end."""
+    folder = standin.make_bundle(tmp_path, crops=1)
+    code = f"""
+import os, sys
+import numpy as np
+from distildire import Detector
+detector, rgb = Detector({str(folder)!r}, threads=2), np.zeros((200, 200, 3), np.uint8)
+detector.predict(rgb)
+child = os.fork()
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+{use}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def _in_child(detector: Detector, rgb: np.ndarray) -> list[float | None]:
@@ -305,3 +327,13 @@ def test_a_model_of_another_package_says_what_to_install(
 def test_a_number_of_threads_that_is_none_is_refused(copy: Path, threads: int) -> None:
     with pytest.raises(ValueError, match=r"threads is .*give 1 or more"):
         Detector(copy, threads=threads)
+
+
+def test_the_runtime_reports_to_nobody() -> None:
+    code = "import distildire, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for chosen, expected in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | chosen
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True
+        )
+        assert found.stdout.strip() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import logging
 import os
@@ -11,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +39,7 @@ MAX_WORKERS = 8
 """Pictures decoded and scored side by side at most, each by one core: the largest take 300 MB."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Engine:
     """What runs the graph in one process."""
 
@@ -46,6 +48,25 @@ class _Engine:
     workers: ThreadPoolExecutor
     wide: Sessions | None = None
     """One whose runs take every core, for a crop that comes alone."""
+
+    def __post_init__(self) -> None:
+        _ENGINES.add(self)
+
+
+_ENGINES: WeakSet[_Engine] = WeakSet()
+
+
+def _keep_engines() -> None:
+    """In a forked process: what the parent opened is never freed, not even at the end.
+
+    A session that is freed waits for its threads, and those stayed behind in the parent.
+    """
+    for engine in _ENGINES:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_engines)
 
 
 def is_one_picture(items: Any) -> bool:
