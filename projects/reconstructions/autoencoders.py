@@ -33,10 +33,13 @@ from distildire.noise import NoiseSource, load_noise_source
 MULTIPLE = 8
 """Of the sides of a picture: two halvings of the autoencoders, three of the diffusion model."""
 
-WIDTH, LATENT, CODES = 32, 6, 1024
-"""Channels at half the picture's size; of the latent, at a quarter; codes of the codebook."""
+WIDTH, LATENT = 32, 6
+"""Channels at half the picture's size; of the latent, at a quarter."""
 
-STEPS = {"plain": 1800, "vq": 1500}
+LEVELS = 5
+"""Of each channel of a code: LEVELS ** LATENT codes in all."""
+
+STEPS = {"plain": 1800, "vq": 1400}
 """Of training."""
 
 ADM = AdmTraining(channels=(32, 32, 64, 96), attention=(False,) * 4, steps=900, batch=8)
@@ -98,26 +101,22 @@ class Plain(nn.Module):
 
 
 class Vq(nn.Module):
-    """A codebook of unit vectors (ViT-VQGAN, Yu et al. 2022, sec. 3.2); nearest upsampling."""
+    """Codes on a grid, of which none dies (FSQ, Mentzer et al. 2024); nearest upsampling."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encode, self.decode = make_encoder(), make_decoder("nearest")
-        self.codes = nn.Embedding(CODES, LATENT)
-        nn.init.normal_(self.codes.weight)
 
-    def quantise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """z [B, LATENT, h, w] -> (the nearest codes, z), both of length 1 at every place."""
-        z = F.normalize(z.float(), dim=1)
-        codes = F.normalize(self.codes.weight.float(), dim=1)
-        nearest = torch.einsum("bchw,kc->bkhw", z, codes).argmax(dim=1)
-        return codes[nearest].permute(0, 3, 1, 2), z
+    def quantise(self, z: Tensor) -> Tensor:
+        """z [B, LATENT, h, w] -> the nearest codes to tanh(z); the gradient is that of tanh."""
+        bounded = z.float().tanh()
+        steps = (LEVELS - 1) / 2
+        return bounded + ((bounded * steps).round() / steps - bounded).detach()
 
     def forward(self, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """x0 [B, 3, H, W] -> (reconstruction, codebook and commitment loss)."""
-        code, z = self.quantise(self.encode(x0))
-        apart = F.mse_loss(code, z.detach()) + 0.25 * F.mse_loss(z, code.detach())
-        return self.decode(z + (code - z).detach()), apart
+        """x0 [B, 3, H, W] -> (reconstruction, nothing beside it)."""
+        code = self.quantise(self.encode(x0))
+        return self.decode(code), code.new_zeros(())
 
 
 AUTOENCODERS: dict[str, type[Plain] | type[Vq]] = {"plain": Plain, "vq": Vq}

@@ -21,6 +21,7 @@ from small_world.generators import Report
 from small_world.pictures import Pictures
 
 from distildire.data.manifest import REAL, group_names, read_manifest
+from distildire.data.rebuild import psnr_of
 from distildire.data.tiny_autoencoder import TinyAutoencoders
 from distildire.io.pictures import RGB, ImageError, decode
 from distildire.io.writing import make_folder, whole_file
@@ -167,8 +168,9 @@ def write_pairs(
     """Write both halves of every pair in one JPEG setting; what is there stays.
 
     Returns:
-        A row a picture: pair, kind ("real" for the photograph), path, repository, quality,
-        subsampling. The number of a pair is that of its row in `chosen`.
+        A row a picture: pair, kind ("real" for the photograph), path, repository, psnr of the two
+        halves as stored (dB), quality, subsampling. The number of a pair is that of its row in
+        `chosen`.
     """
     import pandas as pd
 
@@ -191,8 +193,9 @@ def write_pairs(
                 half = Image.fromarray(make(rgb, pair))
                 with whole_file(file) as whole:
                     half.save(whole, "JPEG", **setting)
+            alike = psnr_of(decode(file), decode(out / REAL / file.name))
             rows.append({"pair": pair, "kind": name, "path": str(file), "repository": group,
-                         **setting})  # fmt: skip
+                         "psnr": alike, **setting})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -221,7 +224,7 @@ def main() -> None:
     kinds = all_kinds(seen, args.clones, models, report, frozenset(args.without))
     table = write_pairs(reals[: args.pairs], kinds, args.out, args.seed)
     table.to_csv(args.out / "pairs.csv", index=False)
-    print(table["kind"].value_counts().to_string())
+    print(table.groupby("kind", sort=False)["psnr"].agg(["size", "mean"]).round(1).to_string())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from reconstructions import make
 from reconstructions.autoencoders import (
     AUTOENCODERS,
     LATENT,
+    LEVELS,
     Vq,
     edit,
     reconstruct,
@@ -19,7 +20,6 @@ from reconstructions.autoencoders import (
 from reconstructions.make import Kind, Upscaler, centre, pieces, spread, write_pairs
 from reconstructions.measure import BASELINE, Looked, across, arms, summarise
 from small_world.config import AdmTraining
-from torch import nn
 
 
 def picture(seed: int, height: int = 64, width: int = 64) -> np.ndarray:
@@ -42,18 +42,18 @@ def test_an_autoencoder_learns_one_colour(name: str, tmp_path: Path) -> None:
 
 
 def test_a_quantised_latent_is_the_nearest_of_its_codes() -> None:
-    torch.manual_seed(0)
-    network = Vq()
-    z = torch.randn(2, LATENT, 3, 5)
-    network.requires_grad_(False)
-    code, unit = network.quantise(z)
-    codes = nn.functional.normalize(network.codes.weight, dim=1)
-    for b in range(2):
-        for y in range(3):
-            for x in range(5):
-                apart = [float((unit[b, :, y, x] - c).square().sum()) for c in codes]
-                expected = codes[int(np.argmin(apart))]
-                torch.testing.assert_close(code[b, :, y, x], expected)
+    z = torch.randn(2, LATENT, 3, 5, generator=torch.Generator().manual_seed(0))
+    code = Vq().quantise(z)
+    levels = torch.linspace(-1, 1, LEVELS)
+    apart = (z.tanh()[..., None] - levels).abs()
+    torch.testing.assert_close(code, levels[apart.argmin(dim=-1)])
+    assert len(code.unique()) == LEVELS
+
+
+def test_a_quantised_latent_passes_gradients() -> None:
+    z = torch.zeros(1, LATENT, 1, 1, requires_grad=True)
+    Vq().quantise(z).sum().backward()
+    torch.testing.assert_close(z.grad, torch.ones_like(z))
 
 
 def test_an_edit_keeps_the_size_and_follows_the_seed(tmp_path: Path) -> None:
