@@ -257,7 +257,10 @@ def main() -> None:
 def as_table(heads: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """Markdown: the baseline's figures, and differences to it with their deviation over seeds."""
     keys = ("auc", "pairs", "worst_quarter", "tpr_at_5fpr")
-    lines = ["| pairs | AUC | pairs | worst quarter | TPR at 5% |", "|---|--:|--:|--:|--:|"]
+    lines = [
+        "| added to ordinary views | AUC | pairs | worst quarter | TPR at 5% |",
+        "|---|--:|--:|--:|--:|",
+    ]
     for name, figures in heads.items():
         cells = [f"{figures[k][0]:.3f}" if name == BASELINE else
                  f"{figures[k][1]:+.3f} ± {figures[k][2]:.3f}" for k in keys]  # fmt: skip
