@@ -4,7 +4,8 @@
         --checkpoint best.pt --out OUT
 
 Every seed draws other views; within a seed all heads see the same ones. Prints two tables and
-writes `reconstructions.json`.
+writes `reconstructions.json`. What was seen stays in `OUT/features`: other pairs ask for another
+folder.
 """
 
 from __future__ import annotations
@@ -82,6 +83,13 @@ class Looked:
         both = np.stack([reals, fakes], axis=1).ravel()
         return self.x[both], np.tile([False, True], len(fakes)), np.repeat(pairs, 2)
 
+    def one_each(self) -> Looked:
+        """Every photograph with one of its reconstructions, drawn at random."""
+        kinds = self.rows["kind"]
+        fakes = self.rows[kinds != REAL].groupby("pair").sample(1, random_state=0).index
+        kept = np.union1d(np.flatnonzero(kinds == REAL), fakes)
+        return Looked(self.rows.iloc[kept].reset_index(drop=True), self.x[kept])
+
 
 def fit_head(x: Features, fake: Labels) -> Pipeline:
     """The linear head of `benchmarks/heads.py`."""
@@ -92,8 +100,8 @@ def fit_head(x: Features, fake: Labels) -> Pipeline:
 def arms(looked: Looked) -> Iterator[tuple[str, Features, Labels]]:
     """Name, features and labels of what each head gets beside the ordinary views."""
 
-    def fakes(groups: Sequence[str]) -> tuple[Features, Labels]:
-        x, fake, _ = looked.halves([kind for group in groups for kind in GROUPS[group]])
+    def fakes(groups: Sequence[str], of: Looked = looked) -> tuple[Features, Labels]:
+        x, fake, _ = of.halves([kind for group in groups for kind in GROUPS[group]])
         return x, fake
 
     there = [g for g, kinds in GROUPS.items() if looked.rows["kind"].isin(kinds).any()]
@@ -102,6 +110,7 @@ def arms(looked: Looked) -> Iterator[tuple[str, Features, Labels]]:
     yield "the photographs alone", looked.x[reals], np.zeros(reals.sum(), bool)
     for group in there:
         yield group, *fakes([group])
+    yield "one of these for each photograph", *fakes(there, looked.one_each())
     yield "all autoencoders", *fakes([g for g in there if g in AUTOENCODERS])
     rest = [g for g in there if g != "Real-ESRGAN"]
     yield "all but Real-ESRGAN", *fakes(rest)
@@ -216,7 +225,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="the table that make wrote")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--views", type=int, default=2400)
-    parser.add_argument("--per-source", type=int, default=8, help="validation pictures of each")
+    parser.add_argument("--per-source", type=int, default=1000, help="validation pictures")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -229,12 +238,12 @@ def main() -> None:
     train = table[table["split"] == "train"].reset_index(drop=True)
     val = table[table["split"] == "val"].groupby(["source", "label"]).head(args.per_source)
     make_folder(kept)
-    held_out = stage(kept / "val.npz", partial(body.validation, val))["x"]
+    held_out = stage(kept / f"val-{args.per_source}.npz", partial(body.validation, val))["x"]
     rows: dict[str, list[dict[str, float]]] = {}
     matrices: list[pd.DataFrame] = []
     for seed in range(args.seeds):
         draws = Draws(args.views, seed=seed)
-        views = stage(kept / f"views-{seed}.npz", partial(body.ordinary, train, draws))
+        views = stage(kept / f"views-{args.views}-{seed}.npz", partial(body.ordinary, train, draws))
         x = stage(kept / f"pairs-{seed}.npz", partial(body.pairs, pairs, seed))["x"]
         looked, ordinary = Looked(pairs, x), (views["x"], views["fake"] == 1)
         for name, more, fake in arms(looked):

@@ -180,6 +180,7 @@ def test_pairs_bring_their_own_photographs() -> None:
     assert counts["vq"] == (80, 40)
     assert counts["all autoencoders"] == (80, 40)
     assert counts["all but Real-ESRGAN"] == (160, 80)
+    assert counts["one of these for each photograph"] == (80, 40)
 
 
 def test_differences_are_taken_seed_by_seed() -> None:
