@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from distildire.cli import app
 from distildire.data.manifest import ManifestError
-from distildire.data.rebuild import Cut, cut_picture, default_cut, encode_jpeg, make_row, rebuild
+from distildire.data.rebuild import Cut, cut_picture, default_cut, make_row, rebuild
 from distildire.io.pictures import RGB
+from distildire.io.preprocessing import encode_jpeg
 
 RECORDED = Cut(
     scale=0.36635, kernel="box", box=(76, 166, 524, 614), jpeg_quality=86, jpeg_subsampling=2
@@ -248,6 +249,20 @@ def test_a_row_that_means_nothing_costs_itself_alone(
     result = rebuild(asked, clones, tmp_path / "out", workers=1)
     assert str(result) == "1 made, 2 missing, 0 different"
     assert [path for _, path, _ in result.problems] == names[:2]
+
+
+def test_a_box_that_no_jpeg_can_hold_costs_its_row_alone(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    work = clone[0] / "owner+name"
+    Image.new("RGB", (66_000, 200)).save(work / "long.png")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "y")
+    commit = git(work, "rev-parse", "HEAD")
+    asked = manifest(tmp_path, commit, "long.png", "large.png", box=["0,0,66000,200", ""])
+    result = rebuild(asked, clone[0], tmp_path / "out", workers=1)
+    assert str(result) == "1 made, 1 missing, 0 different"
+    assert "too long to re-encode: 66000 x 200" in result.problems[0][2]
 
 
 def test_damaged_crops_and_notes_are_made_anew(tmp_path: Path, clone: tuple[Path, str]) -> None:

@@ -8,7 +8,6 @@ scale, kernel and box, then one JPEG pass. Both classes go through it alike. A r
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import math
@@ -28,6 +27,7 @@ from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, tr
 from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
+from distildire.io.preprocessing import encode_jpeg
 from distildire.io.text import brief, words_of
 from distildire.io.writing import whole_file, write_json
 
@@ -112,14 +112,6 @@ def cut_picture(rgb: RGB, cut: Cut) -> RGB:
     source = (left * across, top * down, right * across, bottom * down)
     picture = Image.fromarray(rgb)
     return np.asarray(picture.resize((right - left, bottom - top), KERNELS[cut.kernel], box=source))
-
-
-def encode_jpeg(rgb: RGB, quality: int, subsampling: int) -> bytes:
-    """JPEG bytes without metadata."""
-    buffer = io.BytesIO()
-    picture = Image.fromarray(np.ascontiguousarray(rgb))
-    picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    return buffer.getvalue()
 
 
 def look(image: Image.Image) -> str:
