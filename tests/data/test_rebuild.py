@@ -251,6 +251,34 @@ def test_a_row_that_means_nothing_costs_itself_alone(
     assert [path for _, path, _ in result.problems] == names[:2]
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"original_path": name} for name in ("../a", "./large.png", "a\nb", "x" * 100_000)),
+        *({"commit": name} for name in ("-x", "HEAD^{/x", "@{-1}")),
+        *({"repository": name} for name in ("x" * 300, "owner/" + "y" * 249, "a\0b", "dead")),
+        *({"path": name} for name in ("x" * 300, "real", "real/other.jpg/x.jpg", "a\0b")),
+    ],
+    ids=str,
+)
+def test_a_row_that_git_or_the_system_refuses_costs_itself_alone(
+    tmp_path: Path, clone: tuple[Path, str], bad: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clones" / "dead" / "objects").mkdir(parents=True)
+    (tmp_path / "clones" / "dead" / "HEAD").write_text("no reference")
+    names = ("sämall one.jpg", "large.png", "sämall one.jpg", "large.png")
+    paths = ["real/other.jpg", "", "real/last.jpg", "real/large.jpg"]
+    table = pd.read_csv(manifest(tmp_path, clone[1], *names, path=paths), keep_default_na=False)
+    for name, value in bad.items():
+        table.loc[1, name] = value
+    table.to_parquet(tmp_path / "asked.parquet")
+    result = rebuild(tmp_path / "asked.parquet", clone[0], tmp_path / "out", workers=1)
+    found = set(result.table["path"])
+    assert {"real/other.jpg", "real/last.jpg", "real/large.jpg"} <= found
+    assert len(found) + len(result.problems) == 4
+    assert "fatal" not in capfd.readouterr().err
+
+
 def test_a_box_that_no_jpeg_can_hold_costs_its_row_alone(
     tmp_path: Path, clone: tuple[Path, str]
 ) -> None:

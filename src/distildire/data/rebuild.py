@@ -8,6 +8,7 @@ scale, kernel and box, then one JPEG pass. Both classes go through it alike. A r
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -268,14 +269,13 @@ def _make_repository(
 ) -> list[Row]:
     git = find_clone(clones, rows[0]["repository"])
     if git is None:
-        done = [{**row, "problem": "missing: no clone of the repository"} for row in rows]
-    else:
-        names = [f"{row['commit']}:{row['original_path']}" for row in rows]
-        taken: dict[str, str] = {}
-        done = [
-            _made(row, blob, out, reconstruct, taken)
-            for row, blob in zip(rows, read_blobs(git, names), strict=True)
-        ]
+        return [{**row, "problem": "missing: no clone of the repository"} for row in rows]
+    names = [f"{row['commit']}:{row['original_path']}" for row in rows]
+    taken: dict[str, str] = {}
+    done = [
+        _made(row, blob, out, reconstruct, taken)
+        for row, blob in zip(rows, read_blobs(git, names), strict=True)
+    ]
     part.parent.mkdir(parents=True, exist_ok=True)
     write_json(part, {"asked": _fingerprint(rows), "rows": done})
     return done
@@ -285,10 +285,14 @@ def _made(row: Row, *given: Any) -> Row:
     """`make_row`, whose row alone is lost by values that mean nothing."""
     try:
         return make_row(row, *given)
-    except OSError:  # a full disk is every row's
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in _OF_A_PATH:
+            raise  # a full disk is every row's
         return {**row, "problem": f"missing: {words_of(error)}"}
+
+
+_OF_A_PATH = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+"""What the system says where a row states a path that can be no file's."""
 
 
 def _fingerprint(rows: list[Row]) -> str:
