@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from distildire.cli import app
 from distildire.data.manifest import ManifestError
-from distildire.data.rebuild import Cut, cut_picture, default_cut, make_row, rebuild
+from distildire.data.rebuild import NEEDED, Cut, cut_picture, default_cut, make_row, rebuild
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import encode_jpeg
 
@@ -277,6 +278,30 @@ def test_a_row_that_git_or_the_system_refuses_costs_itself_alone(
     assert {"real/other.jpg", "real/last.jpg", "real/large.jpg"} <= found
     assert len(found) + len(result.problems) == 4
     assert "fatal" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"\x81\x40.png", "café.png".encode()], ids=str)
+def test_names_in_any_code_are_found_and_found_again(
+    tmp_path: Path, clone: tuple[Path, str], name: bytes
+) -> None:
+    work = clone[0] / "owner+name"
+    picture(3, 300, 260).save(work / os.fsdecode(name), "PNG")
+    picture(4, 300, 260).save(work / " lead.png")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "y")
+    row = f"owner/name,{git(work, 'rev-parse', 'HEAD')},".encode()
+    head = ",".join(NEEDED).encode()
+    asked = tmp_path / "asked.csv"
+    lines = [head, *(row + cell + b",real" for cell in (name, name + b" ", b" lead.png"))]
+    asked.write_bytes(b"\n".join(lines))
+    first = rebuild(asked, clone[0], tmp_path / "a", workers=1)
+    assert str(first) == "2 made, 0 missing, 0 different"
+    again = rebuild(tmp_path / "a" / "manifest.parquet", clone[0], tmp_path / "b", workers=1)
+    assert again.table["sha256"].equals(first.table["sha256"])
+    binary = {"repository": b"owner/name", "commit": row.split(b",")[1], "original_path": name}
+    pd.DataFrame([binary | {"label": "real"}]).to_parquet(tmp_path / "binary.parquet")
+    alike = rebuild(tmp_path / "binary.parquet", clone[0], tmp_path / "c", workers=1)
+    assert set(alike.table["sha256"]) < set(first.table["sha256"])
 
 
 def test_a_box_that_no_jpeg_can_hold_costs_its_row_alone(

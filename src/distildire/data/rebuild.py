@@ -14,7 +14,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -29,7 +29,7 @@ from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
 from distildire.io.preprocessing import encode_jpeg
-from distildire.io.text import brief, words_of
+from distildire.io.text import brief, spellings, words_of
 from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
@@ -270,15 +270,25 @@ def _make_repository(
     git = find_clone(clones, rows[0]["repository"])
     if git is None:
         return [{**row, "problem": "missing: no clone of the repository"} for row in rows]
-    names = [f"{row['commit']}:{row['original_path']}" for row in rows]
     taken: dict[str, str] = {}
     done = [
         _made(row, blob, out, reconstruct, taken)
-        for row, blob in zip(rows, read_blobs(git, names), strict=True)
+        for row, blob in zip(rows, _originals(git, rows), strict=True)
     ]
     part.parent.mkdir(parents=True, exist_ok=True)
     write_json(part, {"asked": _fingerprint(rows), "rows": done})
     return done
+
+
+def _originals(git: Path, rows: list[Row]) -> Iterator[bytes | None]:
+    """The bytes that each row names, by the first spelling of its path that is there."""
+    named = [
+        [f"{row['commit']}:{path}" for path in spellings(str(row["original_path"]))] for row in rows
+    ]
+    blobs = read_blobs(git, itertools.chain.from_iterable(named))
+    for names in named:
+        found = list(itertools.islice(blobs, len(names)))
+        yield next((blob for blob in found if blob is not None), None)
 
 
 def _made(row: Row, *given: Any) -> Row:

@@ -252,6 +252,22 @@ def name_meant(text: str, root: Path) -> str:
     return text if meant == text or os.path.lexists(root / text) else meant
 
 
+def spellings(text: str) -> list[str]:
+    """The names that a text out of a table may mean, where they can't be looked for on disk.
+
+    As it is, without spaces around it, and both in the bytes that `western` reads as it.
+    """
+    plain = (text, text.strip())
+    return list(dict.fromkeys([*plain, *map(_in_western, plain)]))
+
+
+def _in_western(text: str) -> str:
+    for code in ("cp1252", "latin-1"):
+        with contextlib.suppress(UnicodeEncodeError):
+            return text.encode(code).decode("utf-8", "surrogateescape")
+    return text
+
+
 def western(text: str) -> str:
     """Text whose bytes are no UTF-8, read as Windows-1252 or, where that lacks them, Latin-1."""
     if text.isascii() or storable(text) == text:
