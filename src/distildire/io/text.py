@@ -116,6 +116,8 @@ def encoding_of(path: Path) -> str:
 def lines_of(path: Path) -> Iterator[str]:
     """The lines of a text file without their ends; empty ones are left out.
 
+    Nor do they have the marks that stand where several files were joined.
+
     Bytes that are no UTF-8 come as lone surrogates; see `name_meant`.
 
     Raises:
@@ -123,7 +125,7 @@ def lines_of(path: Path) -> Iterator[str]:
     """
     with _reading(path), path.open(encoding=encoding_of(path), errors="surrogateescape") as file:
         for line in file:
-            if text := line.rstrip("\r\n"):
+            if text := line.rstrip("\r\n").lstrip("\ufeff"):
                 yield text
 
 
