@@ -76,6 +76,12 @@ def real_png(busy: NDArray[np.uint8]) -> bytes:
     return encode(busy)
 
 
+@pytest.fixture(scope="session")
+def long_png(busy: NDArray[np.uint8]) -> bytes:
+    """66,000 x 64 pixels, more than a JPEG can hold on a side."""
+    return encode(np.tile(busy[:64], (1, 275, 1)))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, busy: NDArray[np.uint8], flat: NDArray[np.uint8]) -> Path:
     """A folder of two pictures, one in a folder below with a name that is not ASCII."""

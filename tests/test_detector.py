@@ -217,6 +217,26 @@ def test_open_files_and_path_likes(detector: Detector, flat: np.ndarray, tmp_pat
     assert detector.predict(entry)[0].logit == rows[0].logit
 
 
+class Nameless(os.PathLike[str]):
+    """A path that can't say its name."""
+
+    def __init__(self, name: object = None) -> None:
+        self.name = name
+
+    def __fspath__(self) -> str:
+        if self.name is None:
+            raise RuntimeError("no name")
+        return self.name  # type: ignore[return-value]
+
+
+def test_a_path_that_has_no_name_costs_itself_alone(detector: Detector, fake_png: bytes) -> None:
+    raising, wrong, whole = detector.predict([Nameless(), Nameless(3), fake_png])
+    assert raising.error == "no name"
+    assert "int" in str(wrong.error)
+    assert whole.verdict == "fake"
+    assert detector.predict(Nameless())[0].error == "no name"
+
+
 def test_what_shows_nothing_is_never_real(detector: Detector) -> None:
     (white,) = detector.predict(np.full((300, 300, 3), 255, np.uint8))
     assert white.verdict == "unsure"

@@ -85,8 +85,9 @@ def load(
         decoder: of the bytes of a file.
         keep: hand on the whole picture too, for what else is to be told of it.
     """
-    path, sha256, said = shown_name(item) or name, None, None
+    path, sha256, said = name, None, None
     try:
+        path = shown_name(item) or name
         content = content_of(item)
         if isinstance(content, bytes):
             sha256 = sha256_of(content)

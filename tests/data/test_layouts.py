@@ -171,6 +171,21 @@ def test_forensichub_json(tmp_path: Path) -> None:
         read_layout(tmp_path / "train.json")
 
 
+@pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_forensichub_json_in_any_code(tmp_path: Path, code: str) -> None:
+    touch(tmp_path, ["á.png", "b.png"])
+    entries = [{"path": "á.png", "label": 0}, {"path": "b.png", "label": 1}]
+    (tmp_path / "train.json").write_bytes(json.dumps(entries, ensure_ascii=False).encode(code))
+    (tmp_path / "notes.json").write_bytes(b"[\xff\xfe\0\0]")
+    for given in (tmp_path, tmp_path / "train.json"):
+        table = read_layout(given)
+        assert table.attrs["layout"] == "ForensicHub"
+        assert [Path(path).name for path in table["path"]] == ["b.png", "á.png"]
+        assert list(table["label"]) == ["fake", "real"]
+    with pytest.raises(LayoutError, match="not a text file"):
+        read_layout(tmp_path / "notes.json")
+
+
 def test_grip_csv(tmp_path: Path) -> None:
     touch(tmp_path, ["synthbuster/dalle2/a.png", "synthbuster/real_RAISE_1k/b.png"])
     (tmp_path / "list.csv").write_text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from typer.testing import CliRunner
 
 from distildire.cli import app
 from distildire.data.manifest import ManifestError
-from distildire.data.rebuild import Cut, cut_picture, default_cut, encode_jpeg, make_row, rebuild
+from distildire.data.rebuild import NEEDED, Cut, cut_picture, default_cut, make_row, rebuild
 from distildire.io.pictures import RGB
+from distildire.io.preprocessing import encode_jpeg
 
 RECORDED = Cut(
     scale=0.36635, kernel="box", box=(76, 166, 524, 614), jpeg_quality=86, jpeg_subsampling=2
@@ -248,6 +250,72 @@ def test_a_row_that_means_nothing_costs_itself_alone(
     result = rebuild(asked, clones, tmp_path / "out", workers=1)
     assert str(result) == "1 made, 2 missing, 0 different"
     assert [path for _, path, _ in result.problems] == names[:2]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"original_path": name} for name in ("../a", "./large.png", "a\nb", "x" * 100_000)),
+        *({"commit": name} for name in ("-x", "HEAD^{/x", "@{-1}")),
+        *({"repository": name} for name in ("x" * 300, "owner/" + "y" * 249, "a\0b", "dead")),
+        *({"path": name} for name in ("x" * 300, "real", "real/other.jpg/x.jpg", "a\0b")),
+    ],
+    ids=str,
+)
+def test_a_row_that_git_or_the_system_refuses_costs_itself_alone(
+    tmp_path: Path, clone: tuple[Path, str], bad: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clones" / "dead" / "objects").mkdir(parents=True)
+    (tmp_path / "clones" / "dead" / "HEAD").write_text("no reference")
+    names = ("sämall one.jpg", "large.png", "sämall one.jpg", "large.png")
+    paths = ["real/other.jpg", "", "real/last.jpg", "real/large.jpg"]
+    table = pd.read_csv(manifest(tmp_path, clone[1], *names, path=paths), keep_default_na=False)
+    for name, value in bad.items():
+        table.loc[1, name] = value
+    table.to_parquet(tmp_path / "asked.parquet")
+    result = rebuild(tmp_path / "asked.parquet", clone[0], tmp_path / "out", workers=1)
+    found = set(result.table["path"])
+    assert {"real/other.jpg", "real/last.jpg", "real/large.jpg"} <= found
+    assert len(found) + len(result.problems) == 4
+    assert "fatal" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"\x81\x40.png", "café.png".encode()], ids=str)
+def test_names_in_any_code_are_found_and_found_again(
+    tmp_path: Path, clone: tuple[Path, str], name: bytes
+) -> None:
+    work = clone[0] / "owner+name"
+    picture(3, 300, 260).save(work / os.fsdecode(name), "PNG")
+    picture(4, 300, 260).save(work / " lead.png")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "y")
+    row = f"owner/name,{git(work, 'rev-parse', 'HEAD')},".encode()
+    head = ",".join(NEEDED).encode()
+    asked = tmp_path / "asked.csv"
+    lines = [head, *(row + cell + b",real" for cell in (name, name + b" ", b" lead.png"))]
+    asked.write_bytes(b"\n".join(lines))
+    first = rebuild(asked, clone[0], tmp_path / "a", workers=1)
+    assert str(first) == "2 made, 0 missing, 0 different"
+    again = rebuild(tmp_path / "a" / "manifest.parquet", clone[0], tmp_path / "b", workers=1)
+    assert again.table["sha256"].equals(first.table["sha256"])
+    binary = {"repository": b"owner/name", "commit": row.split(b",")[1], "original_path": name}
+    pd.DataFrame([binary | {"label": "real"}]).to_parquet(tmp_path / "binary.parquet")
+    alike = rebuild(tmp_path / "binary.parquet", clone[0], tmp_path / "c", workers=1)
+    assert set(alike.table["sha256"]) < set(first.table["sha256"])
+
+
+def test_a_box_that_no_jpeg_can_hold_costs_its_row_alone(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    work = clone[0] / "owner+name"
+    Image.new("RGB", (66_000, 200)).save(work / "long.png")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "y")
+    commit = git(work, "rev-parse", "HEAD")
+    asked = manifest(tmp_path, commit, "long.png", "large.png", box=["0,0,66000,200", ""])
+    result = rebuild(asked, clone[0], tmp_path / "out", workers=1)
+    assert str(result) == "1 made, 1 missing, 0 different"
+    assert "too long to re-encode: 66000 x 200" in result.problems[0][2]
 
 
 def test_damaged_crops_and_notes_are_made_anew(tmp_path: Path, clone: tuple[Path, str]) -> None:

@@ -33,10 +33,10 @@ from distildire.distill.start import read_trained
 from distildire.distill.student import Fusion, HiddenHead, Student, activation_map, block_energy
 from distildire.distill.torch_bundle import export_torch
 from distildire.distill.train import train
-from distildire.distill.validation import validation_summary
+from distildire.distill.validation import score_table, validation_summary
 from distildire.explain.heatmap import heat_of
 from distildire.io.config import ConfigError, build, load_config, to_dict
-from distildire.io.preprocessing import resize_and_crop
+from distildire.io.preprocessing import Preprocessing, resize_and_crop
 from distildire.noise import load_noise_source
 from noise.standin_noise import StandInNoise
 
@@ -145,6 +145,17 @@ def test_moving_average_follows_weights_and_statistics() -> None:
     for _ in range(200):
         average.update_parameters(model)
     assert torch.allclose(average.module.head.weight, torch.ones(1), atol=1e-3)
+
+
+def test_a_picture_that_cannot_be_scored_costs_validation_nothing_else(tmp_path: Path) -> None:
+    sizes = {"whole": (80, 64), "long": (66_000, 32), "narrow": (20_000, 32)}
+    for name, size in sizes.items():
+        Image.new("RGB", size, "white").save(tmp_path / f"{name}.png")
+    table = pd.DataFrame({"path": [str(tmp_path / f"{name}.png") for name in (*sizes, "none")]})
+    cut = Preprocessing(crop=32, crops=1, short_side=512, enlarge=True)
+    logits = score_table(lambda crops: crops.float().mean((1, 2, 3)), table, cut, workers=0)
+    assert np.isnan(logits).tolist() == [False, True, True, True]
+    assert logits[0] == pytest.approx(255, abs=1)
 
 
 def test_validation_counts_pairs_and_worst_sources() -> None:

@@ -253,6 +253,34 @@ def test_robustness_skips_unreadable_pictures(tmp_path: Path) -> None:
     assert set(found["rows"]) == set(changes)
 
 
+class Narrow(Brightness):
+    """Sees pictures enlarged: those that would be too large then, it refuses."""
+
+    bundle = SimpleNamespace(
+        preprocessing=Preprocessing(crop=64, crops=1, short_side=512, enlarge=True)
+    )
+
+    def logit(self, rgb: RGB, *, alone: bool = True) -> float:
+        return super().logit(self.bundle.preprocessing(rgb))
+
+
+def test_a_picture_that_cannot_be_scored_costs_its_row_alone(tmp_path: Path) -> None:
+    manifest = pictures(tmp_path)
+    for name, width in (("ai0.png", 66_000), ("nature0.png", 12_000)):
+        Image.new("RGB", (width, 32)).save(tmp_path / name)
+    options = EvaluationOptions(accept_leak=True, robustness_count=12, heatmap_count=6, repeats=20)
+    scores = evaluate(Narrow(), manifest, tmp_path / "out", options).scores
+    errors = scores.set_index(scores["path"].map(lambda path: Path(path).name))["error"]
+    assert "too long to re-encode" in errors.pop("ai0.png")
+    assert "too narrow to judge" in errors.pop("nature0.png")
+    assert set(errors) == {""}
+    tree = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (tree["robustness"]["n_real"], tree["robustness"]["n_fake"]) == (5, 5)
+    assert tree["heatmap"]["n"] == 5
+    table = read_manifest(manifest)
+    assert np.isnan(logits_of(Narrow(), table["path"].to_list())).sum() == 2
+
+
 class Counting(Brightness):
     """Waits for another picture to be scored beside it."""
 

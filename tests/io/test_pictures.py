@@ -144,6 +144,13 @@ def test_equalize_is_one_jpeg_pass_after_the_limit() -> None:
     assert not np.array_equal(jpeg(rgb, 90), jpeg(rgb, 60))
 
 
+def test_what_no_jpeg_can_hold_is_refused_in_words() -> None:
+    assert jpeg(np.zeros((32, 65_500, 3), np.uint8), 90).shape == (32, 65_500, 3)
+    for shape in ((32, 65_501, 3), (65_501, 32, 3)):
+        with pytest.raises(ImageError, match="too long to re-encode"):
+            equalize(np.zeros(shape, np.uint8))
+
+
 def test_crops_are_native_pixels() -> None:
     rgb = picture(375, 500)
     cut = Preprocessing(crop=100, crops=3)(rgb)

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from distildire.io.finding import find_files
-from distildire.io.text import TextError, holds, lines_of, name_meant, rows_of, shown, storable
+from distildire.io.text import (
+    TextError,
+    holds,
+    lines_of,
+    name_meant,
+    rows_of,
+    shown,
+    spellings,
+    storable,
+    western,
+)
 
 ROWS = [{"path": "a.png", "label": "real"}, {"path": "ä, b.png", "label": "fake"}]
 
@@ -81,6 +91,15 @@ def test_tables_of_spreadsheets_and_by_hand(tmp_path: Path) -> None:
     file.write_text("path,label,path\na.png,real,b.png\n")
     with pytest.raises(TextError, match="two columns have the name path"):
         list(rows_of(file, ["path"]))
+
+
+@pytest.mark.parametrize("raw", [b"caf\xe9", b"\x81\x40", b"\x80\x81", bytes(range(128, 256))])
+def test_a_text_in_another_code_spells_its_bytes_again(raw: bytes) -> None:
+    name = raw.decode("utf-8", "surrogateescape")
+    text = western(name)
+    assert spellings(text) == [text, name]
+    assert spellings(f" {text}")[1] == text
+    assert spellings("a.png") == ["a.png"]
 
 
 def test_names_go_out_as_they_are_or_escaped() -> None:

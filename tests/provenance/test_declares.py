@@ -296,6 +296,22 @@ def test_extended_xmp_in_pieces_out_of_order() -> None:
     assert first(jpeg(*parts)).kind == "generated"
 
 
+@pytest.mark.parametrize("gap", [" ", "\n", "\n ", "\n   ", "\t", " " * 60])
+@pytest.mark.parametrize("home", ["http://ns.adobe.com/photoshop/1.0/", "urn:x", "/" * 50])
+@pytest.mark.parametrize("prefix", ["photoshop", "p", "p" * 60])
+def test_a_credit_is_found_wherever_its_namespace_ends(gap: str, home: str, prefix: str) -> None:
+    for words in ("Made with Google AI", "Edited with Google AI"):
+        packet = xmp(f'xmlns:{prefix}="{home}"{gap}{prefix}:Credit="{words}"')
+        (found,) = findings(picture("JPEG", xmp=packet))
+        assert f'"{words}" (XMP Credit)' in found.says
+        for elements in (
+            f"<{prefix}:Credit>{words}</{prefix}:Credit>{gap}<x:y/>",
+            f'<dc:type>x</dc:type><Credit xmlns="{home}">{words}</Credit>',
+        ):
+            (found,) = findings(picture("JPEG", xmp=xmp("", elements)))
+            assert f'"{words}" (XMP Credit)' in found.says
+
+
 def test_xmp_credits_and_tools() -> None:
     def says(properties: str, elements: str = "") -> str:
         return first(picture("JPEG", xmp=xmp(properties, elements))).says

@@ -21,6 +21,7 @@ from distildire.scale.folders import LOCK
 from distildire.scale.items import Item, SourceError, list_items
 from distildire.scale.parts import SCHEMA, Done, PartsError, PartWriter, write_part
 from distildire.scale.score import score
+from distildire.scale.sources import items_of
 from distildire.verdict import COLUMNS
 from scale.rows import rows_of
 
@@ -236,6 +237,38 @@ def test_a_second_writer_is_refused(folder: Path, bundle: Path, tmp_path: Path) 
         score(folder, out, model=bundle)
     (out / LOCK).write_text("process 1, long dead")
     assert score(folder, out, model=bundle).scored == 0
+
+
+def test_a_column_path_of_any_kind(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    text = pa.array(["a.png"])
+    for number, table in enumerate(
+        ({"Path": text}, {"PATH": text.dictionary_encode()}, {"Path": ["b.png"], "path": text})
+    ):
+        pq.write_table(pa.table(table), folder / f"{number}.parquet")
+        assert score(folder / f"{number}.parquet", tmp_path / f"{number}", model=bundle).errors == 0
+    for number, column in enumerate(([["a.png"]], [{"name": "a.png"}], [1], [None, 2.5], [True])):
+        pq.write_table(pa.table({"path": column}), folder / "odd.parquet")
+        with pytest.raises(SourceError, match=r"odd\.parquet: the column path holds .*, not text"):
+            score(folder / "odd.parquet", tmp_path / f"odd{number}", model=bundle)
+
+
+def test_marks_where_lists_were_joined_are_in_no_name(folder: Path, tmp_path: Path) -> None:
+    lines = [name.encode("utf-8-sig") for name in ("a.png\n", "sub folder/b.png\n")]
+    (folder / "joined.txt").write_bytes(b"".join(lines))
+    found = [item.path for item in items_of(folder / "joined.txt")]
+    assert found == [str(folder / "a.png"), str(folder / "sub folder/b.png")]
+
+
+@pytest.mark.parametrize("name", ["none", "none.png/x", "none*", "empty", "empty.csv", "no.csv"])
+def test_a_source_that_gives_nothing_leaves_no_folder(
+    name: str, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.csv").write_text("path\n")
+    (tmp_path / "no.csv").write_text("name\na.png\n")
+    with pytest.raises(SourceError):
+        score(tmp_path / name, tmp_path / "out", model=bundle)
+    assert not (tmp_path / "out").exists()
 
 
 def test_tables_at_the_edge(folder: Path, bundle: Path, tmp_path: Path) -> None:

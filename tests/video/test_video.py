@@ -198,6 +198,38 @@ def test_a_cut_file_says_how_much_was_seen(
     assert 2.0 <= float(found[1]) <= 3.5
 
 
+def test_a_cut_transport_stream_says_how_much_was_seen(
+    detector: Detector, tmp_path: Path, real_frame: RGB
+) -> None:
+    data = clip_of(tmp_path / "a.ts", (real_frame, 60), keyframes=5).read_bytes()
+    whole = judge_video(detector, io.BytesIO(data))
+    assert (whole.verdict, whole.note) == ("real", None)
+    for cut in (len(data) // 2 // 188 * 188 + 37, 188 * 40 + 1):
+        part = judge_video(detector, io.BytesIO(data[:cut]))
+        assert part.verdict == "unsure"
+        found = re.search(r"the file ends early: seen to (\d\.\d)( of \d\.\d)? s", str(part.note))
+        assert found is not None, part.note
+        assert abs(float(found[1]) - 6.0 * cut / len(data)) < 1.0
+
+
+@pytest.mark.parametrize("kind", ["ts", "mkv"])
+def test_a_damaged_file_says_how_much_was_seen(
+    detector: Detector, tmp_path: Path, real_frame: RGB, kind: str
+) -> None:
+    whole = clip_of(tmp_path / f"a.{kind}", (real_frame, 60), keyframes=10, scene_cuts=False)
+    data = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    damaged = range(packets[31].pos, packets[59].pos, 97)
+    for place in damaged:
+        data[place] ^= 0xFF
+    verdict = judge_video(detector, io.BytesIO(bytes(data)))
+    assert verdict.verdict == "unsure"
+    found = re.search(r"passed over; seen to (\d\.\d) of \d\.\d s", str(verdict.note))
+    assert found is not None, verdict.note
+    assert 2.8 <= float(found[1]) <= 6.0
+
+
 def test_sound_that_outlasts_the_pictures_is_no_cut(
     detector: Detector, tmp_path: Path, real_frame: RGB
 ) -> None:

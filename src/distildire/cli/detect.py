@@ -300,7 +300,7 @@ def _judge_video(detector: Detector, path: str, fpr: float) -> Row:
 
 def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
     """The row of a path, or of what came on stdin, with stability and heat map as asked."""
-    from distildire.io.pictures import ImageError
+    from distildire.loading import what_is_wrong
 
     loaded = detector.load(source, name=STDIN, keep=asked.more)
     verdict = detector.judge([loaded], [asked.fpr])[0]
@@ -323,8 +323,10 @@ def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
             note = detector.bundle.heatmap_note
             save_heatmap(target, rgb, heat_of(detector, rgb), note)
             row |= {"heatmap": str(target), "heatmap_note": note}
-    except (ImageError, MemoryError) as error:
-        message = str(error) or "too large to judge in the memory at hand"
+    except OSError:  # a full disk is every file's
+        raise
+    except Exception as error:
+        message = what_is_wrong(error)
         return detector.not_scored(verdict.path, message, verdict.sha256, fpr=asked.fpr).to_dict()
     return row
 

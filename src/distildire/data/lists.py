@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import FAKE, REAL, ManifestError, translate_labels
-from distildire.io.text import TextError, brief, name_meant, rows_of, western, words_of
+from distildire.io.text import TextError, brief, encoding_of, name_meant, rows_of, western, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,12 +88,17 @@ def _split_of(path: Path) -> str:
 
 def _forensichub(path: Path) -> list[tuple[str, str, str, str, str]]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding_of(path), "surrogateescape"))
+    except TextError as error:
+        raise LayoutError(str(error)) from None
     except (ValueError, OSError) as error:
         raise LayoutError(f"{path}: not readable JSON: {words_of(error)}") from error
     if not _is_entries(entries):
         raise LayoutError(f"{path}: not a list of datasets. Known: {'; '.join(LISTS)}")
-    return [(str(e["path"]), str(e["label"]), _split_of(path), "", "") for e in entries]
+    return [
+        (name_meant(str(entry["path"]), path.parent), str(entry["label"]), _split_of(path), "", "")
+        for entry in entries
+    ]
 
 
 def _is_entries(entries: Any) -> bool:
@@ -104,9 +109,12 @@ def _is_entries(entries: Any) -> bool:
 
 def _is_forensichub(path: Path) -> bool:
     # Only the start is looked at: an annotation file of another kind may have gigabytes.
-    with path.open("rb") as file:
-        start = file.read(2000)
-    return start.lstrip().startswith(b"[") and b'"path"' in start and b'"label"' in start
+    try:
+        with path.open(encoding=encoding_of(path), errors="surrogateescape") as file:
+            start = file.read(2000)
+    except (TextError, UnicodeError):
+        return False
+    return start.lstrip().startswith("[") and '"path"' in start and '"label"' in start
 
 
 def _grip(path: Path) -> list[tuple[str, str, str, str, str]]:

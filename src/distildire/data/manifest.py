@@ -150,7 +150,7 @@ def read_columns(
     except Exception as error:
         raise ManifestError(f"{path}: not a readable {what}: {words_of(error)}") from error
     for name in sorted(needed if filled is None else filled):
-        values = table[name] = table[name].map(_text_of_bytes)
+        values = table[name] = table[name].map(_name_of_bytes if name == "path" else _text_of_bytes)
         if name == "path" and not all(isinstance(value, str) for value in values.dropna()):
             raise ManifestError(f"{path}: the column path holds {read[name].type}, not text")
         empty = values.isna() | (values.astype(str).str.strip() == "")
@@ -159,8 +159,12 @@ def read_columns(
     return table
 
 
-def _text_of_bytes(value: object) -> object:
+def _name_of_bytes(value: object) -> object:
     return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+def _text_of_bytes(value: object) -> object:
+    return western(os.fsdecode(value)) if isinstance(value, bytes) else value
 
 
 def group_names(table: pd.DataFrame) -> NDArray[np.str_]:

@@ -8,13 +8,13 @@ scale, kernel and box, then one JPEG pass. Both classes go through it alike. A r
 
 from __future__ import annotations
 
-import io
+import errno
 import itertools
 import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -28,7 +28,8 @@ from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, tr
 from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
-from distildire.io.text import brief, words_of
+from distildire.io.preprocessing import encode_jpeg
+from distildire.io.text import brief, spellings, words_of
 from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
@@ -112,14 +113,6 @@ def cut_picture(rgb: RGB, cut: Cut) -> RGB:
     source = (left * across, top * down, right * across, bottom * down)
     picture = Image.fromarray(rgb)
     return np.asarray(picture.resize((right - left, bottom - top), KERNELS[cut.kernel], box=source))
-
-
-def encode_jpeg(rgb: RGB, quality: int, subsampling: int) -> bytes:
-    """JPEG bytes without metadata."""
-    buffer = io.BytesIO()
-    picture = Image.fromarray(np.ascontiguousarray(rgb))
-    picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    return buffer.getvalue()
 
 
 def look(image: Image.Image) -> str:
@@ -276,27 +269,40 @@ def _make_repository(
 ) -> list[Row]:
     git = find_clone(clones, rows[0]["repository"])
     if git is None:
-        done = [{**row, "problem": "missing: no clone of the repository"} for row in rows]
-    else:
-        names = [f"{row['commit']}:{row['original_path']}" for row in rows]
-        taken: dict[str, str] = {}
-        done = [
-            _made(row, blob, out, reconstruct, taken)
-            for row, blob in zip(rows, read_blobs(git, names), strict=True)
-        ]
+        return [{**row, "problem": "missing: no clone of the repository"} for row in rows]
+    taken: dict[str, str] = {}
+    done = [
+        _made(row, blob, out, reconstruct, taken)
+        for row, blob in zip(rows, _originals(git, rows), strict=True)
+    ]
     part.parent.mkdir(parents=True, exist_ok=True)
     write_json(part, {"asked": _fingerprint(rows), "rows": done})
     return done
+
+
+def _originals(git: Path, rows: list[Row]) -> Iterator[bytes | None]:
+    """The bytes that each row names, by the first spelling of its path that is there."""
+    named = [
+        [f"{row['commit']}:{path}" for path in spellings(str(row["original_path"]))] for row in rows
+    ]
+    blobs = read_blobs(git, itertools.chain.from_iterable(named))
+    for names in named:
+        found = list(itertools.islice(blobs, len(names)))
+        yield next((blob for blob in found if blob is not None), None)
 
 
 def _made(row: Row, *given: Any) -> Row:
     """`make_row`, whose row alone is lost by values that mean nothing."""
     try:
         return make_row(row, *given)
-    except OSError:  # a full disk is every row's
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in _OF_A_PATH:
+            raise  # a full disk is every row's
         return {**row, "problem": f"missing: {words_of(error)}"}
+
+
+_OF_A_PATH = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+"""What the system says where a row states a path that can be no file's."""
 
 
 def _fingerprint(rows: list[Row]) -> str:

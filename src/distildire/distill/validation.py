@@ -40,11 +40,11 @@ class _Crops(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         try:
-            rgb = self.read(self.paths[index])
+            crops = self.preprocessing(self.read(self.paths[index]))
         except ImageError:
             side = self.preprocessing.crop
             return torch.empty(0, 3, side, side, dtype=torch.uint8)
-        return torch.from_numpy(self.preprocessing(rgb)).permute(0, 3, 1, 2)
+        return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
 
 def _equalized(path: str) -> RGB:

@@ -16,6 +16,7 @@ from distildire.explain.heatmap import heat_of
 from distildire.explain.reencode import STABILITY
 from distildire.explain.stability import Judge, judge_scores
 from distildire.io.pictures import RGB, ImageError, decode
+from distildire.io.preprocessing import equalize
 from distildire.io.progress import DoneOf
 
 if TYPE_CHECKING:
@@ -75,13 +76,15 @@ def heatmap_check(
     """The pointing game of `patch_insertion`, on `count` pictures of each class.
 
     Raises:
-        ValueError: fewer than two photographs or no generated picture can be read.
+        ValueError: fewer than two photographs or no generated picture can be scored.
     """
     rows = subsample(table, 2 * count, seed)
     pictures: dict[bool, list[RGB]] = {False: [], True: []}
     for path, label in zip(rows["path"], rows["label"], strict=True):
-        with suppress(ImageError):
-            pictures[label == FAKE].append(decode(path))
+        with suppress(ImageError, MemoryError):
+            rgb = decode(path)
+            detector.bundle.preprocessing.scaled(equalize(rgb))  # refuses what can have no heat
+            pictures[label == FAKE].append(rgb)
     found = patch_insertion(partial(heat_of, detector), pictures[False], pictures[True], seed=seed)
     return dict(found.to_dict())
 

@@ -102,7 +102,7 @@ def _logits(
         try:
             rgb = equalize(decode(path))
             return [detector.logit(change(rgb), alone=False) for change in reencodings.values()]
-        except ImageError:
+        except (ImageError, MemoryError):
             return None
 
     for row, found in enumerate(over_cores(scored, paths, usable_cores())):

@@ -16,6 +16,7 @@ from distildire.io.pictures import RGB, ImageError, decode, decode_bytes, read_b
 from distildire.io.preprocessing import equalize
 from distildire.io.progress import DoneOf
 from distildire.io.text import brief
+from distildire.loading import what_is_wrong
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,14 +73,14 @@ def logits_of(
     detector: Scorer, paths: Sequence[str], *, equalized: bool = True,
     progress: DoneOf | None = None,
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Uncalibrated logits alone, nan where a picture can't be read; for calibration."""
+    """Uncalibrated logits alone, nan where a picture can't be scored; for calibration."""
 
     def logit(path: str) -> float:
         try:
             rgb = decode(path)
-        except ImageError:
+            return detector.logit(equalize(rgb) if equalized else rgb, alone=False)
+        except (ImageError, MemoryError):
             return np.nan
-        return detector.logit(equalize(rgb) if equalized else rgb, alone=False)
 
     logits = []
     for value in over_cores(logit, paths, usable_cores()):
@@ -101,9 +102,9 @@ def _score(
             detector.logit(equalize(rgb) if v == "equalized" else rgb, alone=False)
             for v in variants
         ]
-    except ImageError as error:
+    except (ImageError, MemoryError) as error:
         for variant in variants:
-            yield variant, {**row, "error": str(error)}
+            yield variant, {**row, "error": what_is_wrong(error)}
         return
     for variant, logit in zip(variants, logits, strict=True):
         yield variant, {**row, "logit": logit, "probability": detector.verdict_of(logit)[0]}

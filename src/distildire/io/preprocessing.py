@@ -18,6 +18,9 @@ from distildire.io.pictures import MIN_SIDE, RGB, ImageError
 MAX_ENLARGED = 25_000_000
 """Pixels that a picture may have once it is enlarged: 300 times as long as it is wide."""
 
+JPEG_MAX_SIDE = 65_500
+"""Pixels of a side that a JPEG can hold, as libjpeg has it."""
+
 MAX_SIDE = 4096
 """Pixels of a crop's side, and of the scale it is cut from, at most."""
 
@@ -37,11 +40,27 @@ def limit_short_side(rgb: RGB, short_side: int) -> RGB:
     return resize(rgb, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
-def jpeg(rgb: RGB, quality: int, subsampling: int = 2) -> RGB:
-    """One JPEG pass: quality 1..95; subsampling 0 for 4:4:4, 2 for 4:2:0."""
+def encode_jpeg(rgb: RGB, quality: int, subsampling: int = 2) -> bytes:
+    """JPEG bytes without metadata: quality 1..95; subsampling 0 for 4:4:4, 2 for 4:2:0.
+
+    Raises:
+        ImageError: a side over `JPEG_MAX_SIDE`.
+    """
+    height, width = rgb.shape[:2]
+    if max(height, width) > JPEG_MAX_SIDE:
+        raise ImageError(
+            f"too long to re-encode: {width} x {height} pixels, and a JPEG has at most "
+            f"{JPEG_MAX_SIDE:,} on a side"
+        )
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    with Image.open(buffer) as image:
+    picture = Image.fromarray(np.ascontiguousarray(rgb))
+    picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()
+
+
+def jpeg(rgb: RGB, quality: int, subsampling: int = 2) -> RGB:
+    """One JPEG pass, there and back; see `encode_jpeg`."""
+    with Image.open(io.BytesIO(encode_jpeg(rgb, quality, subsampling))) as image:
         return np.array(image)
 
 

@@ -116,6 +116,8 @@ def encoding_of(path: Path) -> str:
 def lines_of(path: Path) -> Iterator[str]:
     """The lines of a text file without their ends; empty ones are left out.
 
+    Nor do they have the marks that stand where several files were joined.
+
     Bytes that are no UTF-8 come as lone surrogates; see `name_meant`.
 
     Raises:
@@ -123,7 +125,7 @@ def lines_of(path: Path) -> Iterator[str]:
     """
     with _reading(path), path.open(encoding=encoding_of(path), errors="surrogateescape") as file:
         for line in file:
-            if text := line.rstrip("\r\n"):
+            if text := line.rstrip("\r\n").lstrip("\ufeff"):
                 yield text
 
 
@@ -250,6 +252,22 @@ def name_meant(text: str, root: Path) -> str:
     """
     meant = western(text.strip())
     return text if meant == text or os.path.lexists(root / text) else meant
+
+
+def spellings(text: str) -> list[str]:
+    """The names that a text out of a table may mean, where they can't be looked for on disk.
+
+    As it is, without spaces around it, and both in the bytes that `western` reads as it.
+    """
+    plain = (text, text.strip())
+    return list(dict.fromkeys([*plain, *map(_in_western, plain)]))
+
+
+def _in_western(text: str) -> str:
+    for code in ("cp1252", "latin-1"):
+        with contextlib.suppress(UnicodeEncodeError):
+            return text.encode(code).decode("utf-8", "surrogateescape")
+    return text
 
 
 def western(text: str) -> str:

@@ -147,8 +147,9 @@ class Workers:
 
     def load_item(self, item: Given) -> Loaded:
         """`loading.load` with a file read here and decoded in a worker."""
-        name = shown_name(item)
+        name = ""
         try:
+            name = shown_name(item)
             content = content_of(item)
         except Exception as error:  # its row says so
             return Loaded(name, error=what_is_wrong(error))

@@ -154,9 +154,9 @@ def _xmp(packet: bytes) -> Iterator[Field]:
             at = packet.find(needle, at + 1)
             if at < 0:
                 break
-            tag = packet[max(at - 40, 0) : at].rpartition(b"<")[2]
+            closes = before == b":" and packet.startswith(b"</", packet.rfind(b"<", 0, at))
             rest = packet[at + len(needle) : at + len(needle) + MAX_TEXT // 4]
-            if not tag.startswith(b"/") and (text := _xmp_value(rest, needle[1:])):
+            if not closes and (text := _xmp_value(rest, needle[1:])):
                 yield Field(f"XMP {name}", name.lower(), text)
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from distildire.io.finding import OnError, find_files, is_video
 from distildire.io.tars import member_size, split_member
-from distildire.io.text import TextError, lines_of, name_meant, rows_of, storable, words_of
+from distildire.io.text import (
+    TextError,
+    as_needed,
+    lines_of,
+    name_meant,
+    rows_of,
+    storable,
+    words_of,
+)
 
 
 class SourceError(ValueError):
@@ -149,14 +157,20 @@ def _column(source: Path, on_error: OnError) -> Iterator[str]:
     number = 0
     try:
         with pq.ParquetFile(source) as file:
-            if (count := file.schema_arrow.names.count("path")) != 1:
+            names = as_needed(file.schema_arrow.names, {"path"})
+            if (count := names.count("path")) != 1:
                 raise SourceError(f"{source}: {'two columns' if count else 'no column'} path")
-            for batch in file.iter_batches(columns=["path"]):
-                for path in batch["path"].to_pylist():
+            field = file.schema_arrow.field(names.index("path"))
+            for batch in file.iter_batches(columns=[field.name]):
+                for path in batch[0].to_pylist():
                     number += 1
-                    if path is None or path in {"", b""}:
+                    if not path and isinstance(path, str | bytes | None):
                         on_error(f"{source}: row {number}: no path")
+                    elif isinstance(path, str | bytes):
+                        yield os.fsdecode(path)
                     else:
-                        yield os.fsdecode(path) if isinstance(path, bytes) else str(path)
+                        raise SourceError(
+                            f"{source}: the column {field.name} holds {field.type}, not text"
+                        )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{source}: not a readable Parquet file: {words_of(error)}") from None

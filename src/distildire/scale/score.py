@@ -18,7 +18,7 @@ from distildire.io.tars import BETWEEN
 from distildire.isolation.pool import Workers
 from distildire.loading import Given, Loaded, Unread
 from distildire.scale.folders import folder_of
-from distildire.scale.items import Item, SourceError
+from distildire.scale.items import Item
 from distildire.scale.once import Once
 from distildire.scale.options import Engine, ScoreOptions
 from distildire.scale.pace import Pace
@@ -31,7 +31,7 @@ from distildire.scale.parts import (
     open_folder,
     scored_before,
 )
-from distildire.scale.sources import how_many, items_of
+from distildire.scale.sources import how_many, items_of, refuse_nothing
 
 Rows = Iterator[dict[str, Any]]
 
@@ -140,6 +140,7 @@ def _run(
         "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
         "device": took, "version": __version__,
     }  # fmt: skip
+    refuse_nothing(source)  # before there is a folder for it
     folder = folder_of(out)
     with open_folder(folder, about), _loading(detector, options) as load:
         drop_stale(folder)
@@ -165,8 +166,6 @@ def _run(
             writer.flush()
         if pending.trouble is not None:
             raise pending.trouble
-        if not (scored or pending.present or pending.errors):
-            raise SourceError(f"{source}: holds no pictures")
         seconds = time.monotonic() - began
         errors = pending.errors + drop_stale(folder, pending.whole)
         copies = once.copies if once is not None else 0

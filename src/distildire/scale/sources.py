@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,7 +42,7 @@ MANIFESTS = (".parquet", ".csv", ".txt")
 """Endings of files that name pictures; a list may have any other too."""
 
 
-def items_of(source: str | Path, on_error: OnError | None = None) -> Iterator[Item]:
+def items_of(source: str | Path, on_error: OnError | None = None) -> Generator[Item]:
     """The pictures of a source in a stable order, one at a time.
 
     A source is what `list_items` takes, one picture, a tar, a Parquet file with image bytes,
@@ -63,6 +64,18 @@ def items_of(source: str | Path, on_error: OnError | None = None) -> Iterator[It
             if not rest:
                 raise SourceError(f"{name}: {sentence}") from None
             yield Shard(Item(name, None, None), partial(open_file, name)).failed(sentence)
+
+
+def refuse_nothing(source: str | Path) -> None:
+    """Refuse a source that gives nothing at all, neither a picture nor what is wrong with one.
+
+    Raises:
+        SourceError: it holds no pictures, or see `items_of`.
+    """
+    failed: list[str] = []
+    with contextlib.closing(items_of(source, failed.append)) as items:
+        if next(items, None) is None and not failed:
+            raise SourceError(f"{source}: holds no pictures")
 
 
 def expand(pattern: str) -> Iterator[str]:

@@ -75,7 +75,9 @@ class Frames:
     complete: bool
     """Whether the time was enough to search the whole length."""
     ends: float | None = None
-    """Seconds at which the file ends where it should go on to `duration`."""
+    """Seconds at which the file ends where it should go on."""
+    seen: float = 0.0
+    """Seconds of the last frame that was looked at."""
     nothing: str | None = None
     """Why there is nothing to judge, where that is so of every frame."""
     blank: float = 0.0
@@ -127,6 +129,7 @@ def sample_frames(
             damaged=reader.damaged,
             complete=scan.complete,
             ends=reader.ends_early(),
+            seen=found[-1].time,
             nothing=None if telling else found[0].nothing,
             blank=1 - len(telling) / len(found),
         )

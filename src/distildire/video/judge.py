@@ -258,10 +258,18 @@ def _note(sampled: Frames) -> str | None:
         )  # fmt: skip
         parts.append(f"{sampled.damaged} {damaged} passed over")
     if sampled.ends is not None:
-        parts.append(f"the file ends early: seen to {sampled.ends:.1f} of {sampled.duration:.1f} s")
+        parts.append(f"the file ends early: {_seen_to(sampled.ends, sampled.duration)}")
+    elif sampled.damaged:
+        parts.append(_seen_to(sampled.seen, sampled.duration))
     if not sampled.complete:
         parts.append(f"the time was enough to search it to {sampled.chosen[-1].time:.0f} s only")
     return "; ".join(parts) or None
+
+
+def _seen_to(moment: float, duration: float | None) -> str:
+    """How much was seen, of a length where that is more."""
+    longer = duration is not None and duration > moment
+    return f"seen to {moment:.1f} of {duration:.1f} s" if longer else f"seen to {moment:.1f} s"
 
 
 def _declared(source: str | Path | BinaryIO) -> str | None:

@@ -17,6 +17,9 @@ _TAIL_PACKETS = 3_000
 _LARGER = 4096 * 4096
 """Pixels that a frame may have in a video that states smaller ones."""
 
+_TS_PACKETS = (188, 192, 204)
+"""Bytes of a packet of a transport stream: bare, with a time, with a checksum."""
+
 _HELD_BACK = 3
 """Packets among which is the one that the decoder complains of: its threads run ahead."""
 
@@ -102,10 +105,14 @@ class Reader:
             self._read_to_end = True
 
     def ends_early(self) -> float | None:
-        """Seconds at which the file ends where it should go on to `duration`."""
-        if self.duration is None or not self._read_to_end:
+        """Seconds at which the file ends where it should go on.
+
+        That is to `duration`; a transport stream, which states none, to the end of a packet.
+        """
+        if not self._read_to_end:
             return None
-        return self._seen if self._seen < self.duration - self._slack else None
+        short = self.duration is not None and self._seen < self.duration - self._slack
+        return self._seen if short or _cut_in_a_packet(self._container) else None
 
     def _saw(self, packet: Any) -> None:
         if packet.pts is None:
@@ -154,6 +161,12 @@ class Reader:
         self.damaged += 1
         if self._broken_from is None:
             self._broken_from = min(self._recent, default=-math.inf)
+
+
+def _cut_in_a_packet(container: Any) -> bool:
+    """Whether a transport stream ends where none of its packets can end."""
+    size = container.size
+    return container.format.name == "mpegts" and size > 0 and all(size % n for n in _TS_PACKETS)
 
 
 def _video_stream(container: Any) -> Any:

@@ -18,6 +18,7 @@ from distildire.explain.explanation import noise_of
 from distildire.explain.record import Record, make_record
 from distildire.io.pictures import ImageError, decode_bytes
 from distildire.isolation.pool import Workers
+from distildire.loading import what_is_wrong
 from distildire.verdict import Verdict
 from distildire.web.problems import Problem
 from distildire.web.scoring import Busy, ScoringQueue
@@ -114,8 +115,8 @@ class Service:
             async with self._answering():
                 try:
                     return await self._lane.run(work)
-                except ImageError as error:
-                    raise Problem(422, str(error)) from None
+                except (ImageError, MemoryError) as error:
+                    raise Problem(422, what_is_wrong(error)) from None
 
     async def _judge(self, uploads: Sequence[Upload], fpr: float) -> list[dict[str, Any]]:
         videos = {i for i, upload in enumerate(uploads) if holds_video(upload.data)}
