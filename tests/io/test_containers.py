@@ -205,14 +205,14 @@ def tiff(values: np.ndarray, **options: object) -> bytes:
 def test_dark_pictures_of_sixteen_bits_stay_dark_where_the_file_tells() -> None:
     grey = picture()[..., 0].astype(np.uint16)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    pnm = b"P5 80 60 65535\n" + (grey * 10).astype(">u2").tobytes()
+    pnm = b"P5 80 60 65535\n" + (grey * 40).astype(">u2").tobytes()
     for data in (
-        saved(Image.fromarray(grey * 10)),
+        saved(Image.fromarray(grey * 40)),
         pnm,
-        tiff(np.repeat(grey[..., None] * 10, 3, 2), photometric="rgb", iccprofile=srgb),
-        tiff(grey * 10, photometric="minisblack", extratags=[(281, 3, 1, 65535, True)]),
+        tiff(np.repeat(grey[..., None] * 40, 3, 2), photometric="rgb", iccprofile=srgb),
+        tiff(grey * 40, photometric="minisblack", extratags=[(281, 3, 1, 65535, True)]),
     ):
-        assert np.array_equal(decode(data)[..., 0], grey * 10 >> 8), data[:4]
+        assert np.array_equal(decode(data)[..., 0], grey * 40 >> 8), data[:4]
     twelve = np.rint(picture() * (4095 / 255)).astype(np.uint16)
     assert np.array_equal(decode(twelve), picture())
     assert np.array_equal(decode(twelve[..., 0]), picture()[..., [0, 0, 0]])
