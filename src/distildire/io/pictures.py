@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from distildire.io.colour import to_srgb
+from distildire.io.colour import find_profile, to_srgb
 from distildire.io.containers import (
     PNG_SIGNATURE,
     heic_kind,
@@ -397,6 +397,7 @@ def _shows_something(rgb: RGB) -> bool:
 
 
 def _frame_to_rgb(image: Image.Image) -> RGB:
+    find_profile(image)
     image = eight_bits(image)
     image.load()  # turns a TIFF, and takes its orientation away
     image = upright(image)
