@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from distildire.io.containers import known_kind, without_ancillary
+from distildire.io.containers import known_kind, without_ancillary, without_damaged_segments
 from distildire.io.pictures import (
     RGB,
     ImageError,
@@ -69,6 +69,83 @@ def test_ancillary_chunks_of_png_are_passed_over(extra: bytes, named: str | None
     without_ancillary(data, notes)
     assert len(notes) == (named is not None)
     assert all(named in note for note in notes if named)
+
+
+def frame(number: int, *box: int) -> bytes:
+    return chunk(b"fcTL", struct.pack(">5I2H2B", number, *box, 1, 10, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"sRGB", b""),
+        chunk(b"tRNS", b"\0"),
+        chunk(b"tRNS", bytes(6), crc=1),
+        chunk(b"PLTE", bytes(5), crc=1),
+        chunk(b"acTL", b"\0"),
+        chunk(b"acTL", struct.pack(">II", 1, 0), crc=1),
+        chunk(b"acTL", struct.pack(">II", 3, 0)),
+        chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fcTL", bytes(26), crc=1),
+        chunk(b"acTL", struct.pack(">II", 1, 0)) + frame(7, 80, 60, 0, 0),
+        chunk(b"acTL", struct.pack(">II", 1, 0)) + frame(0, 40, 30, 0, 0),
+        chunk(b"fcTL", bytes(26)),
+        chunk(b"fdAT", b"\0"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_damage_of_what_png_can_do_without(extra: bytes, mode: str) -> None:
+    image = Image.fromarray(picture()).convert(mode)
+    png = saved(image)
+    for at in (33, png.index(b"IDAT") - 4, len(png) - 12):
+        data = png[:at] + extra + png[at:]
+        assert np.array_equal(decode(data), np.asarray(image.convert("RGB")))
+    assert np.array_equal(decode(png[:-4] + b"abcd"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_an_animation_without_a_whole_beginning_is_a_still_picture(default: bool) -> None:
+    frames = [Image.fromarray(picture()).rotate(90 * turn) for turn in range(3)]
+    still = Image.fromarray(picture())
+    whole = saved(still, save_all=True, append_images=frames[0 if default else 1 :],
+                  default_image=default)  # fmt: skip
+    for kind, offset in ((b"acTL", 4), (b"fcTL", 4), (b"fcTL", 11), (b"fcTL", 19), (b"fdAT", 7)):
+        data = bytearray(whole)
+        at = data.index(kind)
+        data[at + offset] ^= 0x41
+        assert np.array_equal(decode(bytes(data)), picture())
+        end = at + 4 + int.from_bytes(data[at - 4 : at])
+        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[at:end]))
+        assert np.array_equal(decode(bytes(data)), picture())
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        segment(0xE0, b"JFIF\0\1"),
+        segment(0xE0, b"JFIF"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
+        segment(0xEE, b"Adobe\0"),
+        segment(0xE0, b"JFIF\0") + segment(0xEE, b"Adobe"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_segments_of_jpeg_that_are_cut_short(extra: bytes, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    jpeg = saved(Image.fromarray(picture()).convert(mode), "JPEG", exif=exif, icc_profile=profile)
+    for at in (2, jpeg.index(b"\xff\xdb")):
+        assert np.array_equal(decode(jpeg[:at] + extra + jpeg[at:]), decode(jpeg))
+    notes: list[str] = []
+    assert without_damaged_segments(jpeg, notes) == jpeg
+    assert without_damaged_segments(jpeg[:2] + extra + jpeg[2:], notes) == jpeg
+    assert notes
+    assert all("is cut short and was passed over" in note for note in notes)
 
 
 def test_critical_damage_of_png_is_told() -> None:

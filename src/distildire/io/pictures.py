@@ -29,6 +29,7 @@ from distildire.io.containers import (
     readable_kind,
     tga_header,
     without_ancillary,
+    without_damaged_segments,
 )
 from distildire.io.samples import SampleError, eight_bits, to_eight_bits, upright
 from distildire.io.tars import member_size, read_member, split_member
@@ -253,7 +254,8 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
 
     Only the formats named in `FORMATS` are tried: Pillow knows many more, some of which run
     other programs (EPS) or have decoders that few people have looked at. Of a PNG, only what
-    makes its pixels is looked at, unless its `metadata` are asked for.
+    makes its pixels is looked at, unless its `metadata` are asked for. Segments of a JPEG that
+    are cut short are passed over where they are in the way.
 
     Raises:
         UnidentifiedImageError: none of these formats.
@@ -270,7 +272,12 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
     formats = [name for name in FORMATS if name in Image.OPEN]
     if tga_header(data):
         formats = ["TGA"]
-    return Image.open(io.BytesIO(data), formats=formats)
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError:
+        if readable_kind(data) != "JPEG":
+            raise
+        return Image.open(io.BytesIO(without_damaged_segments(data)), formats=formats)
 
 
 def _unidentified(data: bytes) -> str:
