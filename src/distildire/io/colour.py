@@ -48,6 +48,15 @@ def to_srgb(image: Image.Image) -> Image.Image:
         return image
 
 
+def is_profile(embedded: bytes) -> bool:
+    """Whether it can be read as a profile."""
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return False
+    return True
+
+
 def find_profile(image: Image.Image) -> None:
     """Give an image that isn't loaded yet the profile of its file, where Pillow looks for none."""
     read = {"JPEG2000": _of_jp2, "BMP": _of_bmp}.get(image.format or "")
