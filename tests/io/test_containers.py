@@ -9,6 +9,7 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,6 +215,35 @@ def test_deep_samples_keep_their_values() -> None:
         assert np.abs(seen - grey)[1:].max() <= 1, (values.dtype, tags)
     with pytest.raises(ImageError, match="range can't be told"):
         decode(deep(unit * 7.3))
+
+
+@pytest.mark.parametrize(("bigtiff", "byteorder"), [(False, "<"), (False, ">"), (True, "<")])
+@pytest.mark.parametrize("scale", [1, 257])
+def test_a_page_that_is_a_smaller_version_of_a_later_one(
+    bigtiff: bool, byteorder: str, scale: int
+) -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, bigtiff=bigtiff, byteorder=byteorder) as writer:
+        for small in (picture()[::2, ::2], picture()[:40, :40]):
+            writer.write(small, photometric="rgb", subfiletype=1)
+        values = picture().astype(np.uint8 if scale == 1 else np.uint16) * scale
+        writer.write(values, photometric="rgb")
+        writer.write(picture()[::-1], photometric="rgb")
+    assert np.array_equal(decode(file.getvalue()), picture())
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"subifds": 1}, {"extratags": [(50706, 1, 4, b"\1\4\0\0", True)]}, {"photometric": "cfa"}],
+)
+def test_a_raw_file_is_no_tiff_with_a_small_first_page(tags: dict[str, Any]) -> None:
+    sensor = {"photometric": tags.pop("photometric", "minisblack")}
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(picture(), photometric="rgb", subfiletype=1, **tags)
+        writer.write(picture()[..., 0].astype(np.uint16), **sensor)
+    with pytest.raises(ImageError, match="raw file"):
+        decode(file.getvalue())
 
 
 def test_samples_of_very_many_sizes_are_one_short_sentence() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JXL_SIGNATURE = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
@@ -14,7 +14,12 @@ HEIC_BRANDS = frozenset(
 )
 """Of ISO/IEC 23008-12: single pictures, sequences, and scalable or multi-view ones."""
 
-_DNG_VERSION, _SUBFILE = 0xC612, 0x00FE
+# Numbers of TIFF 6.0 and of DNG.
+_DNG_VERSION, _SUBFILE, _PHOTOMETRIC, _SUB_DIRECTORIES = 50706, 254, 262, 330
+_RAW = frozenset([32803, 34892])
+"""Photometric interpretations: a colour filter array, and what was made of one, undeveloped."""
+_TIFF = frozenset([b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"])
+_MAX_PAGES = 64
 
 
 def raw_kind(data: bytes) -> str | None:
@@ -36,29 +41,58 @@ def raw_kind(data: bytes) -> str | None:
             return name
     if head[:4] not in {b"II*\0", b"MM\0*"}:
         return None
-    tags = _first_directory(data)
-    if _DNG_VERSION in tags:
+    pages = [tags for _, tags in _directories(data)]
+    first = pages[0] if pages else {}
+    if _DNG_VERSION in first:
         return "DNG"
     # Nikon, Sony, Pentax and DNG: a small first picture, the raw data in other directories.
-    if tags.get(_SUBFILE, 0) & 1:
-        return "DNG, NEF, ARW or PEF"
-    return None
+    elsewhere = _SUB_DIRECTORIES in first or all(map(_is_reduced, pages))
+    raw = elsewhere or any(tags.get(_PHOTOMETRIC) in _RAW for tags in pages)
+    return "DNG, NEF, ARW or PEF" if _is_reduced(first) and raw else None
 
 
-def _first_directory(data: bytes) -> dict[int, int]:
-    """Tags of a TIFF's first directory with their value fields; empty where it is damaged."""
-    order = "<" if data[:2] == b"II" else ">"
-    try:
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, start)
-        entries = [struct.unpack_from(order + "HHI4s", data, start + 2 + 12 * i)
-                   for i in range(min(count, 512))]  # fmt: skip
-    except struct.error:
-        return {}
-    return {
-        tag: struct.unpack(order + ("H2x" if kind == 3 else "I"), value)[0]
-        for tag, kind, _, value in entries
-    }
+def full_page_first(data: bytes) -> bytes:
+    """A TIFF that begins with smaller versions of a later page as beginning with that page."""
+    if data[:4] not in _TIFF:
+        return data
+    order, word = _layout(data)
+    at = next((at for at, tags in _directories(data) if not _is_reduced(tags)), None)
+    if at is None or at == int.from_bytes(data[word : 2 * word], order):
+        return data
+    return data[:word] + at.to_bytes(word, order) + data[2 * word :]
+
+
+def _is_reduced(tags: dict[int, int]) -> bool:
+    return bool(tags.get(_SUBFILE, 0) & 1)
+
+
+def _layout(data: bytes) -> tuple[Literal["little", "big"], int]:
+    """The byte order of a TIFF, and the bytes of its offsets: 8 in a BigTIFF."""
+    return "little" if data[:2] == b"II" else "big", 8 if b"+" in data[2:4] else 4
+
+
+def _directories(data: bytes) -> Iterator[tuple[int, dict[int, int]]]:
+    """A TIFF's pages up to the first that is damaged: where they are, and tags with their values.
+
+    Of a value that stands elsewhere it is the place.
+    """
+    order, word = _layout(data)
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    place, counter, entry, seen = word, 8 if word == 8 else 2, 4 + 2 * word, set[int]()
+    while (start := number(place, word)) and start not in seen and len(seen) < _MAX_PAGES:
+        seen.add(start)
+        first = start + counter
+        place = first + number(start, counter) * entry
+        if place > len(data):
+            return
+        tags = {
+            number(at, 2): number(at + 4 + word, {3: 2, 4: 4}.get(number(at + 2, 2), word))
+            for at in range(first, place, entry)[:512]
+        }
+        yield start, tags
 
 
 def readable_kind(data: bytes) -> str | None:

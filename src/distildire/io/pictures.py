@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from distildire.io.colour import find_profile, to_srgb
 from distildire.io.containers import (
     PNG_SIGNATURE,
+    full_page_first,
     heic_kind,
     jxl_kind,
     known_kind,
@@ -214,6 +215,7 @@ def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = M
             f"a raw file ({raw}), of which only a preview could be read: develop it to JPEG, "
             "PNG or TIFF first"
         )
+    data = full_page_first(data)
     try:
         with _in_words(max_pixels):
             if next(deep_pages(data), None) is not None:
