@@ -92,6 +92,7 @@ def test_fewer_bits_than_the_file_says_have_no_verdict() -> None:
         saved(Image.fromarray(rgb[..., 0] * 16), "JPEG2000"),
         b"P6 80 60 65535\n" + wide,
         png_of_sixteen_bits(wide),
+        png_of_sixteen_bits(rgb.astype(">u2").tobytes()),
         tiff(rgb * 16, photometric="rgb", extratags=[(281, 3, 3, (65535,) * 3, True)]),
     ):
         with pytest.raises(ImageError, match="a sixteenth of white"):

@@ -55,7 +55,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """
     if image.mode not in {"I", "F"} and not image.mode.startswith("I;16"):
         if _high_bytes(image):
-            _refuse_unlit(int(np.asarray(image.convert("RGB")).max()), 255)
+            # High bytes of 0 may have low ones.
+            _refuse_unlit(max(1, int(np.asarray(image.convert("RGB")).max())), 255)
         return image
     values = np.asarray(image)
     tags: Any = getattr(image, "tag_v2", {})
