@@ -7,17 +7,19 @@ import io
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from typer.testing import CliRunner
 
 from distildire.cli import app
 from distildire.data.manifest import ManifestError
-from distildire.data.rebuild import NEEDED, Cut, cut_picture, default_cut, make_row, rebuild
+from distildire.data.rebuild import NEEDED, Cut, cut_picture, default_cut, look, make_row, rebuild
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import encode_jpeg
 
@@ -101,8 +103,30 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_made(
     assert str(result) == "1 made, 3 missing, 0 different"
     reasons = pd.read_csv(tmp_path / "out" / "problems.csv").set_index("original_path")["problem"]
     assert "too small, 64 x 64" in reasons["tiny.png"]
+    assert reasons["broken.jpg"].startswith("missing: not a picture in a known format")
     with pytest.raises(ManifestError, match="no clone"):
         rebuild(manifest(tmp_path, commit, "large.png"), tmp_path, tmp_path / "none", workers=1)
+
+
+@pytest.mark.parametrize("options", [{"dtype": "f4"}, {"dtype": "f2", "tile": (64, 64)},
+                                     {"dtype": "f4", "planarconfig": "separate"}])  # fmt: skip
+def test_what_pillow_alone_does_not_read_is_made_alike(
+    tmp_path: Path, clone: tuple[Path, str], options: dict[str, Any]
+) -> None:
+    rgb = np.array(picture(3, 320, 240))
+    kind = np.dtype(options.pop("dtype"))
+    values = rgb.astype(kind) / 255 if kind.kind == "f" else rgb.astype(kind) * 257
+    if options.get("planarconfig"):
+        values = values.transpose(2, 0, 1)
+    file = io.BytesIO()
+    tifffile.imwrite(file, values.astype(kind), photometric="rgb", **options)
+    row = {"repository": "owner/name", "commit": "0", "original_path": "a.tif", "label": "fake"}
+    made = make_row(row, file.getvalue(), tmp_path / "out", None)
+    assert (made["problem"], made["original_format"]) == ("", "TIFF")
+    cut = default_cut(hashlib.sha256(file.getvalue()).hexdigest(), 320, 240)
+    expected = encode_jpeg(cut_picture(rgb, cut), cut.jpeg_quality, cut.jpeg_subsampling)
+    assert (tmp_path / "out" / made["path"]).read_bytes() == expected
+    assert made["look"] == look(Image.fromarray(rgb))
 
 
 def test_one_path_of_two_repositories_is_refused(tmp_path: Path, clone: tuple[Path, str]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -106,3 +108,59 @@ def test_damage_beside_the_pixels_is_named() -> None:
     assert any("tEXt has a wrong checksum" in sentence for sentence in facts.passed_over)
     assert (facts.format, facts.width) == ("PNG", 40)
     assert facts == file_facts(bytes(data))
+
+
+def test_nothing_but_what_is_damaged_is_named() -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("parameters", "a cat")
+    about.add(b"abCd", b"private")
+    data = encode(Image.new("L", (40, 40)), "PNG", pnginfo=about)
+    assert file_facts(data).passed_over == ()
+    facts = file_facts(data.replace(b"private", b"Private"))
+    assert facts.passed_over == ("the PNG chunk abCd has a wrong checksum and was passed over",)
+    assert facts.text == {"parameters": "a cat"}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"II*\0\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0" + b"\xff" * 60,
+        b"MM\0*\0\0\0\x08\0\1" + b"\x01\x0f\0\2\0\0\0\x40\0\0\0\x1a" + bytes(4),
+        b"MM\0*\0\0\0\x08\0\1" + b"\x87\x69\0\4\0\0\0\1\0\0\xff\x1a" + bytes(4),
+    ],
+)
+def test_damaged_exif_is_named(kind: str, exif: bytes) -> None:
+    data = encode(Image.new("RGB", (40, 40)), kind, exif=b"Exif\0\0" + exif)
+    (sentence,) = file_facts(data).passed_over
+    assert "EXIF" in sentence
+    whole = Image.Exif()
+    whole[0x010F], whole.get_ifd(0x8769)[0x9003] = "a maker of cameras", "2026:01:01 00:00:00"
+    whole.get_ifd(0x8825)[2] = (1.0, 2.0, 3.0)
+    assert not file_facts(encode(Image.new("RGB", (40, 40)), kind, exif=whole)).passed_over
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_damaged_profile_is_named(kind: str) -> None:
+    data = encode(Image.new("RGB", (40, 40)), kind, icc_profile=b"nonsense" * 20)
+    assert file_facts(data).passed_over == ("the colour profile is damaged and was passed over",)
+
+
+def test_a_jpeg_with_a_segment_cut_short_has_its_facts() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    data = encode(Image.new("RGB", (40, 40)), "JPEG", exif=exif, comment=b"a cat")
+    facts = file_facts(data[:2] + b"\xff\xee\0\x08Adobe\0" + data[2:])
+    assert facts.passed_over == ("the JPEG segment APP14 is cut short and was passed over",)
+    assert (facts.exif, facts.text) == ({"Make": "Maker"}, {"comment": "a cat"})
+
+
+def test_texts_too_large_behind_the_pixels_leave_the_facts() -> None:
+    data = encode(Image.new("L", (40, 40)), "PNG")
+    content = b"Comment\0\0" + zlib.compress(b"x" * 5_000_000)
+    text = struct.pack(">I", len(content)) + b"zTXt" + content
+    text += struct.pack(">I", zlib.crc32(b"zTXt" + content))
+    facts = file_facts(data[:-12] + text + data[-12:])
+    assert (facts.format, len(facts.passed_over)) == ("PNG", 1)
+    assert "texts" in facts.passed_over[0]

@@ -9,13 +9,14 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from distildire.io.containers import known_kind, without_ancillary
+from distildire.io.containers import known_kind, without_ancillary, without_damaged_segments
 from distildire.io.pictures import (
     RGB,
     ImageError,
@@ -69,6 +70,83 @@ def test_ancillary_chunks_of_png_are_passed_over(extra: bytes, named: str | None
     without_ancillary(data, notes)
     assert len(notes) == (named is not None)
     assert all(named in note for note in notes if named)
+
+
+def frame(number: int, *box: int) -> bytes:
+    return chunk(b"fcTL", struct.pack(">5I2H2B", number, *box, 1, 10, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"sRGB", b""),
+        chunk(b"tRNS", b"\0"),
+        chunk(b"tRNS", bytes(6), crc=1),
+        chunk(b"PLTE", bytes(5), crc=1),
+        chunk(b"acTL", b"\0"),
+        chunk(b"acTL", struct.pack(">II", 1, 0), crc=1),
+        chunk(b"acTL", struct.pack(">II", 3, 0)),
+        chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fcTL", bytes(26), crc=1),
+        chunk(b"acTL", struct.pack(">II", 1, 0)) + frame(7, 80, 60, 0, 0),
+        chunk(b"acTL", struct.pack(">II", 1, 0)) + frame(0, 40, 30, 0, 0),
+        chunk(b"fcTL", bytes(26)),
+        chunk(b"fdAT", b"\0"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_damage_of_what_png_can_do_without(extra: bytes, mode: str) -> None:
+    image = Image.fromarray(picture()).convert(mode)
+    png = saved(image)
+    for at in (33, png.index(b"IDAT") - 4, len(png) - 12):
+        data = png[:at] + extra + png[at:]
+        assert np.array_equal(decode(data), np.asarray(image.convert("RGB")))
+    assert np.array_equal(decode(png[:-4] + b"abcd"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_an_animation_without_a_whole_beginning_is_a_still_picture(default: bool) -> None:
+    frames = [Image.fromarray(picture()).rotate(90 * turn) for turn in range(3)]
+    still = Image.fromarray(picture())
+    whole = saved(still, save_all=True, append_images=frames[0 if default else 1 :],
+                  default_image=default)  # fmt: skip
+    for kind, offset in ((b"acTL", 4), (b"fcTL", 4), (b"fcTL", 11), (b"fcTL", 19), (b"fdAT", 7)):
+        data = bytearray(whole)
+        at = data.index(kind)
+        data[at + offset] ^= 0x41
+        assert np.array_equal(decode(bytes(data)), picture())
+        end = at + 4 + int.from_bytes(data[at - 4 : at])
+        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[at:end]))
+        assert np.array_equal(decode(bytes(data)), picture())
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        segment(0xE0, b"JFIF\0\1"),
+        segment(0xE0, b"JFIF"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
+        segment(0xEE, b"Adobe\0"),
+        segment(0xE0, b"JFIF\0") + segment(0xEE, b"Adobe"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_segments_of_jpeg_that_are_cut_short(extra: bytes, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    jpeg = saved(Image.fromarray(picture()).convert(mode), "JPEG", exif=exif, icc_profile=profile)
+    for at in (2, jpeg.index(b"\xff\xdb")):
+        assert np.array_equal(decode(jpeg[:at] + extra + jpeg[at:]), decode(jpeg))
+    notes: list[str] = []
+    assert without_damaged_segments(jpeg, notes) == jpeg
+    assert without_damaged_segments(jpeg[:2] + extra + jpeg[2:], notes) == jpeg
+    assert notes
+    assert all("is cut short and was passed over" in note for note in notes)
 
 
 def test_critical_damage_of_png_is_told() -> None:
@@ -139,6 +217,35 @@ def test_deep_samples_keep_their_values() -> None:
         decode(deep(unit * 7.3))
 
 
+@pytest.mark.parametrize(("bigtiff", "byteorder"), [(False, "<"), (False, ">"), (True, "<")])
+@pytest.mark.parametrize("scale", [1, 257])
+def test_a_page_that_is_a_smaller_version_of_a_later_one(
+    bigtiff: bool, byteorder: str, scale: int
+) -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, bigtiff=bigtiff, byteorder=byteorder) as writer:
+        for small in (picture()[::2, ::2], picture()[:40, :40]):
+            writer.write(small, photometric="rgb", subfiletype=1)
+        values = picture().astype(np.uint8 if scale == 1 else np.uint16) * scale
+        writer.write(values, photometric="rgb")
+        writer.write(picture()[::-1], photometric="rgb")
+    assert np.array_equal(decode(file.getvalue()), picture())
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"subifds": 1}, {"extratags": [(50706, 1, 4, b"\1\4\0\0", True)]}, {"photometric": "cfa"}],
+)
+def test_a_raw_file_is_no_tiff_with_a_small_first_page(tags: dict[str, Any]) -> None:
+    sensor = {"photometric": tags.pop("photometric", "minisblack")}
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(picture(), photometric="rgb", subfiletype=1, **tags)
+        writer.write(picture()[..., 0].astype(np.uint16), **sensor)
+    with pytest.raises(ImageError, match="raw file"):
+        decode(file.getvalue())
+
+
 def test_samples_of_very_many_sizes_are_one_short_sentence() -> None:
     data = deep((picture()[..., 0] / 255).astype(np.float32))
     entry, many = struct.pack("<HHII", 258, 4, 1, 32), np.arange(3000, dtype="<u2")
@@ -205,14 +312,14 @@ def tiff(values: np.ndarray, **options: object) -> bytes:
 def test_dark_pictures_of_sixteen_bits_stay_dark_where_the_file_tells() -> None:
     grey = picture()[..., 0].astype(np.uint16)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    pnm = b"P5 80 60 65535\n" + (grey * 10).astype(">u2").tobytes()
+    pnm = b"P5 80 60 65535\n" + (grey * 40).astype(">u2").tobytes()
     for data in (
-        saved(Image.fromarray(grey * 10)),
+        saved(Image.fromarray(grey * 40)),
         pnm,
-        tiff(np.repeat(grey[..., None] * 10, 3, 2), photometric="rgb", iccprofile=srgb),
-        tiff(grey * 10, photometric="minisblack", extratags=[(281, 3, 1, 65535, True)]),
+        tiff(np.repeat(grey[..., None] * 40, 3, 2), photometric="rgb", iccprofile=srgb),
+        tiff(grey * 40, photometric="minisblack", extratags=[(281, 3, 1, 65535, True)]),
     ):
-        assert np.array_equal(decode(data)[..., 0], grey * 10 >> 8), data[:4]
+        assert np.array_equal(decode(data)[..., 0], grey * 40 >> 8), data[:4]
     twelve = np.rint(picture() * (4095 / 255)).astype(np.uint16)
     assert np.array_equal(decode(twelve), picture())
     assert np.array_equal(decode(twelve[..., 0]), picture()[..., [0, 0, 0]])

@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 
 from distildire.data.clones import find_clone, read_blobs
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
+from distildire.io.containers import readable_kind
 from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
@@ -195,16 +196,12 @@ def _read(row: Row, original: bytes | None) -> tuple[RGB, Row]:
     if digest != (row.get("original_sha256") or digest):
         raise _NotMadeError("different: the original has other bytes")
     try:
-        with open_picture(original) as image:
-            kind = image.format
-            # A manifest that was written here knows it; the bytes are the same.
-            known = row.get("look") if row.get("original_sha256") else None
-            seen = known or look(image)
         rgb = decode(original)
     except ImageError as error:
         raise _NotMadeError(f"missing: {error}") from error
-    except Exception as error:  # Pillow raises many types on damaged data
-        raise _NotMadeError(f"missing: unreadable picture: {error}") from error
+    # A manifest that was written here knows it; the bytes are the same.
+    known = row.get("look") if row.get("original_sha256") else None
+    kind, seen = _seen(original, rgb, known or None)
     if trim := float(row.get("trim") or 0.0):
         rgb = rgb[: round(rgb.shape[0] * (1 - trim))]
     height, width = rgb.shape[:2]
@@ -218,6 +215,17 @@ def _read(row: Row, original: bytes | None) -> tuple[RGB, Row]:
         "original_bytes": len(original),
         "look": seen,
     }
+
+
+def _seen(original: bytes, rgb: RGB, known: str | None) -> tuple[str | None, str]:
+    """Format and look of a picture as its file is opened, or as it was decoded."""
+    kind = readable_kind(original)
+    try:
+        with open_picture(original) as image:
+            kind = image.format
+            return kind, known or look(image)
+    except Exception:  # Pillow alone doesn't read all that `decode` does
+        return kind, known or look(Image.fromarray(rgb))
 
 
 def _reconstructed(name: str, pixels: RGB, reconstruct: Reconstruct | None) -> RGB:

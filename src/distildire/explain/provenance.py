@@ -10,11 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image
 
-from distildire.io.containers import PNG_SIGNATURE, without_ancillary
+from distildire.io.colour import is_profile
+from distildire.io.containers import (
+    PNG_SIGNATURE,
+    without_ancillary,
+    without_damaged_segments,
+)
 from distildire.io.pictures import RGB, open_picture
 from distildire.io.preprocessing import limit_short_side
 from distildire.io.tiff import deep_pages, deep_picture
-from distildire.provenance.fields import user_comment
+from distildire.provenance.fields import exif_is_damaged, user_comment
 
 _EXIF_FIELDS = (
     ("Make", ExifTags.Base.Make),
@@ -65,11 +70,14 @@ class FileFacts:
 def file_facts(data: bytes) -> FileFacts:
     """Read the header of a picture file that `pictures.decode` accepts; never its pixels."""
     passed_over: list[str] = []
-    if data[:8] == PNG_SIGNATURE:
-        without_ancillary(data, passed_over)
     image = _opened(data, passed_over)
     with image:
         exif, gps = _exif(image)
+        if exif_is_damaged(image.info.get("exif") or b""):
+            passed_over.append("the EXIF is damaged, and what can't be read of it passed over")
+        profile = image.info.get("icc_profile")
+        if isinstance(profile, bytes) and profile and not is_profile(profile):
+            passed_over.append("the colour profile is damaged and was passed over")
         text = {
             _clean(key, 80): _clean(value, XMP_LIMIT if key == _PNG_XMP else TEXT_LIMIT)
             for key, value in sorted(image.info.items(), key=lambda item: str(item[0]))
@@ -89,8 +97,15 @@ _PNG_XMP = "XML:com.adobe.xmp"
 
 def _opened(data: bytes, passed_over: list[str]) -> Image.Image:
     """A picture with its metadata, or without where they can't be read."""
+    whole = data
+    if data[:8] == PNG_SIGNATURE:
+        whole = without_ancillary(data, passed_over, texts=True)
+    elif data[:2] == b"\xff\xd8":
+        whole = without_damaged_segments(data, passed_over)
     try:
-        return open_picture(data, metadata=True)
+        image = open_picture(whole, metadata=True)
+        getattr(image, "text", None)  # of a PNG it may stand behind the pixels
+        return image
     # Pillow raises many types on damaged metadata; a record without them is still a record.
     except Exception:
         if (tags := next(deep_pages(data), None)) is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JXL_SIGNATURE = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
@@ -12,7 +14,12 @@ HEIC_BRANDS = frozenset(
 )
 """Of ISO/IEC 23008-12: single pictures, sequences, and scalable or multi-view ones."""
 
-_DNG_VERSION, _SUBFILE = 0xC612, 0x00FE
+# Numbers of TIFF 6.0 and of DNG.
+_DNG_VERSION, _SUBFILE, _PHOTOMETRIC, _SUB_DIRECTORIES = 50706, 254, 262, 330
+_RAW = frozenset([32803, 34892])
+"""Photometric interpretations: a colour filter array, and what was made of one, undeveloped."""
+_TIFF = frozenset([b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"])
+_MAX_PAGES = 64
 
 
 def raw_kind(data: bytes) -> str | None:
@@ -34,29 +41,58 @@ def raw_kind(data: bytes) -> str | None:
             return name
     if head[:4] not in {b"II*\0", b"MM\0*"}:
         return None
-    tags = _first_directory(data)
-    if _DNG_VERSION in tags:
+    pages = [tags for _, tags in _directories(data)]
+    first = pages[0] if pages else {}
+    if _DNG_VERSION in first:
         return "DNG"
     # Nikon, Sony, Pentax and DNG: a small first picture, the raw data in other directories.
-    if tags.get(_SUBFILE, 0) & 1:
-        return "DNG, NEF, ARW or PEF"
-    return None
+    elsewhere = _SUB_DIRECTORIES in first or all(map(_is_reduced, pages))
+    raw = elsewhere or any(tags.get(_PHOTOMETRIC) in _RAW for tags in pages)
+    return "DNG, NEF, ARW or PEF" if _is_reduced(first) and raw else None
 
 
-def _first_directory(data: bytes) -> dict[int, int]:
-    """Tags of a TIFF's first directory with their value fields; empty where it is damaged."""
-    order = "<" if data[:2] == b"II" else ">"
-    try:
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, start)
-        entries = [struct.unpack_from(order + "HHI4s", data, start + 2 + 12 * i)
-                   for i in range(min(count, 512))]  # fmt: skip
-    except struct.error:
-        return {}
-    return {
-        tag: struct.unpack(order + ("H2x" if kind == 3 else "I"), value)[0]
-        for tag, kind, _, value in entries
-    }
+def full_page_first(data: bytes) -> bytes:
+    """A TIFF that begins with smaller versions of a later page as beginning with that page."""
+    if data[:4] not in _TIFF:
+        return data
+    order, word = _layout(data)
+    at = next((at for at, tags in _directories(data) if not _is_reduced(tags)), None)
+    if at is None or at == int.from_bytes(data[word : 2 * word], order):
+        return data
+    return data[:word] + at.to_bytes(word, order) + data[2 * word :]
+
+
+def _is_reduced(tags: dict[int, int]) -> bool:
+    return bool(tags.get(_SUBFILE, 0) & 1)
+
+
+def _layout(data: bytes) -> tuple[Literal["little", "big"], int]:
+    """The byte order of a TIFF, and the bytes of its offsets: 8 in a BigTIFF."""
+    return "little" if data[:2] == b"II" else "big", 8 if b"+" in data[2:4] else 4
+
+
+def _directories(data: bytes) -> Iterator[tuple[int, dict[int, int]]]:
+    """A TIFF's pages up to the first that is damaged: where they are, and tags with their values.
+
+    Of a value that stands elsewhere it is the place.
+    """
+    order, word = _layout(data)
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    place, counter, entry, seen = word, 8 if word == 8 else 2, 4 + 2 * word, set[int]()
+    while (start := number(place, word)) and start not in seen and len(seen) < _MAX_PAGES:
+        seen.add(start)
+        first = start + counter
+        place = first + number(start, counter) * entry
+        if place > len(data):
+            return
+        tags = {
+            number(at, 2): number(at + 4 + word, {3: 2, 4: 4}.get(number(at + 2, 2), word))
+            for at in range(first, place, entry)[:512]
+        }
+        yield start, tags
 
 
 def readable_kind(data: bytes) -> str | None:
@@ -149,60 +185,158 @@ def tga_header(data: bytes) -> bool:
     return bool(len(data) >= 18 + data[0] + least)
 
 
-_CRITICAL = frozenset([b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"])
-"""PNG's chunks that make the pixels."""
-_ANIMATION = frozenset([b"fcTL", b"fdAT"])
+_NO_HEADER = frozenset([0xD8, 0xD9, 0xDA, *range(0xD0, 0xD8)])
+"""Markers of JPEG behind which pixels stand, or nothing."""
+_SEGMENTS = {0xE0: (b"JFIF", 14), 0xE2: (b"ICC_PROFILE\0", 14), 0xEE: (b"Adobe", 12)}
+"""JPEG's segments that tell of colours: marker, how they begin and the least that they hold."""
+
+
+def without_damaged_segments(data: bytes, passed_over: list[str] | None = None) -> bytes:
+    """A JPEG without the segments beside its pixels that are cut short.
+
+    Each adds a sentence to `passed_over`.
+    """
+    kept, at = [data[:2]], 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in _NO_HEADER:
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        if marker == 0xFF:  # a fill byte
+            end = at + 1
+        name, least = _SEGMENTS.get(marker, (b"", 0))
+        body = data[at + 4 : end]
+        cut = body.startswith(name) and len(body) < least
+        if cut or (marker == 0xED and body[-6:-2] == b"8BIM"):  # a resource without a name
+            if passed_over is not None:
+                passed_over.append(
+                    f"the JPEG segment APP{marker & 15} is cut short and was passed over"
+                )
+        else:
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+_ANIMATION = {b"acTL": 8, b"fcTL": 26, b"fdAT": 4}
+"""APNG's chunks and the least that they hold, in bytes."""
+_TEXTS = frozenset([b"tEXt", b"zTXt", b"iTXt"])
 _END = b"\0\0\0\0IEND\xaeB`\x82"
+_PALETTE = 3
+"""The colour type of PNG whose pixels are numbers in PLTE."""
+_TRANSPARENT = {0: 2, 2: 6, _PALETTE: 1}
+"""By colour type, the least that tRNS holds, in bytes."""
 _MAX_PROFILE = 2**20
 """Bytes of a colour profile once inflated; larger ones are passed over."""
 
 
-def without_ancillary(data: bytes, passed_over: list[str] | None = None) -> bytes:
+class _Chunk(NamedTuple):
+    """`kind` is empty where the file ends within it."""
+
+    kind: bytes
+    content: bytes
+    raw: bytes
+    whole: bool
+
+
+def _chunks(data: bytes) -> Iterator[_Chunk]:
+    """Those of a PNG up to IEND; pixels are in `raw` alone."""
+    at, view = 8, memoryview(data)
+    while at + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + size
+        if end > len(data):
+            yield _Chunk(b"", b"", data[at:], whole=False)
+            return
+        whole = zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end])
+        content = b"" if kind == b"IDAT" else data[at + 8 : end - 4]
+        yield _Chunk(kind, content, data[at:end], whole)
+        if kind == b"IEND":
+            return
+        at = end
+
+
+class _Frames:
+    """How far the animation of a PNG is in order."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.announced = False
+        self._size, self._next = (width, height), 0
+
+    def take(self, chunk: _Chunk, *, of_still: bool) -> bool:
+        """Whether the animation's next chunk, or the still picture's, is whole and in its place."""
+        content = chunk.content
+        if not chunk.whole or len(content) < _ANIMATION[chunk.kind]:
+            return False
+        (number,) = struct.unpack_from(">I", content)
+        if chunk.kind == b"acTL":
+            self.announced = 0 < number <= 2**31
+            return True
+        if number != self._next or (chunk.kind == b"fdAT" and (of_still or number == 0)):
+            return False
+        self._next += 1
+        if chunk.kind == b"fdAT":
+            return True
+        sides, place = struct.unpack_from(">II", content, 4), struct.unpack_from(">II", content, 12)
+        if of_still:
+            return (sides, place) == (self._size, (0, 0))
+        ends = zip(sides, place, self._size, strict=True)
+        return all(0 < side <= whole - start for side, start, whole in ends)
+
+
+def without_ancillary(
+    data: bytes, passed_over: list[str] | None = None, *, texts: bool = False
+) -> bytes:
     """A PNG with the chunks that make its pixels, its colour profile and its EXIF, if whole.
 
-    Text, times and private chunks can't be in the way then, whatever they hold. What was left
-    out because it is damaged or oversized is added to `passed_over`, a sentence each.
+    Times, private chunks and, unless they are asked for, `texts` can't be in the way then,
+    whatever they hold. What was left out because it is damaged or oversized is added to
+    `passed_over`, a sentence each.
 
-    An animation ends before its first frame that is damaged.
+    An animation ends before its first frame that is damaged; where that is its beginning, the
+    picture that readers without animations show is left.
 
     Raises:
         ValueError: a chunk of pixels has a wrong checksum.
     """
+    notes = [] if passed_over is None else passed_over
+    chunks = list(_chunks(data))
+    header = next((chunk.content for chunk in chunks if chunk.kind == b"IHDR"), b"").ljust(13)
+    colour_type, frames = header[9], _Frames(*struct.unpack_from(">II", header))
+    needed = {b"IHDR", b"IDAT"} | ({b"PLTE"} if colour_type == _PALETTE else set())
+    wanted = {b"tRNS", b"iCCP", b"eXIf"} | (_TEXTS if texts else set())
+    first = next((at for at, chunk in enumerate(chunks) if chunk.kind == b"IDAT"), len(chunks))
+    beginning = [chunk for chunk in chunks[:first] if chunk.kind in _ANIMATION]
+    animated = all(frames.take(chunk, of_still=True) for chunk in beginning) and frames.announced
+    if beginning and not animated:
+        notes.append("the animation is damaged, and all but its still picture passed over")
     kept = [data[:8]]
-    at, length = 8, len(data)
-    view = memoryview(data)
-    while at + 12 <= length:
-        size, kind = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + size
-        if end > length:
-            kept.append(data[at:])  # a truncated chunk: the decoder says so
-            break
-        whole = zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end])
-        reason = None
-        if kind in _ANIMATION and not whole and any(part[4:8] == b"IDAT" for part in kept[1:]):
-            if passed_over is not None:
-                passed_over.append("a frame of the animation is damaged, and the rest passed over")
+    for at, chunk in enumerate(chunks):
+        if chunk.kind in needed and not chunk.whole:
+            name = chunk.kind.decode("latin-1")
+            raise ValueError(f"the PNG chunk {name} has a wrong checksum")
+        if chunk.kind in _ANIMATION:
+            if animated and at > first and not frames.take(chunk, of_still=False):
+                notes.append("a frame of the animation is damaged, and the rest passed over")
+                kept.append(_END)
+                break
+            if animated:
+                kept.append(chunk.raw)
+        elif not chunk.kind or chunk.kind in needed:
+            kept.append(chunk.raw)
+        elif (reason := _damage(chunk, colour_type)) is not None:
+            notes.append(reason)
+        elif chunk.kind in wanted:
+            kept.append(chunk.raw)
+        if chunk.kind == b"IEND":
             kept.append(_END)
-            break
-        if kind in _CRITICAL and not whole:
-            raise ValueError(f"the PNG chunk {kind.decode('latin-1')} has a wrong checksum")
-        if kind not in _CRITICAL:
-            reason = _damage(kind, bytes(view[at + 8 : end - 4]), whole)
-        if kind in _CRITICAL or (reason is None and kind in {b"iCCP", b"eXIf", b"sRGB"}):
-            kept.append(data[at:end])
-        if reason is not None and passed_over is not None:
-            passed_over.append(reason)
-        at = end
-        if kind == b"IEND":
-            break
     return b"".join(kept)
 
 
-def _damage(kind: bytes, content: bytes, whole: bool) -> str | None:
+def _damage(chunk: _Chunk, colour_type: int) -> str | None:
     """What is wrong with an ancillary chunk, as a sentence; None where nothing is."""
-    name = kind.decode("latin-1")
-    if not whole:
+    kind, content, name = chunk.kind, chunk.content, chunk.kind.decode("latin-1")
+    if not chunk.whole:
         return f"the PNG chunk {name} has a wrong checksum and was passed over"
+    if kind == b"tRNS" and not _TRANSPARENT.get(colour_type, 0) <= len(content) <= 256:
+        return "the PNG chunk tRNS has a wrong length and was passed over"
     if kind == b"eXIf" and content[:4] not in {b"II*\0", b"MM\0*"}:
         return "the PNG chunk eXIf holds no EXIF and was passed over"
     if kind == b"iCCP":

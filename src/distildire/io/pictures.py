@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from distildire.io.colour import to_srgb
+from distildire.io.colour import find_profile, to_srgb
 from distildire.io.containers import (
     PNG_SIGNATURE,
+    full_page_first,
     heic_kind,
     jxl_kind,
     known_kind,
@@ -29,6 +30,7 @@ from distildire.io.containers import (
     readable_kind,
     tga_header,
     without_ancillary,
+    without_damaged_segments,
 )
 from distildire.io.samples import SampleError, eight_bits, to_eight_bits, upright
 from distildire.io.tars import member_size, read_member, split_member
@@ -213,6 +215,7 @@ def decode_bytes(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = M
             f"a raw file ({raw}), of which only a preview could be read: develop it to JPEG, "
             "PNG or TIFF first"
         )
+    data = full_page_first(data)
     try:
         with _in_words(max_pixels):
             if next(deep_pages(data), None) is not None:
@@ -253,7 +256,8 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
 
     Only the formats named in `FORMATS` are tried: Pillow knows many more, some of which run
     other programs (EPS) or have decoders that few people have looked at. Of a PNG, only what
-    makes its pixels is looked at, unless its `metadata` are asked for.
+    makes its pixels is looked at, unless its `metadata` are asked for. Segments of a JPEG that
+    are cut short are passed over where they are in the way.
 
     Raises:
         UnidentifiedImageError: none of these formats.
@@ -270,7 +274,12 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
     formats = [name for name in FORMATS if name in Image.OPEN]
     if tga_header(data):
         formats = ["TGA"]
-    return Image.open(io.BytesIO(data), formats=formats)
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError:
+        if readable_kind(data) != "JPEG":
+            raise
+        return Image.open(io.BytesIO(without_damaged_segments(data)), formats=formats)
 
 
 def _unidentified(data: bytes) -> str:
@@ -397,6 +406,7 @@ def _shows_something(rgb: RGB) -> bool:
 
 
 def _frame_to_rgb(image: Image.Image) -> RGB:
+    find_profile(image)
     image = eight_bits(image)
     image.load()  # turns a TIFF, and takes its orientation away
     image = upright(image)

@@ -18,12 +18,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TOPS = {
-    "u2": (255, 1023, 4095, 16383, 65535),
-    "i2": (255, 1023, 4095, 16383, 32767),
-    "i1": (127,),
-}
-"""Largest values of samples of 8, 10, 12, 14 and 16 bits; of fewer with a sign."""
+_DEPTHS = (8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 56)
+"""Of what cameras, scanners and programs put into wider samples, in bits."""
+_BELOW_ZERO = "samples below zero, whose black and white can't be told: bring them to "
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339
 """Numbers of TIFF 6.0."""
 _PROFILE = "icc_profile"
@@ -50,18 +47,21 @@ def upright(image: Image.Image) -> Image.Image:
 def eight_bits(image: Image.Image) -> Image.Image:
     """Samples of more than eight bits, or floats, as eight; other pictures as they are.
 
-    A PNG, a PNM and a JPEG 2000 use the whole range of their 16 bits, however dark they are; the
+    A PNG, a PNM and a JPEG 2000 use the whole range of their 16 bits, dark as they may be; the
     samples of a TIFF, and of an image without a file, are those of `to_eight_bits`.
 
     Raises:
         SampleError: samples whose range can't be told.
     """
     if image.mode not in {"I", "F"} and not image.mode.startswith("I;16"):
+        if _high_bytes(image):
+            # High bytes of 0 may have low ones.
+            _refuse_unlit(max(1, int(np.asarray(image.convert("RGB")).max())), 255)
         return image
     values = np.asarray(image)
     tags: Any = getattr(image, "tag_v2", {})
     bits, signed = (np.max(tags.get(tag, 1)) for tag in (_BITS, _FORMAT))
-    if image.mode.startswith("I;16") or image.format == "PPM":
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
         values = values.astype(np.uint16)
     elif image.mode == "I" and tags:
         values = values.astype(f"{'i' if signed == 2 else 'u'}{bits // 8}")
@@ -77,6 +77,23 @@ def eight_bits(image: Image.Image) -> Image.Image:
     result.info = {k: v for k, v in image.info.items() if k != "transparency"}
     result.getexif().update(_safe_exif(image))
     return result
+
+
+def _high_bytes(image: Image.Image) -> bool:
+    """Whether an image that isn't loaded yet is the high bytes of samples of 16 bits."""
+    tiles: Any = getattr(image, "tile", None)
+    how = tiles[0].args if tiles else None
+    if image.format == "PPM":
+        return isinstance(how, tuple) and how[-1] > 255
+    return isinstance(how, str) and how.endswith(";16B")
+
+
+def _refuse_unlit(highest: int, top: int) -> None:
+    if 0 < highest * 16 <= top + 1:
+        raise SampleError(
+            "deep samples of which none is over a sixteenth of white: nearly black, or of fewer "
+            "bits than the file says, which can't be told: bring them to their whole range"
+        )
 
 
 def _safe_exif(image: Image.Image) -> dict[int, Any]:
@@ -96,8 +113,8 @@ def to_eight_bits(
     """Integers or floats to 0..255, by the range that they are plainly in.
 
     Integers: cameras and scanners put 10, 12 or 14 bits into samples of 16 and seldom say so;
-    the range is that of the least of 8, 10, 12, 14, 16 and 32 bits that holds them all.
-    Floats: 0..1, highlights and infinities over it clipped; or whole numbers as integers.
+    the range is that of the least of 8, 10, 12, 14, 16, 20, 24, 32, ... bits that holds them all.
+    Floats: 0..1, what is over and a little below clipped; or whole numbers as integers.
 
     Args:
         values: of any shape.
@@ -106,13 +123,15 @@ def to_eight_bits(
         colours: how many channels of the last axis tell the range; what follows is alpha.
 
     Raises:
-        SampleError: floats of no such range, or integers below zero.
+        SampleError: floats of no such range, numbers below zero, or white far over all of them.
     """
-    tops = _TOPS.get(values.dtype.str[1:], _TOPS["u2"])
+    tops = _tops(values.dtype if values.dtype.kind != "f" else np.dtype(np.uint16))
     if values.dtype.kind == "f":
         numbers = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=0.0)
         finite = numbers[..., :colours]
         finite = finite[np.isfinite(finite)]
+        if finite.size and np.quantile(finite, 0.01) < -0.05:
+            raise SampleError(f"floating-point {_BELOW_ZERO}0..1 or to 8 or 16 bits")
         if not finite.size or np.quantile(finite, 0.99) <= 1.0:
             return np.asarray(np.rint(np.clip(numbers, 0.0, 1.0) * np.float32(255)), np.uint8)
         if (finite != np.rint(finite)).any() or finite.max() > tops[-1]:
@@ -122,14 +141,19 @@ def to_eight_bits(
             )
         values = np.clip(np.nan_to_num(numbers, posinf=float(finite.max())), 0, None)
     elif values.dtype.kind == "i" and values.min(initial=0) < 0:
-        raise SampleError(
-            "samples below zero, whose black and white can't be told: bring them to 8 or 16 bits "
-            "without a sign"
-        )
+        raise SampleError(f"{_BELOW_ZERO}8 or 16 bits without a sign")
+    found = int(values[..., :colours].max(initial=0))
     if top is None:
-        highest = max(highest, int(values[..., :colours].max(initial=0)))
-        top = next((t for t in tops if t >= highest), 2**32 - 1)
+        top = next((t for t in tops if t >= max(highest, found)), tops[-1])
+    if top > 255:
+        _refuse_unlit(found, top)
     if top == 65535 and values.dtype == np.uint16:
         return np.asarray(values >> 8, np.uint8)
     scaled = np.clip(values, 0, top).astype(np.float32) * (255.0 / top)
     return np.asarray(np.rint(scaled).clip(0, 255), np.uint8)
+
+
+def _tops(dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """The largest values of the `_DEPTHS` that integers of a type hold, and their own."""
+    own = int(np.iinfo(dtype).max)
+    return (*(top for bits in _DEPTHS if (top := 2**bits - 1) < own), own)

@@ -20,7 +20,8 @@ Tags: TypeAlias = dict[int, Any]
 
 # Numbers of TIFF 6.0.
 WIDTH, HEIGHT = 256, 257
-_BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _PER_PIXEL = 258, 259, 262, 273, 277
+_BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 258, 259, 262, 266
+_STRIPS, _PER_PIXEL = 273, 277
 _ROWS, _COUNTS, _PLANAR, _PREDICTOR, _EXTRA, _FORMAT, _PROFILE = 278, 279, 284, 317, 338, 339, 34675
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_COUNTS = 322, 323, 324, 325
 _HIGHEST = (281, 341)
@@ -32,6 +33,8 @@ _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _PLAIN, _DIFFERENCES = 1, 2
 _LOSSLESS = {_PLAIN, 5, 8, 32946, 32773, 34925, 50000}
 """Not compressed, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard."""
+_LOWEST_BIT_FIRST = 2
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BIG = 43
 _MAX_PIECES, _MAX_CHANNELS = 100_000, 8
 
@@ -155,6 +158,8 @@ def _piece(
     data: bytes, tags: Tags, shape: tuple[int, int, int], dtype: np.dtype[Any]
 ) -> NDArray[Any]:
     """A strip or a tile: [rows, columns, samples]."""
+    if tags.get(_FILL_ORDER) == _LOWEST_BIT_FIRST:
+        data = data.translate(_REVERSED)
     rows, columns, samples = shape
     row_bytes = columns * samples * dtype.itemsize
     compression, predictor = tags.get(_COMPRESSION, _PLAIN), tags.get(_PREDICTOR, _PLAIN)

@@ -58,6 +58,9 @@ _EXIF_TEXTS = {
 }  # fmt: skip
 _XP_TEXTS = {0x9C9B: "XPTitle", 0x9C9C: "XPComment", 0x9C9D: "XPAuthor", 0x9C9F: "XPSubject"}
 _XMP_TAG, _IPTC_TAG, _EXIF_IFD, _MAKER_NOTE, _USER_COMMENT = 0x02BC, 0x83BB, 0x8769, 0x927C, 0x9286
+_GPS_IFD = 0x8825
+_SIZES = {3: 2, 4: 4, 5: 8, 9: 4, 10: 8}
+"""Bytes of the types of TIFF 6.0 that take more than one."""
 _EXIF_TAGS = frozenset(
     [*_EXIF_TEXTS, *_XP_TEXTS, _XMP_TAG, _IPTC_TAG, _EXIF_IFD, _MAKER_NOTE, _USER_COMMENT]
 )
@@ -95,10 +98,31 @@ def _directory(data: bytes, order: str, at: int) -> dict[int, bytes]:
         tag, kind, count = struct.unpack_from(order + "HHI", data, entry)
         if tag in tags or tag not in _EXIF_TAGS:
             continue
-        size = count * {3: 2, 4: 4, 5: 8, 9: 4, 10: 8}.get(kind, 1)
+        size = count * _SIZES.get(kind, 1)
         start = entry + 8 if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
         tags[tag] = data[start : start + min(size, MAX_PIECE)]
     return tags
+
+
+def exif_is_damaged(data: bytes) -> bool:
+    """Whether a directory of an EXIF, or a value in it, lies outside; False where there is none."""
+    data = data.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None or len(data) < 8:
+        return bool(data)
+    places = [struct.unpack_from(order + "I", data, 4)[0]]
+    for at in places:
+        first, count = at + 2, _count(data, order, at)
+        if first + 12 * count > len(data) or not count:
+            return True
+        for entry in range(first, first + 12 * count, 12):
+            tag, kind, many, value = struct.unpack_from(order + "HHII", data, entry)
+            size = many * _SIZES.get(kind, 1)
+            if size > 4 and value + size > len(data):
+                return True
+            if tag in {_EXIF_IFD, _GPS_IFD} and at == places[0]:
+                places.append(value)
+    return False
 
 
 def _count(data: bytes, order: str, at: int) -> int:
