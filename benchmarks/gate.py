@@ -48,25 +48,28 @@ def main() -> None:
 
 
 def stop(manifest: Path, split: str, count: int) -> None:
-    """Count the pictures of a manifest that the gate stops, by class and reason."""
+    """Count the pictures of a manifest that the gate stops, by class, style and reason."""
     from distildire.data.manifest import read_manifest
 
     table = read_manifest(manifest)
     table = table[table["split"] == split] if split else table
     table = table.sample(min(count, len(table)), random_state=0)
+    kinds = table["label"] + (" " + table["style"].fillna("") if "style" in table else "")
     reasons: Counter[tuple[str, str]] = Counter()
     seconds = 0.0
-    for path, label in zip(table["path"], table["label"], strict=True):
+    for path, kind in zip(table["path"], kinds, strict=True):
         rgb = decode(path)
         crops, start = PREPROCESSING(rgb), time.thread_time()
         if (reason := nothing_to_judge(rgb, crops)) is not None:
-            reasons[label, reason] += 1
+            reasons[kind, reason] += 1
         seconds += time.thread_time() - start
-    stopped = sum(reasons.values())
-    print(f"\n{stopped} of {len(table)} pictures stopped ({stopped / len(table):.2%}),", end=" ")
-    print(f"{seconds / len(table) * 1000:.1f} ms each")
-    for (label, reason), n in reasons.most_common():
-        print(f"  {n:3} {label}: {reason}")
+    print(f"\n{seconds / len(table) * 1000:.1f} ms each; stopped:")
+    for kind, count in [("all", len(table)), *Counter(kinds).most_common()]:
+        stopped = sum(n for (of, _), n in reasons.items() if kind in {"all", of})
+        print(f"  {stopped:3} of {count} {kind} ({stopped / count:.2%})")
+    print("by reason:")
+    for (kind, reason), n in reasons.most_common():
+        print(f"  {n:3} {kind}: {reason}")
 
 
 def told_of(rgb: RGB) -> str | None:
