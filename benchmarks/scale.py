@@ -1,6 +1,6 @@
-"""Rates of `score`: one worker and two, loose files, tars and Parquet, Ray, and the bare network.
+"""Rates of `score`: a worker and two, loose files, tars, Parquet, OpenVINO, Ray, the bare network.
 
-python benchmarks/scale.py [--pictures 600] [--rounds 3] [--ray] --out scale.json
+python benchmarks/scale.py [--pictures 600] [--rounds 3] [--ray] [--openvino] --out scale.json
 
 Each run is a process of its own; the runs take turns, and the median of the rounds counts. Beside
 the seconds on the clock stand the core-seconds, which other work on the machine stretches less.
@@ -59,7 +59,10 @@ def one(run: str, source: str) -> dict[str, float]:
 
     before = cpu_seconds()
     with tempfile.TemporaryDirectory() as out:
-        report = score(source, out, engine="ray" if run == "ray" else "local")
+        report = score(
+            source, out, engine="ray" if run == "ray" else "local",
+            device="openvino" if run == "openvino" else "cpu",
+        )  # fmt: skip
     return {"pictures": report.scored, "seconds": report.seconds, "cpu": cpu_seconds() - before}
 
 
@@ -142,6 +145,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ray", action="store_true", help="Ray too, on this machine.")
+    parser.add_argument("--openvino", action="store_true", help="OpenVINO on the CPU too.")
     parser.add_argument("--costs", action="store_true", help="The costs of the stages alone.")
     parser.add_argument("--one", nargs=2, metavar=("RUN", "SOURCE"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
@@ -150,7 +154,8 @@ def main() -> None:
         print(json.dumps(one(*args.one)))
         return
     result: dict[str, Any] = {"load": os.getloadavg()[0], "costs": costs(100) | driver_costs()}
-    runs = {} if args.costs else RUNS | ({"ray": ("files", [0, 1])} if args.ray else {})
+    asked = [name for name in ("ray", "openvino") if vars(args)[name]]
+    runs = {} if args.costs else RUNS | {name: ("files", [0, 1]) for name in asked}
     found: dict[str, list[dict[str, float]]] = {run: [] for run in runs}
     with tempfile.TemporaryDirectory() as scratch:
         if runs:
