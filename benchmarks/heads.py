@@ -105,7 +105,7 @@ class Features:
         self.every = Student(
             body.name, stage=body.stage, taps=range(1, body.stage + 1), inputs="both", wide=True
         ).eval()
-        self.every.backbone.cut_from(body.network.state_dict())
+        self.every.backbone.begin(student.state_dict())
         self.width, self.logit = 2 * body.channels, slice(-1, None)
         self.energies = slice(0, self.every.head.in_features - self.depth * self.width)
         self.dinov2 = None
