@@ -6,9 +6,8 @@ import ctypes
 import itertools
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -228,20 +227,10 @@ class Detector:
     def _stream_batches(
         self, items: Iterable[Given], fpr: float, load: Callable[[Given], Loaded]
     ) -> Iterator[Verdict]:
-        most = self.batch
-        source = iter(items)
-        waiting: deque[Future[Loaded]] = deque()
-        with ThreadPoolExecutor(self.cores) as pool:
-            while True:
-                # The next batch is decoded while this one is on the GPU.
-                for item in itertools.islice(source, 2 * most - len(waiting)):
-                    waiting.append(pool.submit(load, item))
-                if not waiting:
-                    return
-                batch = [waiting.popleft().result() for _ in range(min(most, len(waiting)))]
-                for item in itertools.islice(source, 2 * most - len(waiting)):
-                    waiting.append(pool.submit(load, item))
-                yield from self.judge(batch, [fpr] * len(batch))
+        # The next batch is decoded while this one is on the GPU.
+        loaded = over_cores(load, items, self.cores, ahead=2 * self.batch)
+        while batch := list(itertools.islice(loaded, self.batch)):
+            yield from self.judge(batch, [fpr] * len(batch))
 
     def _alone(self, item: Source, fpr: float | None) -> list[Verdict]:
         budget = self.fpr if fpr is None else fpr

@@ -43,14 +43,18 @@ def _quota(cgroup: Path) -> float | None:
 
 
 def over_cores(
-    work: Callable[[Item], Result], items: Iterable[Item], cores: int
+    work: Callable[[Item], Result], items: Iterable[Item], cores: int, *, ahead: int | None = None
 ) -> Iterator[Result]:
-    """`work` of each item, in their order: a thread a core, in bounded memory."""
+    """`work` of each item, in their order: a thread a core, in bounded memory.
+
+    Up to `ahead` items are begun before the first of them is taken; `AHEAD` a core by default.
+    """
+    most = AHEAD * cores if ahead is None else ahead
     source = iter(items)
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         while True:
-            for item in itertools.islice(source, AHEAD * cores - len(waiting)):
+            for item in itertools.islice(source, most - len(waiting)):
                 waiting.append(pool.submit(work, item))
             if not waiting:
                 return
