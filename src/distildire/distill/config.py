@@ -104,6 +104,8 @@ class OptimConfig:
     """Factor on the backbone's rate from each transformer block to the one before."""
     frozen: int = 0
     """First blocks of a transformer that stay as they are, with the embedding before them."""
+    lora: int = 0
+    """Rank of what a transformer's matrices learn beside themselves (0: they learn whole)."""
     consistency: float = 0.0
     """Weight of the squared difference between the logits of a clean and of a degraded view of
     one piece (0: one view, degraded)."""
@@ -132,7 +134,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         refuse_under(
-            self, "optim.", steps=0, batch=1, lr=0, body_lr=-1, probe_crops=0, warmup=0,
+            self, "optim.", steps=0, batch=1, lr=0, body_lr=-1, lora=0, probe_crops=0, warmup=0,
             workers=0, report_every=1,
         )  # fmt: skip
 

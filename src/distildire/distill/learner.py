@@ -64,12 +64,14 @@ def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any
     """Groups for AdamW: the backbone's rate falls from block to block towards the input.
 
     Vectors (biases, norms) have no weight decay. With `body_lr: 0` the backbone is frozen, with
-    `frozen` its first blocks.
+    `frozen` its first blocks; what needs no gradient already stays so.
     """
     backbone = learner.student.backbone
     deep = backbone.depth_of if isinstance(backbone, VitBackbone) else None
     rates: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in learner.named_parameters():
+        if not parameter.requires_grad:
+            continue
         rate = optim.lr
         inside = name.removeprefix("student.backbone.")
         if inside != name:

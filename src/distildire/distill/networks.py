@@ -12,9 +12,11 @@ from torch import Tensor
 
 from distildire.distill.checkpoint import build_student
 from distildire.distill.config import TrainConfig
+from distildire.distill.lora import add_low_rank
 from distildire.distill.loss import Projection
 from distildire.distill.student import Student
 from distildire.distill.teacher import DetectorTeacher, Teacher, build_teacher
+from distildire.distill.vit import VitBackbone
 from distildire.noise import load_noise_source
 from distildire.noise.schedule import to_unit
 
@@ -40,6 +42,10 @@ class Networks:
 def build_networks(config: TrainConfig, device: torch.device) -> Networks:
     """All that `config` names; teacher and noise source on `device`."""
     student = build_student(config)
+    if config.optim.lora:
+        if not isinstance(student.backbone, VitBackbone):
+            raise ValueError(f"optim.lora: {config.student.backbone} is no transformer")
+        add_low_rank(student.backbone.network, config.optim.lora)
     teacher, projection, spec = None, None, config.teacher
     if spec.backbone or spec.checkpoint:
         teacher = build_teacher(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distildire.bundle import load_bundle
+from distildire.distill.lora import merged
 from distildire.distill.student import Student
 from distildire.distill.vit import VitBackbone, last_two
 from distildire.io.onnx_weights import float_matrices
@@ -56,7 +57,7 @@ def read_saved(path: Path) -> dict[str, Any]:
         saved = error
     if isinstance(saved, dict) and "average" in saved:
         average = {k.removeprefix("module."): v for k, v in saved["average"].items()}
-        saved["student"] = {k: v for k, v in average.items() if k != "n_averaged"}
+        saved["student"] = merged({k: v for k, v in average.items() if k != "n_averaged"})
     if not isinstance(saved, dict) or not {"student", "config"} <= set(saved):
         raise ValueError(f"{path}: damaged, or no checkpoint of a training run: give its best.pt")
     return saved

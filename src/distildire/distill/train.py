@@ -24,6 +24,7 @@ from distildire.distill.learner import (
     moving_average,
     parameter_groups,
 )
+from distildire.distill.lora import merged
 from distildire.distill.networks import Networks, build_networks, clean_first, lesson, seen_of
 from distildire.distill.probe import fit_head
 from distildire.distill.run_log import Log, Means, RunLog
@@ -231,7 +232,7 @@ def keep_best(
     out: Path, student: torch.nn.Module, config: TrainConfig, step: int, found: Validation
 ) -> None:
     """Write `best.pt`, and the scores that it was chosen by."""
-    weights: dict[str, Any] = {"student": student.state_dict()}
+    weights: dict[str, Any] = {"student": merged(student.state_dict())}
     save(out / "best.pt", weights, config, step=step, validation=found.summary)
     with whole_file(out / "val_scores.csv") as file:
         found.table.assign(logit=found.logits).to_csv(file, index=False)

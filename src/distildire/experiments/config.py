@@ -16,6 +16,7 @@ EXPERIMENTS = {
     "lambda": "How much should imitating the teacher weigh?",
     "noise-branch": "How should the first-step noise enter, and is it of use at all?",
     "teachers": "Which teacher is worth imitating?",
+    "bodies": "Which transformer, and how should it be trained?",
     "backbones": "What accuracy does a millisecond buy?",
     "noise-sources": "Which network should predict the noise?",
     "cross-generator": "What does training on one generator tell of another?",
