@@ -145,7 +145,10 @@ def test_own_students_too(adm: Path, tmp_path: Path, inputs: str) -> None:
     noise = source.dire(x0) * 2 - 1 if inputs == "dire" else source.eps0(x0)
     with torch.no_grad():
         expected = float(student(x0, noise).mean())
-    assert Detector(tmp_path / "b").logit(rgb) == pytest.approx(expected, abs=1e-3)
+    before = torch.get_num_threads()
+    detector = Detector(tmp_path / "b", threads=before + 1)
+    assert detector.logit(rgb) == pytest.approx(expected, abs=1e-3)
+    assert torch.get_num_threads() == before
 
 
 def test_damage_is_noticed(converted: Path, tmp_path: Path) -> None:

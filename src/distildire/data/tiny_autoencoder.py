@@ -8,8 +8,6 @@ clone; each pair of files imitates the autoencoder of one family of generators.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from distildire.data.clones import find_clone, read_blobs
 from distildire.io.pictures import RGB
+from distildire.noise.threads import torch_threads
 
 REPOSITORY = "madebyollin/taesd"
 COMMIT = "5cccb12dc72074a4be35680c3b108548a7c69978"
@@ -114,23 +113,13 @@ def reconstruct(encoder: nn.Sequential, decoder: nn.Sequential, rgb: RGB) -> RGB
     height, width = rgb.shape[:2]
     filled = np.pad(rgb, ((0, -height % DOWN), (0, -width % DOWN), (0, 0)), mode="edge")
     x = torch.from_numpy(filled.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    with torch.inference_mode(), _one_thread():
+    # The order of sums, and so the bytes, must not depend on the number of cores.
+    with torch.inference_mode(), torch_threads(1):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             x = decoder[:-1](encoder(x.contiguous(memory_format=torch.channels_last)))
         x = decoder[-1](x.float())
         levels = (x[0].clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(levels[:, :height, :width].permute(1, 2, 0).numpy())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The order of sums, and so the bytes, must not depend on the number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from distildire.distill.student import Student
 from distildire.io.hashing import sha256_of
 from distildire.io.preprocessing import Preprocessing, resize_and_crop
 from distildire.noise import load_noise_source
+from distildire.noise.threads import torch_threads
 from distildire.noise.weights import WeightsError, whole_folder
 
 OFFICIAL = {"form": "official"}
@@ -49,8 +50,6 @@ class TorchSession:
         if device == "cuda":
             # torch lets convolutions round to ten bits, and logits would differ from the CPU's.
             torch.backends.cudnn.allow_tf32 = False
-        if threads:
-            torch.set_num_threads(threads)
         student = read_student(bundle)
         try:
             source = load_noise_source(bundle.torch.noise, device=device)
@@ -59,7 +58,7 @@ class TorchSession:
                 f"{bundle.name} needs the noise source {bundle.torch.noise}: {error}"
             ) from error
         self.network = DetectorGraph(source, student).eval().to(device)
-        self._device = device
+        self._device, self._threads = device, threads
 
     def run(
         self, names: Sequence[str] | None, feeds: dict[str, NDArray[np.uint8]]
@@ -70,7 +69,7 @@ class TorchSession:
         """
         wanted = list(names or self.network.outputs)
         parts: list[tuple[NDArray[np.float32], ...]] = []
-        with torch.inference_mode():
+        with torch.inference_mode(), torch_threads(self._threads):
             for crop in torch.from_numpy(np.ascontiguousarray(feeds["rgb"])):
                 values = self.network(crop[None].to(self._device))
                 parts.append(tuple(value.cpu().numpy() for value in values))
