@@ -1,9 +1,12 @@
 """Rates of `score`: a worker and two, loose files, tars, Parquet, OpenVINO, Ray, the bare network.
 
 python benchmarks/scale.py [--pictures 600] [--rounds 3] [--ray] [--openvino] --out scale.json
+PYTHONPATH=tests/scale python benchmarks/scale.py --ray-pictures 5000 --out ray.json
 
 Each run is a process of its own; the runs take turns, and the median of the rounds counts. Beside
 the seconds on the clock stand the core-seconds, which other work on the machine stretches less.
+The second form takes Ray beside two workers on many pictures, once: on this machine, and on two
+nodes made of it, network namespaces of a core each (which needs root).
 """
 
 from __future__ import annotations
@@ -64,6 +67,30 @@ def one(run: str, source: str) -> dict[str, float]:
             device="openvino" if run == "openvino" else "cpu",
         )  # fmt: skip
     return {"pictures": report.scored, "seconds": report.seconds, "cpu": cpu_seconds() - before}
+
+
+def ray(count: int) -> dict[str, dict[str, float]]:
+    """Two workers, Ray on this machine and Ray on two nodes made of it, on the same pictures."""
+    from two_nodes import TwoNodes
+
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for n in range(count):
+            (Path(scratch) / f"{n:06d}.jpg").write_bytes(jpeg_500(n))
+        command = [sys.executable, __file__, "--one"]
+        for run in ("two workers", "ray"):
+            said = subprocess.run([*command, run, scratch], stdout=subprocess.PIPE, check=True)
+            found[run] = last_line(said.stdout)
+        with TwoNodes() as nodes:
+            said_there, _ = nodes.head(*command, "ray", scratch).communicate()
+        found["ray, two nodes"] = last_line(said_there)
+    return found
+
+
+def last_line(said: bytes) -> dict[str, float]:
+    """What a process printed last: the figures of `one`."""
+    lines = [line for line in said.decode().splitlines() if line.startswith("{")]
+    return dict(json.loads(lines[-1]))
 
 
 def bare_loop(files: list[Path]) -> dict[str, float]:
@@ -146,12 +173,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ray", action="store_true", help="Ray too, on this machine.")
     parser.add_argument("--openvino", action="store_true", help="OpenVINO on the CPU too.")
+    parser.add_argument("--ray-pictures", type=int, help="Ray beside two workers, on so many.")
     parser.add_argument("--costs", action="store_true", help="The costs of the stages alone.")
     parser.add_argument("--one", nargs=2, metavar=("RUN", "SOURCE"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one(*args.one)))
+        return
+    if args.ray_pictures:
+        report({"load": os.getloadavg()[0], "runs": ray(args.ray_pictures)}, args.out)
         return
     result: dict[str, Any] = {"load": os.getloadavg()[0], "costs": costs(100) | driver_costs()}
     asked = [name for name in ("ray", "openvino") if vars(args)[name]]
@@ -164,10 +195,10 @@ def main() -> None:
             for run, (source, cores) in runs.items():
                 command = [sys.executable, __file__, "--one", run, str(Path(scratch) / source)]
                 said = subprocess.run(
-                    command, stdout=subprocess.PIPE, text=True, check=True,
+                    command, stdout=subprocess.PIPE, check=True,
                     preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),
-                ).stdout  # fmt: skip
-                found[run].append(json.loads(said.splitlines()[-1]))
+                )  # fmt: skip
+                found[run].append(last_line(said.stdout))
     result["runs"] = {
         run: {
             "rate": statistics.median(m["pictures"] / m["seconds"] for m in all_of_it),
@@ -176,10 +207,14 @@ def main() -> None:
         }
         for run, all_of_it in found.items()
     }
-    result["load_after"] = os.getloadavg()[0]
-    text = json.dumps(result, indent=1)
-    if args.out:
-        args.out.write_text(text + "\n")
+    report(result, args.out)
+
+
+def report(result: dict[str, Any], out: Path | None) -> None:
+    """Print the figures, and write them."""
+    text = json.dumps(result | {"load_after": os.getloadavg()[0]}, indent=1)
+    if out:
+        out.write_text(text + "\n")
     print(text)
 
 
