@@ -6,7 +6,8 @@ Tables with `sha256`, `label`, `source`, `repository` and `logit`, as `train` (v
 benchmarks/budgets.py write them; the pictures that all hold are compared. The first table is the
 one to beat. Beside the figures over all stand those of five folds of whole repositories (standard
 deviation over the folds), and the share of repositories whose pictures a model ranks better against
-the other class of all than the first does.
+the other class of all than the first does. `a.csv+b.csv` are two models fused: the mean of their
+logits, each over its deviation (`0.7*a.csv+0.3*b.csv` weighs them).
 """
 
 from __future__ import annotations
@@ -62,17 +63,30 @@ def by_repository(table: pd.DataFrame) -> pd.Series:
     return pd.Series(found)
 
 
+def read(name: str) -> pd.DataFrame:
+    """A table of scores; of several, joined by +, the mean over the pictures that all hold."""
+    fused: list[pd.DataFrame] = []
+    for part in name.split("+"):
+        weight, _, path = part.rpartition("*")
+        table = pd.read_csv(path).dropna(subset="logit").drop_duplicates("sha256")
+        if "+" in name:
+            table["logit"] *= float(weight or 1) / table["logit"].std()
+        fused.append(table)
+    table = fused[0]
+    for other in fused[1:]:
+        both = table.merge(other[["sha256", "logit"]], on="sha256", suffixes=("", "_other"))
+        table = both.assign(logit=both["logit"] + both.pop("logit_other"))
+    return table
+
+
 def main() -> None:
     """A row for each table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", type=Path, nargs="+")
+    parser.add_argument("tables", nargs="+")
     args = parser.parse_args()
-    tables = [pd.read_csv(path).dropna(subset="logit") for path in args.tables]
+    tables = [read(name) for name in args.tables]
     common = set.intersection(*(set(table["sha256"]) for table in tables))
-    tables = [
-        table[table["sha256"].isin(common)].drop_duplicates("sha256").sort_values("sha256")
-        for table in tables
-    ]
+    tables = [table[table["sha256"].isin(common)].sort_values("sha256") for table in tables]
     first = by_repository(tables[0])
     print(
         f"{len(tables[0])} pictures of {tables[0]['repository'].nunique()} repositories, "
@@ -81,11 +95,12 @@ def main() -> None:
     names = list(figures(tables[0]))
     print("| scores | " + " | ".join(names) + " | repositories ranked better |")
     print("|---" + "|--:" * (len(names) + 1) + "|")
-    for path, table in zip(args.tables, tables, strict=True):
+    for name, table in zip(args.tables, tables, strict=True):
         whole, folds = figures(table), in_folds(table)
         cells = [f"{whole[n]:.3f} ± {np.std([fold[n] for fold in folds]):.3f}" for n in names]
         better = float((by_repository(table) > first).mean())
-        print(f"| {path.stem} | " + " | ".join(cells) + f" | {better:.0%} |", flush=True)
+        label = " + ".join(Path(part).stem for part in name.split("+"))
+        print(f"| {label} | " + " | ".join(cells) + f" | {better:.0%} |", flush=True)
 
 
 if __name__ == "__main__":
