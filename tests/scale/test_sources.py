@@ -21,12 +21,14 @@ import pytest
 from PIL import Image
 
 from distildire import Detector
+from distildire.io.addresses import local_form
 from distildire.io.tars import braces
 from distildire.scale import addresses
 from distildire.scale.items import SourceError
 from distildire.scale.parts import PartsError
 from distildire.scale.score import score
 from distildire.scale.sources import how_many, items_of
+from scale.packing import tar_of
 
 Pictures = dict[str, bytes]
 
@@ -40,15 +42,6 @@ def pictures(flat: np.ndarray, busy: np.ndarray) -> Pictures:
         Image.fromarray(rgb).save(buffer, "PNG")
         found[f"a/{i}.png"] = buffer.getvalue()
     return found | {"b/4.png": found["a/0.png"], "b/5.PNG": found["a/0.png"]}
-
-
-def tar_of(path: Path, files: Pictures, mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 def rows_in(out: Path) -> dict[str, dict[str, Any]]:
@@ -564,7 +557,7 @@ def test_members_that_a_manifest_names_are_scored_again_when_their_tar_changes(
 def test_addresses_of_files_are_paths(folder: Path) -> None:
     (folder / "100% a.png").write_bytes(b"x")
     for address in (f"file://localhost{folder}/100%25%20a.png", f"file://{folder}/100%20*.png"):
-        assert addresses.local_form(address).startswith(str(folder))
+        assert local_form(address).startswith(str(folder))
     (item,) = items_of(f"FILE://localhost{folder}/100%25%20a.png")
     assert item.path == f"{folder}/100% a.png"
 

@@ -79,6 +79,8 @@ def score(
     def say(took: str) -> None:
         typer.echo(f"distildire: device {took}", err=True)
 
+    if out.lower().startswith("memory://"):
+        warn(f"--out {out}: ends with this process: nothing of it is kept")
     report = run(
         source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
         dedup=dedup, isolate=isolate, gpu_share=gpu_share,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.shards import ShardsError, is_shards, read_shards
+from distildire.io.addresses import is_address, local_form
 from distildire.io.text import (
     TextError,
     as_needed,
@@ -50,7 +51,8 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     `generator`, `source` (empty strings where the file has none) and whatever else the file
     holds. Relative paths are taken relative to the manifest; `SHARD.tar::MEMBER` is a picture
     in a plain tar. For shards as a manifest see `read_shards`. Labels in other words
-    (`LABELS`) are translated; repeated rows of one path are kept once.
+    (`LABELS`) are translated; repeated rows of one path are kept once. `file://` addresses are
+    the paths that they are.
 
     Raises:
         ManifestError: unreadable file, missing column, unknown label, or one path with both
@@ -58,9 +60,15 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if is_shards(str(path)):
+    path = local_form(str(path))
+    if is_address(path):
+        raise ManifestError(
+            f"{path}: pictures are read in any order, and from a disk: copy the manifest "
+            "or the shards here first (aws s3 sync, gsutil rsync, ...)"
+        )
+    if is_shards(path):
         try:
-            table = read_shards(str(path))
+            table = read_shards(path)
         except ShardsError as error:
             raise ManifestError(str(error)) from None
         root = Path.cwd()

@@ -18,13 +18,22 @@ ABOUT = (".json", ".cls")
 class alone."""
 
 
+_COMPRESSED = (
+    "pictures are read in any order, which a compressed tar doesn't allow: decompress it "
+    "first (gunzip, bunzip2, unxz, unzstd)"
+)
+
+
 class ShardsError(ValueError):
     """Shards that can't be read as a manifest; the message names the shard and the mend."""
 
 
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst")
+
+
 def is_shards(source: str) -> bool:
-    """Whether it names tars: `train.tar`, `train-{0000..0099}.tar`."""
-    return source.lower().endswith(SUFFIX)
+    """Whether it names tars: `train.tar`, `train-{0000..0099}.tar`, also compressed ones."""
+    return source.lower().endswith((SUFFIX, *COMPRESSED))
 
 
 def read_shards(source: str) -> pd.DataFrame:
@@ -32,7 +41,7 @@ def read_shards(source: str) -> pd.DataFrame:
 
     As WebDataset groups them, `a/b.jpg`, `a/b.json` and `a/b.cls` are one sample. The object in
     a .json gives `label`, and every other plain value a column (`source`, `generator`, `split`,
-    ...); a .cls gives the label.
+    ...); a .cls gives the label. Where no source is told, it is the shard's name without `.tar`.
 
     Raises:
         ShardsError: a shard that is missing, compressed or holds no picture, or a picture
@@ -47,10 +56,14 @@ def read_shards(source: str) -> pd.DataFrame:
 
 
 def _rows_of(shard: str) -> list[dict[str, Any]]:
+    if shard.lower().endswith(COMPRESSED):
+        raise ShardsError(f"{shard}: {_COMPRESSED}")
     try:
         names = list(members(shard))
     except OSError as error:
         words = error.strerror or words_of(error)
+        if words.startswith("not a plain"):
+            words += f": {_COMPRESSED}"
         raise ShardsError(f"{shard}: cannot be read as a manifest: {words}") from None
     about: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -66,7 +79,8 @@ def _rows_of(shard: str) -> list[dict[str, Any]]:
                 f"{_key(name)}.cls beside it, or list {shard.rpartition('/')[2]}{BETWEEN}{name} "
                 "in a manifest"
             )
-    return [{**about[_key(name)], "path": f"{shard}{BETWEEN}{name}"} for name in pictures]
+    source = {"source": PurePosixPath(shard).stem}
+    return [{**source, **about[_key(name)], "path": f"{shard}{BETWEEN}{name}"} for name in pictures]
 
 
 def _key(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from distildire.data.manifest import ManifestError, fingerprint, read_manifests
+from distildire.data.manifest import ManifestError, fingerprint, read_manifests, rows_of_split
 from distildire.distill.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -24,11 +24,20 @@ def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         if names and (shared := set.intersection(*names)):
             raise ManifestError(f"repositories on both sides: {', '.join(sorted(shared)[:5])}")
         return parts[0].reset_index(drop=True), parts[1].reset_index(drop=True)
-    if config.data.split:
-        table = table[table["split"] == config.data.split]
+    # Manifests that know of no splits, as WebDataset's classes do, are one.
+    if config.data.split and (table["split"] != "").any():
+        table = rows_of_split(table, config.data.split)
+    sources = ", ".join(sorted(set(table["source"]))[:8])
+    if not config.data.val_sources:
+        raise ManifestError(
+            "which rows choose the checkpoint? set data.val_sources to some of the sources "
+            f"({sources}), or data.val_split to a split"
+        )
     unknown = set(config.data.val_sources) - set(table["source"])
     if unknown:
-        raise ManifestError(f"val_sources not in the manifests: {', '.join(sorted(unknown))}")
+        raise ManifestError(
+            f"val_sources not in the manifests: {', '.join(sorted(unknown))} (sources: {sources})"
+        )
     held_out = table["source"].isin(config.data.val_sources)
     if "repository" in table:
         named = table["repository"].fillna("") != ""

@@ -59,16 +59,20 @@ def is_video(path: str | Path) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_files(paths: Iterable[str | Path], on_error: OnError | None = None) -> Iterator[str]:
+def find_files(
+    paths: Iterable[str | Path],
+    on_error: OnError | None = None,
+    on_other: Callable[[str], None] | None = None,
+) -> Iterator[str]:
     """Files as given, and below every folder those whose names end like a picture's or video's.
 
     Folders are walked recursively in the order of their names; links are followed, each
     real folder once. What systems leave there (`._x.png`, `__MACOSX`) is passed over. A folder
-    that can't be listed is reported to `on_error`.
+    that can't be listed is reported to `on_error`, a file that is neither to `on_other`.
     """
     for path in paths:
         if _is_folder(path):
-            yield from _walk(str(path), on_error)
+            yield from _walk(str(path), on_error, on_other)
         else:
             yield str(path)
 
@@ -93,7 +97,9 @@ def _is_typescript(path: str) -> bool:
         return False
 
 
-def _walk(top: str, on_error: OnError | None) -> Iterator[str]:
+def _walk(
+    top: str, on_error: OnError | None, on_other: Callable[[str], None] | None
+) -> Iterator[str]:
     def failed(error: OSError) -> None:
         if on_error is not None:
             on_error(f"{error.filename}: {error.strerror}")
@@ -112,3 +118,5 @@ def _walk(top: str, on_error: OnError | None) -> Iterator[str]:
             path = str(Path(folder) / name)
             if is_picture(name) or (is_video(name) and not _is_typescript(path)):
                 yield path
+            elif on_other is not None:
+                on_other(path)

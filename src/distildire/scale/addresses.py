@@ -14,9 +14,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
-from distildire.io.finding import is_litter_path
+from distildire.io.addresses import is_address
+from distildire.io.finding import OnError, is_litter_path
 from distildire.io.pictures import MAX_BYTES, PICTURE_SUFFIXES
 from distildire.io.text import words_of
 from distildire.scale.items import Item, SourceError, failing
@@ -35,11 +35,6 @@ _WRONG = (TypeError, ValueError, NotImplementedError)
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
-def is_address(text: str) -> bool:
-    """Whether it begins with a protocol."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
-
-
 def is_web(text: str) -> bool:
     """Whether it is an address of HTTP, in which `?` begins a query."""
     return text.lower().startswith(("http://", "https://"))
@@ -48,14 +43,6 @@ def is_web(text: str) -> bool:
 def without_query(address: str) -> str:
     """An address up to its query: what its name ends in."""
     return re.split(r"[?#]", address, maxsplit=1)[0] if is_web(address) else address
-
-
-def local_form(text: str) -> str:
-    """`file://` addresses as the path that they are."""
-    if not text.lower().startswith("file://"):
-        return text
-    path = text[len("file://") :]
-    return unquote(path.removeprefix("localhost") if path.startswith("localhost/") else path)
 
 
 def open_store(address: str) -> tuple[Any, str]:
@@ -121,21 +108,48 @@ def read_address(address: str) -> bytes:
     return data
 
 
+def info_at(address: str) -> dict[str, Any] | None:
+    """What a store tells of an object or a folder; None where nothing is there.
+
+    Raises:
+        OSError: the store fails for good.
+        SourceError: see `open_store`.
+    """
+    store, path = open_store(address)
+    try:
+        info: dict[str, Any] = patiently(lambda: store.info(path))
+    except FileNotFoundError:
+        return None
+    return info
+
+
+def has_links(address: str) -> bool:
+    """Whether an address of HTTP is a page of links, as web servers show a folder.
+
+    Raises:
+        OSError: the server fails for good.
+    """
+    store, path = open_store(address)
+    try:
+        return bool(patiently(lambda: store.ls(path, detail=False)))
+    except FileNotFoundError:
+        return False
+
+
 def item_at(address: str) -> Item:
     """Look at an object, without reading it."""
     try:
-        store, path = open_store(address)
-        return item_from(address, patiently(lambda: store.info(path)))
-    except FileNotFoundError:
-        return Item(address, None, None, read=partial(failing, "cannot be read: no such file"))
+        return item_from(address, info_at(address))
     except (OSError, SourceError) as error:
         return Item(
             address, None, None, read=partial(failing, f"cannot be read: {words_of(error)}")
         )
 
 
-def item_from(address: str, info: dict[str, Any]) -> Item:
-    """An item from what a store tells of an object."""
+def item_from(address: str, info: dict[str, Any] | None) -> Item:
+    """An item from what a store tells of an object; None: nothing is there."""
+    if info is None:
+        return Item(address, None, None, read=partial(failing, "cannot be read: no such file"))
     size, when = info.get("size"), modified(info)
     etag = info.get("ETag") or info.get("etag") or info.get("Last-Modified")
     read = partial(read_address, address)
@@ -160,18 +174,58 @@ def modified(info: dict[str, Any]) -> float | None:
     return None
 
 
-def pictures_below(address: str) -> Iterator[Item]:
-    """The pictures of a folder in a store, in the order of their names."""
+def pictures_below(
+    address: str,
+    on_error: OnError | None = None,
+    on_other: Callable[[str], None] | None = None,
+) -> Iterator[Item]:
+    """The pictures of a folder in a store, in the order of their names.
+
+    Folders are listed as they are come to, each once: what is in memory is the listing of one
+    folder, and of those above it what is still to come.
+
+    Args:
+        address: of the folder.
+        on_error: takes a sentence for each folder below that can't be listed.
+        on_other: takes the addresses of files that are no pictures.
+    """
     store, path = open_store(address)
-    found: dict[str, dict[str, Any]] = patiently(lambda: store.find(path, detail=True))
-    for name in sorted(found):
-        below = name.removeprefix(path)
-        suffix = PurePosixPath(without_query(name)).suffix.lower()
-        if suffix in PICTURE_SUFFIXES and not is_litter_path(below):
-            item = item_from(address_of(address, path, name), found[name])
+    for info in _files_below(store, path, on_error):
+        name = info["name"]
+        if is_litter_path(name.removeprefix(path)):
+            continue
+        whole = address_of(address, path, name)
+        if PurePosixPath(without_query(name)).suffix.lower() in PICTURE_SUFFIXES:
+            item = item_from(whole, info)
             # A web server's list of links tells nothing of them: each is asked for.
             told = item.size is not None or item.mtime is not None or item.etag is not None
             yield item if told else item_at(item.path)
+        elif on_other is not None:
+            on_other(whole)
+
+
+def _files_below(store: Any, folder: str, on_error: OnError | None) -> Iterator[dict[str, Any]]:
+    """What a store tells of its files, in the order of their names."""
+    found = sorted(
+        patiently(lambda: store.ls(folder, detail=True)), key=_place_of, reverse=True
+    )  # fmt: skip
+    store.invalidate_cache(folder)  # else it keeps every listing
+    while found:
+        info = found.pop()
+        if info["type"] != "directory":
+            yield info
+        elif info["name"].strip("/") != folder.strip("/"):  # some list a folder in itself
+            try:
+                yield from _files_below(store, info["name"], on_error)
+            except OSError as error:
+                if on_error is not None:
+                    on_error(f"{info['name']}: {words_of(error)}")
+
+
+def _place_of(info: dict[str, Any]) -> str:
+    """A folder stands where the files below it do."""
+    name = str(info["name"])
+    return name.rstrip("/") + "/" if info["type"] == "directory" else name
 
 
 def address_of(like: str, path: str, other: str) -> str:

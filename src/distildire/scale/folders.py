@@ -8,8 +8,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from distildire.io.addresses import is_address, local_form
+from distildire.io.text import words_of
 from distildire.io.writing import make_folder, only_writer, whole_file
-from distildire.scale.addresses import is_address, local_form, open_store, patiently
+from distildire.scale.addresses import (
+    info_at,
+    is_web,
+    open_store,
+    patiently,
+)
+from distildire.scale.items import SourceError
 
 LOCK = "_score.lock"
 """Held by the run that writes into a folder on a disk."""
@@ -92,7 +100,17 @@ class StoreFolder:
     """In a store: an object appears when all of it has arrived."""
 
     def __init__(self, address: str) -> None:
+        """Name it.
+
+        Raises:
+            SourceError: a store that can't be written to, or see `open_store`.
+        """
         self.address = address.rstrip("/")
+        if is_web(address):
+            raise SourceError(
+                f"{address}: HTTP stores can't be written to: give --out a folder, or the "
+                "address of a store that can (s3://, gs://, ...)"
+            )
         self._store, path = open_store(self.address)
         self._path = path.rstrip("/")
 
@@ -100,10 +118,20 @@ class StoreFolder:
         return self.address
 
     def prepare(self) -> None:
-        """As `Folder`."""
-        if patiently(lambda: self._store.isfile(self._path)):
-            raise NotADirectoryError(self.address)
-        patiently(lambda: self._store.makedirs(self._path, exist_ok=True))
+        """As `Folder`.
+
+        Raises:
+            SourceError: the store can't be reached, or not be written to.
+        """
+        try:
+            info = info_at(self.address)
+            if info is not None and info["type"] == "file":
+                raise NotADirectoryError(self.address)
+            patiently(lambda: self._store.makedirs(self._path, exist_ok=True))
+        except (NotADirectoryError, FileExistsError):
+            raise
+        except OSError as error:
+            raise SourceError(f"{self.address}: cannot be written to: {words_of(error)}") from None
 
     def only_writer(self) -> AbstractContextManager[None]:
         """Nothing: stores have no locks."""
@@ -126,7 +154,11 @@ class StoreFolder:
         """As `Folder`."""
         buffer = io.BytesIO()
         save(buffer)
-        patiently(lambda: self._store.pipe_file(f"{self._path}/{name}", buffer.getvalue()))
+        try:
+            patiently(lambda: self._store.pipe_file(f"{self._path}/{name}", buffer.getvalue()))
+        except OSError as error:
+            words = words_of(error)
+            raise OSError(f"{self.address}/{name}: cannot be written: {words}") from None
 
     def remove(self, name: str) -> None:
         """As `Folder`."""

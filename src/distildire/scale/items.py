@@ -87,15 +87,20 @@ def list_items(source: str | Path, on_error: OnError | None = None) -> Iterator[
     """
     source = Path(source)
     if source.is_dir():
-        paths: Iterator[str] = (p for p in find_files([source], on_error) if not is_video(p))
-    elif not source.is_file():
+        return map(item_of, (p for p in find_files([source], on_error) if not is_video(p)))
+    return map(item_of, listed(source, on_error))
+
+
+def listed(source: Path, on_error: OnError | None = None) -> Iterator[str]:
+    """The paths and addresses that a manifest or a list names; see `list_items`.
+
+    Raises:
+        SourceError: no such file, not readable, or a manifest without `path`.
+    """
+    if not source.is_file():
         raise SourceError(f"{source}: no such folder, manifest or list")
-    else:
-        root = source.parent
-        paths = (
-            entry if "://" in entry else str(root / entry) for entry in entries(source, on_error)
-        )
-    return map(item_of, paths)
+    root = source.parent
+    return (entry if "://" in entry else str(root / entry) for entry in entries(source, on_error))
 
 
 def entries(source: Path, on_error: OnError | None = None) -> Iterator[str]:

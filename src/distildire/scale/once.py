@@ -76,13 +76,22 @@ class Once:
             item, digest, copy = at_work.popleft()
             row = verdict.to_dict()
             if digest is not None and copy:
-                self.copies += 1
-                facts = self.known[digest]
-                assert facts is not None
-                row |= {"sha256": digest.hex(), **dict(zip(_OF_THE_BYTES, facts, strict=True))}
+                row = row_of_copy(row, digest, self)
             elif digest is not None:
-                self.known[digest] = facts_of(row)
+                self.learn(digest, row)
             yield item, row
+
+    def learn(self, digest: bytes, row: dict[str, Any]) -> None:
+        """Take the row of a picture that was scored."""
+        self.known[digest] = facts_of(row)
+
+
+def row_of_copy(row: dict[str, Any], digest: bytes, once: Once) -> dict[str, Any]:
+    """The row of a file whose bytes were scored under another name."""
+    facts = once.known[digest]
+    assert facts is not None
+    once.copies += 1
+    return row | {"sha256": digest.hex(), **dict(zip(_OF_THE_BYTES, facts, strict=True))}
 
 
 def _read_ahead(items: Iterable[Item]) -> Iterator[tuple[Item, bytes | str]]:

@@ -13,11 +13,14 @@ from typing import Any
 import ray
 
 from distildire.detector import Detector
+from distildire.io.addresses import is_address
 from distildire.isolation.pool import Workers
 from distildire.loading import Unread
-from distildire.scale.addresses import is_address, read_address
+from distildire.scale.addresses import read_address
 from distildire.scale.items import Item, failing
+from distildire.scale.once import Once
 from distildire.scale.options import ScoreOptions
+from distildire.scale.ray_once import claims_for, with_copies, without_copies
 
 BATCH = 32
 """Files that an actor takes at a time."""
@@ -36,7 +39,9 @@ CHUNK_BYTES = 256 * 2**20
 class Scorer:
     """What an actor does: batches of files to columns of results."""
 
-    def __init__(self, options: ScoreOptions, cores: int) -> None:
+    def __init__(self, options: ScoreOptions, cores: int, claims: Any = None) -> None:
+        """Open the detector; `claims`: an actor `Claims`, for copies to be left out."""
+        self._claims = claims
         self._detector = Detector(
             str(options.model), fpr=options.fpr, threads=cores, device=options.device
         )
@@ -48,10 +53,13 @@ class Scorer:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Columns `path`, `size`, `mtime`, `etag`, `data`, `wrong` -> those of the parts."""
         given = zip(batch["path"], batch["data"], batch["wrong"], strict=True)
-        verdicts = list(self._detector.stream(itertools.starmap(_picture, given), load=self._load))
-        rows = [verdict.to_dict() for verdict in verdicts]
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        return columns | {name: list(batch[name]) for name in ("size", "mtime", "etag")}
+        pictures: list[str | Unread] = list(itertools.starmap(_picture, given))
+        more: dict[str, list[Any]] = {name: list(batch[name]) for name in ("size", "mtime", "etag")}
+        if self._claims is not None:
+            pictures, marks = without_copies(pictures, self._claims)
+            more |= marks
+        rows = [v.to_dict() for v in self._detector.stream(pictures, load=self._load)]
+        return {name: [row[name] for row in rows] for name in rows[0]} | more
 
 
 def _picture(path: Any, data: Any, wrong: Any) -> str | Unread:
@@ -134,14 +142,21 @@ def connect() -> Mapping[str, float]:
 
 
 def score_items(
-    items: Iterable[Item], options: ScoreOptions, actors: Actors
+    items: Iterable[Item], options: ScoreOptions, actors: Actors, once: Once | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the parts, in no particular order."""
+    """Rows of the parts, in no particular order; with `once` equal bytes are scored once."""
+    rows = _scored(items, options, actors, None if once is None else claims_for(once))
+    yield from rows if once is None else with_copies(rows, once)
+
+
+def _scored(
+    items: Iterable[Item], options: ScoreOptions, actors: Actors, claims: Any
+) -> Iterator[dict[str, Any]]:
     for chunk in _chunks(items, CHUNK * actors.count):
         blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
         scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(
             Scorer,
-            fn_constructor_args=(options, actors.cores),
+            fn_constructor_args=(options, actors.cores, claims),
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),
             num_cpus=actors.cores,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from distildire.io.tars import BETWEEN
 from distildire.isolation.pool import Workers
 from distildire.loading import Given, Loaded, Unread
 from distildire.scale.folders import folder_of
-from distildire.scale.items import Item
+from distildire.scale.items import Item, SourceError
 from distildire.scale.once import Once
 from distildire.scale.options import Engine, ScoreOptions
 from distildire.scale.pace import Pace
@@ -31,7 +32,7 @@ from distildire.scale.parts import (
     open_folder,
     scored_before,
 )
-from distildire.scale.sources import how_many, items_of, refuse_nothing
+from distildire.scale.sources import how_many, items_of
 
 Rows = Iterator[dict[str, Any]]
 
@@ -90,7 +91,7 @@ def score(  # noqa: PLR0913
         engine: "local", or "ray" for the cluster that `ray.init` finds, whose machines must
             see the files under the same paths.
         device: what runs the network, see `Detector`.
-        dedup: score equal bytes once; every file has its row. For the engine "local".
+        dedup: score equal bytes once; every file has its row.
         isolate: decode in processes of their own, so that a file that crashes its decoder costs
             its row alone.
         decoder: with `isolate`, for tests, see `isolation.pool.Workers`.
@@ -123,8 +124,6 @@ def _run(
     on_device: Callable[[str], None] | None,
 ) -> Report:
     on_ray = options.engine == "ray"
-    if options.dedup and on_ray:
-        raise ValueError("--dedup goes with --engine local: actors don't know of each other")
     # Ray's driver scores nothing, and may have no GPU.
     here = "cpu" if on_ray and options.device == "cuda" else options.device
     detector = Detector(options.model, fpr=options.fpr, device=here)
@@ -140,17 +139,17 @@ def _run(
         "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
         "device": took, "version": __version__,
     }  # fmt: skip
-    refuse_nothing(source)  # before there is a folder for it
+    pending = _Pending(source, on_error)  # refuses an empty one before there is a folder for it
     folder = folder_of(out)
     with open_folder(folder, about), _loading(detector, options) as load:
         drop_stale(folder)
-        pending = _Pending(source, Done(folder), on_error)
+        pending.done = Done(folder)
         once = Once(detector, scored_before(folder), load) if options.dedup else None
         writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
         total = _Total(source) if progress is not None else None
         began = time.monotonic()
         if on_ray:
-            rows = score_items(pending, options, actors)
+            rows = score_items(pending, options, actors, once)
         elif once is not None:
             rows = (row | facts_of_file(item) for item, row in once.rows(pending))
         else:
@@ -175,20 +174,31 @@ def _run(
 class _Pending:
     """The items of a source that have no row yet, and what was found on the way; for one pass."""
 
-    def __init__(self, source: str | Path, done: Done, on_error: OnError | None) -> None:
-        self._source, self._done, self._on_error = source, done, on_error
+    def __init__(self, source: str | Path, on_error: OnError | None) -> None:
+        """Look at the first of them.
+
+        Raises:
+            SourceError: it gives nothing at all, neither a picture nor what is wrong with one.
+        """
+        self._on_error = on_error
+        self.done: Container[object] = ()
         self.present = self.errors = 0
         self.whole: set[str] = set()
         """Shards that were read to their end."""
         self.trouble: Exception | None = None
         """What ended the source; raised when all that it gave before has its row."""
+        items = items_of(source, self._failed)
+        first = list(itertools.islice(items, 1))
+        if not first and not self.errors:
+            raise SourceError(f"{source}: holds no pictures")
+        self._items = itertools.chain(first, items)
 
     def __iter__(self) -> Iterator[Item]:
         try:
-            for item in items_of(self._source, self._failed):
+            for item in self._items:
                 shard, inside, _ = item.path.partition(BETWEEN)
                 self.whole.add(shard) if inside else self.whole.discard(shard)
-                if item in self._done:
+                if item in self.done:
                     self.present += 1
                 else:
                     yield item.held()

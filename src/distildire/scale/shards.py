@@ -21,6 +21,7 @@ from distildire.io.pictures import MAX_BYTES, PICTURE_SUFFIXES
 from distildire.io.tars import BETWEEN
 from distildire.io.text import brief, words_of
 from distildire.scale.items import Item, SourceError, failing
+from distildire.scale.steady import StoreError
 
 TAR_SUFFIXES = (
     ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",
@@ -117,11 +118,17 @@ def tar_items(shard: Shard) -> Iterator[Item]:
                 yield shard.holds(name, None, partial(failing, sentence))
     except FileNotFoundError:
         yield shard.failed("cannot be read: no such file")
+    except StoreError as error:
+        yield shard.failed(_broken_off(error))
     # Damaged headers, sums and streams raise many types.
     except Exception as error:
         yield shard.failed(
             f"the tar is cut short or damaged ({words_of(error)}): what comes after is lost"
         )
+
+
+def _broken_off(error: StoreError) -> str:
+    return f"cannot be read to its end ({words_of(error)}): run again for what comes after"
 
 
 def _target(link: tarfile.TarInfo) -> str:
@@ -143,6 +150,8 @@ def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
         file = tar.extractfile(member)
         data = b"" if file is None else file.read()
+    except StoreError as error:
+        raise SourceError(f"cannot be read: {words_of(error)}") from None
     except Exception as error:
         raise SourceError(
             f"the tar is cut short or damaged in this picture ({words_of(error)})"
@@ -202,6 +211,8 @@ def parquet_items(shard: Shard, column: str) -> Iterator[Item]:
                         yield shard.holds(name, len(data), partial(bytes, data))
     except FileNotFoundError:
         yield shard.failed("cannot be read: no such file")
+    except StoreError as error:
+        yield shard.failed(_broken_off(error))
     # Arrow raises its own, stores theirs.
     except Exception as error:
         yield shard.failed(

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import itertools
+import logging
 import tarfile
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from distildire.io.finding import OnError, is_litter_path
+from distildire.io.addresses import is_address, local_form
+from distildire.io.finding import OnError, find_files, is_litter_path, is_video
 from distildire.io.pictures import PICTURE_SUFFIXES, open_picture
-from distildire.io.tars import braces
-from distildire.io.text import words_of
+from distildire.io.tars import BETWEEN, braces
+from distildire.io.text import as_needed, brief, words_of
 from distildire.scale.addresses import (
     address_of,
-    is_address,
+    has_links,
+    info_at,
     is_web,
     item_at,
-    local_form,
+    item_from,
     open_store,
     patiently,
     pictures_below,
     without_query,
 )
-from distildire.scale.items import Item, SourceError, entries, item_of, list_items
+from distildire.scale.items import Item, SourceError, entries, failing, item_of, listed
+from distildire.scale.left_out import LeftOut
 from distildire.scale.shards import (
     Shard,
     image_column,
@@ -37,6 +39,9 @@ from distildire.scale.shards import (
     parquet_items,
     tar_items,
 )
+from distildire.scale.steady import StoreError, open_object
+
+log = logging.getLogger(__name__)
 
 MANIFESTS = (".parquet", ".csv", ".txt")
 """Endings of files that name pictures; a list may have any other too."""
@@ -64,18 +69,6 @@ def items_of(source: str | Path, on_error: OnError | None = None) -> Generator[I
             if not rest:
                 raise SourceError(f"{name}: {sentence}") from None
             yield Shard(Item(name, None, None), partial(open_file, name)).failed(sentence)
-
-
-def refuse_nothing(source: str | Path) -> None:
-    """Refuse a source that gives nothing at all, neither a picture nor what is wrong with one.
-
-    Raises:
-        SourceError: it holds no pictures, or see `items_of`.
-    """
-    failed: list[str] = []
-    with contextlib.closing(items_of(source, failed.append)) as items:
-        if next(items, None) is None and not failed:
-            raise SourceError(f"{source}: holds no pictures")
 
 
 def expand(pattern: str) -> Iterator[str]:
@@ -117,19 +110,90 @@ def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
     if is_address(name):
         return _of_address(name, on_error)
     if Path(name).is_dir():
-        return list_items(name, on_error)
+        return _of_folder(name, on_error)
     if PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES:
         return iter([item_of(name)])
-    shard = Shard(item_of(name), partial(open_file, name))
-    if is_tar(name):
-        return tar_items(shard)
-    if name.lower().endswith(".parquet") and Path(name).is_file():
-        column = _image_column(shard)
-        if column is not None:
-            return parquet_items(shard, column)
+    found = _of_shard(name) if is_tar(name) or Path(name).is_file() else None
+    if found is not None:
+        return found
     if _is_picture(name):
         return iter([item_of(name)])
-    return _with_addresses(list_items(name, on_error))
+    return itertools.chain.from_iterable(map(_of_entry, listed(Path(name), on_error)))
+
+
+def _of_folder(folder: str, on_error: OnError | None) -> Iterator[Item]:
+    """The pictures below a folder; the shards there are told of.
+
+    Raises:
+        SourceError: shards alone.
+    """
+    left = LeftOut(folder, _holds_pictures)
+    if is_address(folder):
+        items = pictures_below(folder, on_error, left.see)
+    else:
+        paths = find_files([folder], on_error, left.see)
+        items = (item_of(path) for path in paths if not is_video(path))
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if left.sentence is None:
+        return
+    if empty:
+        raise SourceError(f"{folder}: holds no pictures, but {left.sentence}")
+    if on_error is not None:  # else it is counted alone
+        log.warning("%s: its pictures are scored; left out: %s", folder, left.sentence)
+
+
+def _holds_pictures(path: str) -> bool:
+    try:
+        return _of_shard(path) is not None
+    except (SourceError, OSError):
+        return False
+
+
+def _of_shard(name: str) -> Iterator[Item] | None:
+    """The pictures of a tar or of Parquet with image bytes; None for any other file.
+
+    Raises:
+        SourceError: Parquet that can't be read, or has neither image bytes nor paths.
+    """
+    plain = without_query(name).lower()
+    if not is_tar(plain) and not plain.endswith(".parquet"):
+        return None
+    if is_address(name):
+        shard = Shard(item_at(name), partial(open_object, name))
+    else:
+        shard = Shard(item_of(name), partial(open_file, name))
+    if is_tar(plain):
+        return tar_items(shard)
+    column = _image_column(shard)
+    return None if column is None else parquet_items(shard, column)
+
+
+def _of_entry(name: str) -> Iterator[Item]:
+    """What a line of a list stands for: a picture, or the pictures of a shard."""
+    shard, between, _ = without_query(name).partition(BETWEEN)
+    try:
+        if between and shard.lower().endswith(".parquet"):
+            raise SourceError(
+                f"a row of a Parquet file can't be had alone: give the file itself, {shard}"
+            )
+        if between and is_address(name) and is_tar(shard):
+            raise SourceError(
+                f"a member of a tar in a store can't be had alone: give the tar itself, {shard}"
+            )
+        found = _of_shard(name)
+        if found is None and without_query(name).lower().endswith(".parquet"):
+            raise SourceError("holds no image bytes, and a list can't name another list")
+    except (SourceError, OSError) as error:
+        sentence = words_of(error).removeprefix(f"{name}: ")
+        yield Item(name, None, None, read=partial(failing, sentence))
+        return
+    if found is None:
+        yield item_at(name) if is_address(name) else item_of(name)
+    else:
+        yield from found
 
 
 def _is_picture(name: str) -> bool:
@@ -142,45 +206,37 @@ def _is_picture(name: str) -> bool:
 
 
 def _of_address(name: str, on_error: OnError | None) -> Iterator[Item]:
-    store, path = open_store(name)
     plain = without_query(name)
     suffix = PurePosixPath(plain).suffix.lower()
+    if is_web(name) and suffix in PICTURE_SUFFIXES:
+        return iter([item_at(name)])
+    info = info_at(name)
     # Whether it is a folder, HTTP tells by a page of links: a file is fetched for that.
-    is_file = is_web(name) and (suffix in {*PICTURE_SUFFIXES, *MANIFESTS} or is_tar(plain))
-    if not is_file and patiently(lambda: store.isdir(path)):
-        return pictures_below(name)
-    item = item_at(name)
+    is_file = not is_web(name) or suffix in MANIFESTS or is_tar(plain)
+    if info is not None and (
+        info["type"] == "directory" if is_file else has_links(name)
+    ):  # fmt: skip
+        return _of_folder(name, on_error)
     if suffix in PICTURE_SUFFIXES:
-        return iter([item])
-    shard = Shard(item, lambda: patiently(lambda: store.open(path, "rb")))
-    if is_tar(plain):
-        return tar_items(shard)
-    if not patiently(lambda: store.exists(path)):
+        return iter([item_from(name, info)])
+    if info is None and not is_tar(plain):
         raise SourceError(f"{name}: no such folder, manifest or list")
-    if suffix == ".parquet":
-        column = _image_column(shard)
-        if column is not None:
-            return parquet_items(shard, column)
-    return _listed_in_store(name, store, path, on_error)
+    found = _of_shard(name)
+    if found is not None:
+        return found
+    return itertools.chain.from_iterable(map(_of_entry, _listed_in_store(name, on_error)))
 
 
-def _listed_in_store(name: str, store: Any, path: str, on_error: OnError | None) -> Iterator[Item]:
-    """A manifest or list in a store; its relative paths are relative to it."""
-    plain = without_query(name)
-    folder, _, last = plain.rpartition("/")
+def _listed_in_store(name: str, on_error: OnError | None) -> Iterator[str]:
+    """What a manifest or list in a store names; its relative paths are relative to it."""
+    store, path = open_store(name)
+    folder, _, last = without_query(name).rpartition("/")
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / last
         patiently(lambda: store.get_file(path, str(copy)))
         for entry in entries(copy, on_error):
-            if is_address(entry):
-                yield item_at(entry)
-            else:
-                yield item_of(entry) if entry.startswith("/") else item_at(f"{folder}/{entry}")
-
-
-def _with_addresses(items: Iterable[Item]) -> Iterator[Item]:
-    for item in items:
-        yield item_at(item.path) if is_address(item.path) else item
+            whole = is_address(entry) or entry.startswith("/")
+            yield entry if whole else f"{folder}/{entry}"
 
 
 def _image_column(shard: Shard) -> str | None:
@@ -189,9 +245,21 @@ def _image_column(shard: Shard) -> str | None:
 
     try:
         with shard.open() as file:
-            return image_column(pq.read_schema(file))
+            schema = pq.read_schema(file)
+    except FileNotFoundError:
+        raise SourceError(f"{shard.path}: cannot be read: no such file") from None
+    except StoreError as error:
+        raise SourceError(f"{shard.path}: cannot be read: {words_of(error)}") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{shard.path}: not a readable Parquet file: {words_of(error)}") from None
+    column = image_column(schema)
+    if column is None and "path" not in as_needed(schema.names, {"path"}):
+        held = brief(", ".join(f"{field.name} ({field.type})" for field in schema))
+        raise SourceError(
+            f"{shard.path}: no column path, as a manifest has, and no image bytes: they are "
+            f"looked for in bytes, in image, and in a struct of bytes and path; it has {held}"
+        )
+    return column
 
 
 def how_many(source: str | Path) -> int | None:
@@ -209,13 +277,34 @@ def how_many(source: str | Path) -> int | None:
 
 
 def _how_many_in(name: str) -> int | None:
-    if is_tar(without_query(name)):
-        if is_address(name) or not name.lower().endswith(".tar"):
+    plain = without_query(name).lower()
+    if is_tar(plain):
+        if is_address(name) or not plain.endswith(".tar"):
             return None
         with tarfile.open(name, "r:") as tar:
             return sum(map(is_picture, tar))
-    if name.lower().endswith(".parquet") and not is_address(name):
+    if plain.endswith(".parquet"):
         import pyarrow.parquet as pq
 
-        return int(pq.read_metadata(name).num_rows)
+        with open_object(name) if is_address(name) else open_file(name) as file:
+            return int(pq.read_metadata(file).num_rows)
+    is_picture_name = PurePosixPath(plain).suffix in PICTURE_SUFFIXES
+    if is_picture_name and (is_address(name) or not Path(name).is_dir()):
+        return 1
+    if plain.endswith((".csv", ".tsv", ".txt")):
+        return _how_many_listed(
+            _listed_in_store(name, None) if is_address(name) else listed(Path(name))
+        )
     return sum(1 for _ in _of_one(name, None))
+
+
+def _how_many_listed(names: Iterable[str]) -> int | None:
+    """Of the lines of a list, each a picture or a shard."""
+    total = 0
+    for name in names:
+        plain = without_query(name).lower()
+        number = _how_many_in(name) if is_tar(plain) or plain.endswith(".parquet") else 1
+        if number is None:
+            return None
+        total += number
+    return total
