@@ -31,6 +31,7 @@ pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
 import ray
 
 from distildire.scale.ray_engine import Actors, _row_of, actors_for
+from distildire.scale.ray_once import Claims
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster
 
@@ -79,6 +80,33 @@ def test_rows_are_those_of_this_machine(
         assert rays.cores == 2
         again = score(source, there, model=bundle, engine="ray")
         assert (again.scored, again.present) == (0, rays.scored)
+
+
+def test_equal_bytes_are_scored_once(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """Also when they are of a shard, of an earlier run, or no picture at all."""
+    shutil.copytree(pictures, pictures / "copies")
+    with tarfile.open(pictures / "s.tar", "w") as tar:
+        for n in range(3):
+            tar.add(pictures / "a.png", f"{n}.png")
+    (pictures / "list.txt").write_text("s.tar\n")
+    number = len([p for p in pictures.rglob("*") if p.suffix in {".png", ".jpg"}])
+    for source in (pictures, pictures / "list.txt"):
+        ours = score(source, tmp_path / "here", model=bundle, dedup=True)
+        rays = score(source, tmp_path / "there", model=bundle, dedup=True, engine="ray")
+        assert (rays.scored, rays.copies, rays.errors) == (ours.scored, ours.copies, ours.errors)
+        assert_same_rows(tmp_path / "there", tmp_path / "here")
+    assert rays.copies == 3
+    assert len(without_order(tmp_path / "there")) == number + 3
+
+
+def test_a_file_may_claim_its_bytes_again_and_another_may_not() -> None:
+    claims = Claims([b"old"])
+    assert claims.claim([b"a", b"a", b"old", None], ["x", "y", "z", "w"]) == [
+        True, False, False, True,
+    ]  # fmt: skip
+    assert claims.claim([b"a", b"a"], ["y", "x"]) == [False, True]
 
 
 def test_a_killed_actor_costs_no_row(
