@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +158,25 @@ def test_bfloat16_moves_a_verdict_a_little() -> None:
     (a,), (b,) = full.verdicts([jpeg_500()]), half.verdicts([jpeg_500()])
     assert a != b
     assert a == pytest.approx(b, rel=0.1, abs=0.1)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_script_writes_where_its_caller_is(broken: bool, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit {int(broken)}\necho "$PWD" "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        [Path(__file__).parents[2] / "deploy/gpu-bench.sh", "60", "out"],
+        cwd=tmp_path, env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if broken:
+        assert (done.returncode, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+        assert "pip install 'distildire[train,gpu]'" in done.stderr
+    else:
+        options = "-m distildire bench --device cuda --limit 60 --out out"
+        assert done.stdout.split() == [str(tmp_path), *options.split()]
 
 
 @pytest.mark.cuda

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from distildire.data.augment import AugmentConfig
 from distildire.data.cache import fill_cache
 from distildire.data.manifest import ManifestError, read_manifest
 from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
+from distildire.distill.config import DataConfig, TrainConfig
+from distildire.distill.split import read_split
 from distildire.io.pictures import ImageError, decode, read_bytes
 from distildire.noise import load_noise_source
 
@@ -108,6 +111,26 @@ def test_classes_alone_are_labels(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "s.tar")["label"].to_list() == ["fake", "real"]
 
 
+def test_shards_of_classes_alone_split_by_shard(tmp_path: Path) -> None:
+    for shard in range(3):
+        pack(tmp_path / f"s-{shard}.tar", {
+            f"{n}.{kind}": png(n) if kind == "png" else str(n % 2).encode()
+            for n in range(4) for kind in ("png", "cls")
+        })  # fmt: skip
+    data = DataConfig(manifests=(f"file://{tmp_path}/s-{{0..2}}.tar",), val_sources=("s-2",))
+    train, val = read_split(TrainConfig(data=data))
+    assert (len(train), len(val)) == (8, 4)
+    assert set(train["source"]) == {"s-0", "s-1"}
+    assert set(val["label"]) == {"real", "fake"}
+    for changed, words in (
+        (replace(data, val_sources=()), r"set data\.val_sources to some of .*s-0, s-1, s-2"),
+        (replace(data, val_sources=("s-9",)), r"not in the manifests: s-9 \(sources: s-0"),
+        (replace(data, val_split="val"), "no row has the split 'train'"),
+    ):
+        with pytest.raises(ManifestError, match=words):
+            read_split(TrainConfig(data=changed))
+
+
 def test_the_noise_cache_reads_shards(loose: Path, shards: str, tmp_path: Path) -> None:
     source = load_noise_source("nano")
     packed, files = (read_manifest(m)["path"].to_list()[:2] for m in (shards, loose))
@@ -129,8 +152,13 @@ def test_what_is_wrong_with_shards_is_a_sentence(tmp_path: Path, shards: str) ->
     with pytest.raises(ManifestError, match=r"none\.tar: cannot be read .*: No such file"):
         read_manifest(tmp_path / "none.tar")
     (tmp_path / "packed.tar").write_bytes(b"\x1f\x8b" + bytes(600))
-    with pytest.raises(ManifestError, match="not a plain, uncompressed tar"):
+    with pytest.raises(ManifestError, match=r"not a plain, uncompressed tar.*decompress it first"):
         read_manifest(tmp_path / "packed.tar")
+    for name in ("s-{0..1}.tar.gz", "s.tgz", "s.tar.zst"):
+        with pytest.raises(ManifestError, match=r"^s.*: pictures are read .*decompress it first"):
+            read_manifest(name)
+    with pytest.raises(ManifestError, match=r"^s3://b/s\.tar: .*copy the manifest or the shards"):
+        read_manifest("s3://b/s.tar")
     first = shards.replace("{0000..0002}", "0000")
     with pytest.raises(ImageError, match="has no such member"):
         read_bytes(Path(f"{first}::none.png"))

@@ -57,7 +57,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "config.yaml"
 
 
-def in_two_processes(config: Path, out: Path, batch: int) -> None:
+def in_two_processes(config: Path, out: Path, batch: int, workers: int) -> None:
     """`train` twice over, told of each other by the variables that torchrun would set.
 
     On a CPU `accelerate launch --num_processes 2` quietly starts one process.
@@ -67,11 +67,12 @@ def in_two_processes(config: Path, out: Path, batch: int) -> None:
         port = free.getsockname()[1]
     command = [
         sys.executable, "-m", "distildire", "train", "--config", str(config), "--out", str(out),
-        "--set", f"optim.batch={batch}", "--accept-leak",
+        "--set", f"optim.batch={batch}", "--set", f"optim.workers={workers}",
+        "--accept-leak",
     ]  # fmt: skip
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
              "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}  # fmt: skip
-    workers = [
+    processes = [
         subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -79,22 +80,24 @@ def in_two_processes(config: Path, out: Path, batch: int) -> None:
         for rank in (0, 1)
     ]  # fmt: skip
     try:
-        for worker in workers:
-            errors = worker.communicate(timeout=600)[1]
-            assert worker.returncode == 0, errors[-3000:]
+        for process in processes:
+            errors = process.communicate(timeout=600)[1]
+            assert process.returncode == 0, errors[-3000:]
             # What torch says of a group that nobody took down; such an end aborts now and then.
             assert "destroy_process_group" not in errors
     finally:
-        for worker in workers:
-            worker.kill()
+        for process in processes:
+            process.kill()
 
 
 def rows_of(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").open()]
 
 
-def test_two_processes_learn_what_one_learns(config: Path, tmp_path: Path) -> None:
-    in_two_processes(config, tmp_path / "two", 8)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_two_processes_learn_what_one_learns(workers: int, config: Path, tmp_path: Path) -> None:
+    """With workers, the loaders' threads are at work until the end."""
+    in_two_processes(config, tmp_path / "two", 8, workers)
     train(load_config(TrainConfig, config, ["optim.batch=16"]), tmp_path / "one")
     one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
     assert len(two) == len(one)  # the main process alone writes

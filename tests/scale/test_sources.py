@@ -438,6 +438,111 @@ def web(tmp_path: Path, pictures: Pictures) -> Iterator[tuple[str, Path]]:
         server.shutdown()
 
 
+def test_shards_in_a_folder_are_told_of(
+    pictures: Pictures, bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    (tmp_path / "in").mkdir()
+    tar_of(tmp_path / "in/s-0.tar", pictures)
+    tar_of(tmp_path / "in/s-1.tar", pictures)
+    pq.write_table(pa.table({"path": ["a.png"]}), tmp_path / "in/manifest.parquet")
+    memory.pipe_file("/left-test/s-0.tar", (tmp_path / "in/s-0.tar").read_bytes())
+    for folder, shards in ((str(tmp_path / "in"), "2 shards"), ("memory://left-test", "1 shard")):
+        words = re.escape(f"{folder}: holds no pictures, but {shards} ")
+        with pytest.raises(SourceError, match=f"^{words}.*{re.escape(folder)}/\\*\\.tar'"):
+            score(folder, tmp_path / "out", model=bundle)
+        assert not (tmp_path / "out").exists()
+        assert not caplog.records
+    (tmp_path / "in/x.png").write_bytes(pictures["a/0.png"])
+    (tmp_path / "in/deep").mkdir()
+    part = {"path": ["a.png"], "bytes": [pictures["a/0.png"]]}
+    pq.write_table(pa.table(part), tmp_path / "in/deep/p.parquet")
+    (tmp_path / "in/manifest.parquet").unlink()
+    memory.pipe_file("/left-test/x.png", pictures["a/0.png"])
+    for number, (folder, pattern, shards) in enumerate(
+        (
+            (str(tmp_path / "in"), "/**/*.{.parquet,.tar}", 3),
+            ("memory://left-test", "/*.tar", 1),
+        )
+    ):
+        caplog.clear()
+        report = score(folder, tmp_path / f"out-{number}", model=bundle)
+        assert (report.scored, report.errors) == (1, 0)
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert f"left out: {shards} shard" in said
+        assert f"'{folder}{pattern.replace('*.{', '*{')}'" in said
+        assert how_many(folder) == 1
+    whole = score(f"{tmp_path}/in/**/*{{.parquet,.tar}}", tmp_path / "all", model=bundle)
+    assert (whole.scored, whole.errors) == (13, 0)
+
+
+@pytest.mark.parametrize("where", ["here", "store"])
+def test_lines_of_a_list_may_be_shards(
+    where: str, pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    tar_of(tmp_path / "s.tar", pictures)
+    tar_of(tmp_path / "z.tar.gz", {"z.png": pictures["a/0.png"]}, "w:gz")
+    part = {"path": ["p.png"], "bytes": [pictures["a/1.png"]]}
+    pq.write_table(pa.table(part), tmp_path / "p.parquet")
+    pq.write_table(pa.table({"path": ["x.png"]}), tmp_path / "names.parquet")
+    (tmp_path / "x.png").write_bytes(pictures["a/3.png"])
+    lines = ["s.tar", "z.tar.gz", "p.parquet", "x.png", "names.parquet", "gone.parquet"]
+    lines += ["gone.tar"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    (tmp_path / "short.csv").write_text("path\ns.tar\np.parquet\nx.png\n")
+    root = str(tmp_path)
+    if where == "store":
+        memory = pytest.importorskip("fsspec").filesystem("memory")
+        root = f"memory://lists{tmp_path.name}"
+        for file in tmp_path.iterdir():
+            memory.pipe_file(f"/lists{tmp_path.name}/{file.name}", file.read_bytes())
+    report = score(f"{root}/list.txt", tmp_path / "out", model=bundle)
+    rows = rows_in(tmp_path / "out")
+    assert (report.scored, report.errors) == (6 + 1 + 1 + 1 + 3, 3)
+    check_scores(rows, {f"s.tar::{name}": data for name, data in pictures.items()}, detector)
+    others = {"::z.png": "a/0.png", "p.parquet::p.png": "a/1.png", "/x.png": "a/3.png"}
+    check_scores(rows, {path: pictures[name] for path, name in others.items()}, detector)
+    for name, words in (
+        ("names.parquet", "holds no image bytes, and a list can't name another list"),
+        ("gone.parquet", "cannot be read: no such file"),
+        ("gone.tar", "cannot be read: no such file"),
+    ):
+        assert rows[f"{root}/{name}"]["error"] == words
+    assert how_many(f"{root}/short.csv") == (8 if where == "here" else None)
+
+
+def test_rows_that_score_wrote_are_a_list(
+    pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
+) -> None:
+    """The column `path` names pictures of Parquet, of tars that are packed, and of stores."""
+    names = [*pictures, "gone.png"]
+    tar_of(tmp_path / "z.tar.gz", pictures, "w:gz")
+    part = {"path": [*pictures], "bytes": [*pictures.values()]}
+    pq.write_table(pa.table(part), tmp_path / "p.parquet")
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory.pipe_file("/rows-test/s.tar", tar_of(tmp_path / "s.tar", pictures).read_bytes())
+    for number, shard in enumerate(
+        (f"{tmp_path}/p.parquet", f"{tmp_path}/z.tar.gz", "memory://rows-test/s.tar")
+    ):
+        lines = [f"{shard}::{name}" for name in names[2:]]
+        (tmp_path / "list.txt").write_text("\n".join([*lines, f"{tmp_path}/none.parquet::a.png"]))
+        report = score(tmp_path / "list.txt", tmp_path / f"{number}", model=bundle)
+        assert (report.scored, report.errors) == (6, 2)
+        rows = rows_in(tmp_path / f"{number}")
+        assert set(rows) == {*lines, f"{tmp_path}/none.parquet::a.png"}
+        check_scores(rows, {f"::{name}": pictures[name] for name in names[2:-1]}, detector)
+        assert rows[f"{shard}::gone.png"]["error"] == "the shard has no such picture"
+        assert "no such file" in rows[f"{tmp_path}/none.parquet::a.png"]["error"]
+    assert how_many(tmp_path / "list.txt") == 6
+
+
+def test_parquet_without_pictures_names_what_is_looked_for(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"jpg": [b"x"], "key": ["1"]}), tmp_path / "p.parquet")
+    with pytest.raises(SourceError, match=r"looked for in bytes, in image.*it has jpg \(binary\)"):
+        list(items_of(tmp_path / "p.parquet"))
+
+
 def test_pictures_on_the_web(
     web: tuple[str, Path], pictures: Pictures, bundle: Path, detector: Detector, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import typer
@@ -65,3 +66,12 @@ def test_the_image_copies_what_the_build_needs() -> None:
         for path in line.split()[:-1]:
             assert (ROOT / path).exists()
             assert f"!{path}" in kept
+
+
+def test_images_may_have_other_extras() -> None:
+    docker = (DEPLOY / "Dockerfile").read_text()
+    given = re.findall(r"(?m)(?:^ARG |--build-arg )EXTRAS=([\w,]+)", docker)
+    assert sorted(given) == ["web,video", "web,video,gpu", "web,video,openvino"]
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {extra for extras in given for extra in extras.split(",")} <= set(known)
+    assert '".[${EXTRAS}]"' in docker

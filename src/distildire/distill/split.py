@@ -16,7 +16,10 @@ def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = read_manifests(config.data.manifests)
     if config.data.val_split:
         wanted = {"training": config.data.split, "validation": config.data.val_split}
-        parts = [table[table["split"] == split] for split in wanted.values()]
+        parts = [
+            rows_of_split(table, split) if split else table[table["split"] == ""]
+            for split in wanted.values()
+        ]
         for name, part in zip(wanted, parts, strict=True):
             if part["label"].nunique() < 2:
                 raise ManifestError(f"the {name} rows (split {wanted[name]}) hold one class only")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from distildire.io.addresses import is_address, local_form
 from distildire.io.finding import OnError, find_files, is_litter_path, is_video
 from distildire.io.pictures import PICTURE_SUFFIXES, open_picture
-from distildire.io.tars import BETWEEN, braces
+from distildire.io.tars import BETWEEN, SUFFIX, braces
 from distildire.io.text import as_needed, brief, words_of
 from distildire.scale.addresses import (
     address_of,
@@ -118,7 +118,7 @@ def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
         return found
     if _is_picture(name):
         return iter([item_of(name)])
-    return itertools.chain.from_iterable(map(_of_entry, listed(Path(name), on_error)))
+    return _of_entries(listed(Path(name), on_error))
 
 
 def _of_folder(folder: str, on_error: OnError | None) -> Iterator[Item]:
@@ -171,18 +171,47 @@ def _of_shard(name: str) -> Iterator[Item] | None:
     return None if column is None else parquet_items(shard, column)
 
 
-def _of_entry(name: str) -> Iterator[Item]:
-    """What a line of a list stands for: a picture, or the pictures of a shard."""
-    shard, between, _ = without_query(name).partition(BETWEEN)
+def _of_entries(names: Iterable[str]) -> Iterator[Item]:
+    """What the lines of a list stand for: pictures, the pictures of shards, or some of these."""
+    for shard, lines in itertools.groupby(names, _read_for):
+        if shard is not None:
+            yield from _some_of(shard, list(lines))
+        else:
+            yield from itertools.chain.from_iterable(map(_of_entry, lines))
+
+
+def _read_for(name: str) -> str | None:
+    """The shard that is read from its beginning for what a line names in it."""
+    shard, between, member = name.partition(BETWEEN)
+    if not between or is_address(member):  # a chain of fsspec's
+        return None
+    plain = without_query(shard).lower()
+    plainly_here = plain.endswith(SUFFIX) and not is_address(shard)
+    in_turn = plain.endswith(".parquet") or (is_tar(plain) and not plainly_here)
+    return shard if in_turn else None
+
+
+def _some_of(shard: str, names: list[str]) -> Iterator[Item]:
+    """Pictures of a shard in its order, and a row of what is wrong for those not there."""
+    wanted, sentence = set(names), "the shard has no such picture"
     try:
-        if between and shard.lower().endswith(".parquet"):
-            raise SourceError(
-                f"a row of a Parquet file can't be had alone: give the file itself, {shard}"
-            )
-        if between and is_address(name) and is_tar(shard):
-            raise SourceError(
-                f"a member of a tar in a store can't be had alone: give the tar itself, {shard}"
-            )
+        found = _of_shard(shard)
+    except (SourceError, OSError) as error:
+        found, sentence = None, words_of(error).removeprefix(f"{shard}: ")
+    for item in found or ():
+        if item.path in wanted:
+            wanted.remove(item.path)
+            yield item
+        elif item.path == shard:  # what is wrong with it
+            yield item
+            return
+    for name in names:
+        if name in wanted:
+            yield Item(name, None, None, read=partial(failing, sentence))
+
+
+def _of_entry(name: str) -> Iterator[Item]:
+    try:
         found = _of_shard(name)
         if found is None and without_query(name).lower().endswith(".parquet"):
             raise SourceError("holds no image bytes, and a list can't name another list")
@@ -224,7 +253,7 @@ def _of_address(name: str, on_error: OnError | None) -> Iterator[Item]:
     found = _of_shard(name)
     if found is not None:
         return found
-    return itertools.chain.from_iterable(map(_of_entry, _listed_in_store(name, on_error)))
+    return _of_entries(_listed_in_store(name, on_error))
 
 
 def _listed_in_store(name: str, on_error: OnError | None) -> Iterator[str]:
