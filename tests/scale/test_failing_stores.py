@@ -209,9 +209,12 @@ def test_what_hides_behind_failures_is_found(store: str, busy: np.ndarray, tmp_p
             Store.busy[f"/{name}"] = times
             (data,) = [item.read and item.read() for item in items_of(f"{store}/{name}")]
             assert data == png(busy)
-    Store.busy["/p.parquet"] = 10**6
-    with pytest.raises(SourceError, match="503"):
-        list(items_of(f"{store}/p.parquet"))
+    Store.busy["/"] = 2
+    assert len(list(items_of(f"{store}/*.png"))) == 1
+    Store.busy |= {"/p.parquet": 10**6, "/": 10**6}
+    for name in ("p.parquet", "*.png"):
+        with pytest.raises(SourceError, match=rf"/{re.escape(name)}: cannot be read: 503"):
+            list(items_of(f"{store}/{name}"))
     with pytest.raises(SourceError, match="no such folder"):
         list(items_of(f"{store}/gone.parquet"))
 

@@ -66,6 +66,8 @@ def items_of(source: str | Path, on_error: OnError | None = None) -> Generator[I
             yield from _of_one(name, on_error)
         except (SourceError, OSError) as error:
             sentence = words_of(error).removeprefix(f"{name}: ")
+            if isinstance(error, OSError):
+                sentence = f"cannot be read: {sentence}"
             if not rest:
                 raise SourceError(f"{name}: {sentence}") from None
             yield Shard(Item(name, None, None), partial(open_file, name)).failed(sentence)
@@ -101,7 +103,13 @@ def expand(pattern: str) -> Iterator[str]:
 
 def _glob_in_store(pattern: str) -> Iterator[str]:
     store, path = open_store(pattern)
-    for match in sorted(patiently(lambda: store.glob(path))):
+    try:
+        matches = sorted(patiently(lambda: store.glob(path)))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SourceError(f"{pattern}: cannot be read: {words_of(error)}") from None
+    for match in matches:
         if not is_litter_path(match):
             yield address_of(pattern, path, match)
 
