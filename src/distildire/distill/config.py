@@ -44,6 +44,8 @@ class StudentConfig:
     """Stage, or block of a transformer, after which the backbone is cut."""
     taps: tuple[int, ...] = ()
     """Blocks of a transformer whose tokens the head sees, with `wide` (none: the last two)."""
+    merge_after: int = 0
+    """Block of a transformer after which each 2 x 2 patches go on as their mean (0: none)."""
     inputs: Inputs = "both"
     fusion: Fusion = "concat"
     wide: bool = False
