@@ -45,9 +45,10 @@ def measured() -> tuple[Costs, dict[str, Any]]:
 
 
 def check(points: list[dict[str, Any]], costs: Costs) -> Iterator[dict[str, str]]:
-    """Each measured rate beside the model's, of the same cores (and of another network)."""
+    """Each measured rate beside the model's, of the same cores (or of a point's own costs)."""
     for point in points:
-        each = costs.decode + point.get("network", costs.network)
+        own = replace(costs, **point.get("costs", {}))
+        each = own.decode + own.network
         model = point["cores"] / each
         yield {
             "run": point["run"],
