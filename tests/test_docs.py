@@ -82,3 +82,14 @@ def test_every_extra_is_described() -> None:
         text = (ROOT / page).read_text()
         missing = [e for e in project["optional-dependencies"] if f"`{e}`" not in text]
         assert not missing, f"{page}: {missing}"
+
+
+def test_every_benchmark_is_listed_with_its_page() -> None:
+    folder = ROOT / "benchmarks"
+    text = (folder / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+\.py)` \|", text, re.MULTILINE)
+    assert rows == sorted(script.name for script in folder.glob("*.py"))
+    for page, heading in re.findall(r"\]\(([\w./-]+)#([\w-]+)\)", text):
+        titles = re.findall(r"^#+ (.*)$", (folder / page).read_text(), re.MULTILINE)
+        anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+        assert heading in anchors, f"{page}#{heading}"
