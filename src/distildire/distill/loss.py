@@ -26,8 +26,10 @@ def distillation_loss(  # noqa: PLR0913
     """BCEWithLogits(logit, y) + lambda MSE(student_map, teacher_map) (paper, eq. 4).
 
     Args:
-        logits: [B]; labels: [B] float, fake = 1.
-        student_map, teacher_map: [B, C, h, w] of one shape; no teacher: the BCE alone.
+        logits: [B].
+        labels: [B] float, fake = 1.
+        student_map: [B, C, h, w].
+        teacher_map: of the same shape; without a teacher, None: the BCE alone.
         lambda_: weight of the imitation; 1 in the authors' code.
         pos_weight: weight of the fakes in the BCE (0.5 in the authors' code).
         imitation: what `imitation` measures: the MSE, or `softened_kl` in its place.

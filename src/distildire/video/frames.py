@@ -3,7 +3,9 @@
 A short clip is decoded whole and looked at in even steps. Of a long one only keyframes are
 decoded, at even steps reached by seeking: an hour then costs no more than a minute, and
 encoders put a keyframe where a scene begins. Candidates are grouped into scenes, and every
-scene gets its share of the frames that are kept.
+scene gets its share of the frames that are kept. They are grouped here and not by PySceneDetect,
+which goes through a video frame by frame and brings OpenCV: the few candidates are decoded
+already, and a difference of thumbnails is enough to group them.
 """
 
 from __future__ import annotations
