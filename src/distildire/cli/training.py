@@ -57,13 +57,19 @@ def noise(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the pictures.")],
     source: Annotated[str, typer.Option(help="nano, adm, or a folder or .pt of a UNet.")],
     out: Annotated[Path, typer.Option(help="Folder of the cache.")],
-    dire: Annotated[bool, typer.Option("--dire", help="DIRE too: 40 passes a picture.")] = False,
+    dire: Annotated[
+        bool, typer.Option("--dire", help="DIRE in the place of eps0: 40 passes a picture.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     batch: Annotated[int, typer.Option(help="Pictures a pass.")] = 8,
     split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
 ) -> None:
-    """Compute eps0, and DIRE if asked, of a manifest's pictures into a cache; resumable."""
+    """Compute eps0, or DIRE if asked, of a manifest's pictures into a cache; resumable.
+
+    `train` reads DIRE there (`data.dire_cache`). It computes eps0 itself, after augmentation:
+    what is stored of that is for programs of your own (`distildire.data.cache.NoiseCache`).
+    """
     from distildire.data.prepare import NoiseOptions
     from distildire.data.prepare import noise as run
 
