@@ -29,7 +29,7 @@ FIRM_IMAGES = 100
 FIRM_BUDGET = 3
 """Real images that a false-positive budget must allow for the interval of its TPR to be firm."""
 
-BUDGETS = {"tpr_at_1fpr": 0.01, "tpr_at_5fpr": 0.05}
+TPR_BUDGETS = {"tpr_at_1fpr": 0.01, "tpr_at_5fpr": 0.05}
 """The figures that are read at a false-positive rate."""
 
 LEVEL = 0.95
@@ -105,9 +105,9 @@ def bootstrap_intervals(
         told, drawn = float(estimate[i]), values[:, i]
         if name == "ece":
             intervals[name] = _ece_interval(told, drawn)
-        elif name in BUDGETS and clusters is None:
+        elif name in TPR_BUDGETS and clusters is None:
             drawn = tpr_draws(
-                scores[~fake], scores[fake], BUDGETS[name], draws=2 * repeats, seed=seed
+                scores[~fake], scores[fake], TPR_BUDGETS[name], draws=2 * repeats, seed=seed
             )
             intervals[name] = _percentiles(told, drawn)
         else:
@@ -125,7 +125,7 @@ def approximate_intervals(n_real: int, n_fake: int, *, clustered: bool = False) 
     few = {"real_acc": n_real < FIRM_IMAGES, "fake_acc": n_fake < FIRM_IMAGES, "ece": True}
     few |= {
         name: clustered or budget * n_real < FIRM_BUDGET - 1e-9 or n_fake < FIRM_IMAGES
-        for name, budget in BUDGETS.items()
+        for name, budget in TPR_BUDGETS.items()
     }
     return [name for name in METRICS if few.get(name, min(n_real, n_fake) < FIRM_IMAGES)]
 

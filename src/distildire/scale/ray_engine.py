@@ -33,7 +33,7 @@ CHUNK_BYTES = 256 * 2**20
 """The same where the driver has read them, out of a shard."""
 
 
-class Scorer:
+class ScoringActor:
     """What an actor does: batches of files to columns of results."""
 
     def __init__(self, options: ScoreOptions, cores: int) -> None:
@@ -140,7 +140,7 @@ def score_items(
     for chunk in _chunks(items, CHUNK * actors.count):
         blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
         scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(
-            Scorer,
+            ScoringActor,
             fn_constructor_args=(options, actors.cores),
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),

@@ -25,7 +25,7 @@ from distildire.scale.pace import Pace
 from distildire.scale.parts import (
     PART_ROWS,
     PART_SECONDS,
-    Done,
+    DoneItems,
     PartWriter,
     drop_stale,
     open_folder,
@@ -144,7 +144,7 @@ def _run(
     folder = folder_of(out)
     with open_folder(folder, about), _loading(detector, options) as load:
         drop_stale(folder)
-        pending = _Pending(source, Done(folder), on_error)
+        pending = _Pending(source, DoneItems(folder), on_error)
         once = Once(detector, scored_before(folder), load) if options.dedup else None
         writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
         total = _Total(source) if progress is not None else None
@@ -175,7 +175,7 @@ def _run(
 class _Pending:
     """The items of a source that have no row yet, and what was found on the way; for one pass."""
 
-    def __init__(self, source: str | Path, done: Done, on_error: OnError | None) -> None:
+    def __init__(self, source: str | Path, done: DoneItems, on_error: OnError | None) -> None:
         self._source, self._done, self._on_error = source, done, on_error
         self.present = self.errors = 0
         self.whole: set[str] = set()
