@@ -20,11 +20,12 @@ import numpy as np
 from distildire import __version__
 from distildire.detector import NO_EVIDENCE, Detector
 from distildire.explain.explanation import heat_summary, stability_of
-from distildire.explain.provenance import file_facts, perceptual_hash
+from distildire.explain.provenance import file_facts
 from distildire.explain.words import LIMITS, paragraph
 from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
 from distildire.io.hashing import sha256_of
+from distildire.io.perceptual_hashes import perceptual_hash
 from distildire.io.pictures import MAX_PIXELS, RGB, decode_bytes, read_bytes
 from distildire.io.text import storable
 from distildire.io.writing import write_texts
