@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distildire.distill.loss import noise_loss
 from distildire.io.writing import whole_file
 from distildire.noise.adm import AdmConfig, AdmNoise, build_unet
 from distildire.noise.schedule import (
@@ -116,14 +117,13 @@ def adm_network(config: AdmTraining, side: int) -> AdmNoise:
 
 
 def ddpm_loss(network: nn.Module) -> Loss:
-    """E |eps - eps_theta(x_t, t)|^2 with t uniform (Ho et al. 2020, eq. 14)."""
+    """`noise_loss` with t uniform."""
     alpha_bar = linear_alpha_bar().float()
 
     def loss(x0: Tensor, generator: torch.Generator) -> Tensor:
         t = torch.randint(len(alpha_bar), (len(x0),), generator=generator)
         eps = torch.randn(x0.shape, generator=generator)
-        predicted: Tensor = network(add_noise(x0, eps, alpha_bar[t][:, None, None, None]), t)
-        return F.mse_loss(predicted, eps)
+        return noise_loss(network, x0, eps, t, alpha_bar[t][:, None, None, None])
 
     return loss
 
