@@ -94,7 +94,7 @@ def bootstrap_intervals(
         resamples = _image_weights(fake, repeats, seed)
     else:
         resamples = _cluster_weights(fake, np.asarray(clusters)[order], repeats, seed)
-    kernel = _Kernel(fake, scores, probability)
+    kernel = MetricKernel(fake, scores, probability)
     values = np.concatenate([kernel(weights) for weights in resamples])
     estimate = kernel(np.ones((1, len(fake)), np.int32))[0]
     counts = {"real_acc": (~fake).sum(), "fake_acc": fake.sum(), "acc": len(fake)}
@@ -172,7 +172,7 @@ def auc_resamples(
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores, float)
     order = np.argsort(-scores, kind="stable")
-    kernel = _Kernel(fake[order], scores[order], np.full(len(fake), 0.5))
+    kernel = MetricKernel(fake[order], scores[order], np.full(len(fake), 0.5))
     column = METRICS.index("auc")
     draws = _image_weights(fake, repeats, seed)
     return np.concatenate([kernel(weights[:, order])[:, column] for weights in draws])
@@ -245,8 +245,8 @@ def _counts(rng: np.random.Generator, size: int, n: int) -> NDArray[np.int64]:
     return np.bincount(draws.ravel(), minlength=size * n).reshape(size, n)
 
 
-class _Kernel:
-    """Weights [R, N] -> metrics [R, len(METRICS)], for images sorted by falling score."""
+class MetricKernel:
+    """The metrics of weighted images, which are sorted by falling score: arrays [N]."""
 
     def __init__(
         self,
@@ -263,6 +263,7 @@ class _Kernel:
         self.columns = np.column_stack([~fake, fake, right & ~fake, right & fake, off])
 
     def __call__(self, weights: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Weights [R, N] -> metrics [R, len(METRICS)]."""
         sums = weights.astype(float) @ self.columns
         real, fakes = sums[:, 0], sums[:, 1]
         count = real + fakes

@@ -63,7 +63,7 @@ def _picture(path: Any, data: Any, wrong: Any) -> str | Unread:
     return Unread(path, partial(read_address, path)) if is_address(path) else path
 
 
-def _row_of(item: Item) -> dict[str, Any]:
+def row_for_actor(item: Item) -> dict[str, Any]:
     """What an actor is told; bytes only of what stands in a shard."""
     row: dict[str, Any] = {name: getattr(item, name) for name in ("path", "size", "mtime", "etag")}
     row |= {"data": None, "wrong": None}
@@ -79,7 +79,7 @@ def _row_of(item: Item) -> dict[str, Any]:
 def _chunks(items: Iterable[Item], files: int) -> Iterator[list[dict[str, Any]]]:
     chunk: list[dict[str, Any]] = []
     held = 0
-    for row in map(_row_of, items):
+    for row in map(row_for_actor, items):
         chunk.append(row)
         held += len(row["data"] or b"")
         if len(chunk) == files or held >= CHUNK_BYTES:
