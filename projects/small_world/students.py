@@ -91,7 +91,7 @@ def run_method(
     return {
         "method": spec.name, "seed": seed, "history": history, "scores": scores,
         "by_strength": by_strength, "seconds_a_step": seconds,
-        "lambda": learner.balance.lambda_ if learner.balance is not None else spec.weight,
+        "lambda": learner.balance.lambda_ if learner.balance is not None else spec.lambda_,
         "symptoms": symptoms(
             history,
             {"diffusion": scores["fake"]["auc"], "gan": scores.get("gan", {}).get("auc", 1.0)},
@@ -113,7 +113,7 @@ def build(spec: MethodSpec, training: StudentTraining) -> tuple[Learner, nn.Modu
         teacher = teacher.eval().requires_grad_(False)
         projection = Projection(student.channels, teacher.channels)
     how = TeacherConfig(
-        weight=spec.weight, adaptive=spec.adaptive, imitation=spec.imitation,
+        lambda_=spec.lambda_, adaptive=spec.adaptive, imitation=spec.imitation,
         backbone=training.teacher if spec.teacher else "",
     )  # fmt: skip
     return Learner(student, projection, how, OptimConfig()), teacher

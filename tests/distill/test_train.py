@@ -202,7 +202,7 @@ def config(manifest: Path) -> TrainConfig:
             "data": {"manifests": [str(manifest)], "val_sources": ["v1", "v2"]},
             "preprocessing": {"crop": 32, "crops": 2},
             "student": {"backbone": "resnet18", "stage": 2},
-            "teacher": {"backbone": "resnet18", "stage": 2, "pretrained": False, "weight": 0.01},
+            "teacher": {"backbone": "resnet18", "stage": 2, "pretrained": False, "lambda_": 0.01},
             "augment": {"jpeg": 0.2, "webp": 0.0, "blur": 0.0, "noise": 0.0},
             "optim": {"steps": 24, "batch": 8, "lr": 0.002, "warmup": 2, "workers": 0, "ema": 0.8},
             "validation": {"every": 12},
