@@ -195,32 +195,48 @@ def export(
     `Student.from_pretrained` reads it; `--format openvino` converts the graph of a bundle that
     is there already.
     """
+    asked = {
+        "crops": crops, "crop": crop, "halves": halves, "short_side": short_side, "turns": turns,
+    }  # fmt: skip
     if format is ExportFormat.openvino:
-        from distildire.bundle import load_bundle
-        from distildire.runtime.openvino import to_openvino
+        _export_openvino(checkpoint, out)
+    elif format is ExportFormat.torch:
+        _export_torch(checkpoint, out, name)
+    elif format is ExportFormat.safetensors:
+        _export_safetensors(checkpoint, out)
+    else:
+        changes = {key: value for key, value in asked.items() if value is not None}
+        _export_bundle(checkpoint, out, name, weights, changes)
 
-        refuse_input(out, checkpoint)
-        typer.echo(to_openvino(load_bundle(checkpoint), out))
-        return
-    if format is ExportFormat.torch:
-        from distildire.distill.torch_bundle import export_torch
 
-        typer.echo(f"{export_torch(checkpoint, out, name=name).folder}: not calibrated yet")
-        return
-    if format is ExportFormat.safetensors:
-        from distildire.distill.checkpoint import load_checkpoint
+def _export_openvino(bundle: Path, out: Path) -> None:
+    from distildire.bundle import load_bundle
+    from distildire.runtime.openvino import to_openvino
 
-        load_checkpoint(checkpoint)[0].save_pretrained(out)  # type: ignore[operator]
-        typer.echo(out / "model.safetensors")
-        return
+    refuse_input(out, bundle)
+    typer.echo(to_openvino(load_bundle(bundle), out))
+
+
+def _export_torch(checkpoint: Path, out: Path, name: str | None) -> None:
+    from distildire.distill.torch_bundle import export_torch
+
+    typer.echo(f"{export_torch(checkpoint, out, name=name).folder}: not calibrated yet")
+
+
+def _export_safetensors(checkpoint: Path, out: Path) -> None:
+    from distildire.distill.checkpoint import load_checkpoint
+
+    load_checkpoint(checkpoint)[0].save_pretrained(out)  # type: ignore[operator]
+    typer.echo(out / "model.safetensors")
+
+
+def _export_bundle(
+    checkpoint: Path, out: Path, name: str | None, weights: StoredWeights, changes: dict[str, int]
+) -> None:
     from distildire.distill.checkpoint import load_checkpoint
     from distildire.distill.export import export as run
     from distildire.distill.split import describe_data
 
-    asked = {
-        "crops": crops, "crop": crop, "halves": halves, "short_side": short_side, "turns": turns,
-    }  # fmt: skip
-    changes = {key: value for key, value in asked.items() if value is not None}
     bundle = run(
         checkpoint, out, name=name, weights=weights.value, preprocessing=changes,
         provenance={
