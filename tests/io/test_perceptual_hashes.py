@@ -44,6 +44,10 @@ def test_look_of_steps_by_hand() -> None:
     assert look(Image.fromarray(rising[:, ::-1].copy())) == "0" * 16
 
 
+def test_look_is_what_manifests_hold(photo: np.ndarray) -> None:
+    assert look(Image.fromarray(photo)) == "9c9c7363739c9c9c"
+
+
 def test_dhash_against_a_slow_version() -> None:
     coarse = np.random.default_rng(1).integers(0, 256, (7, 9), dtype=np.uint8)
     grey = Image.fromarray(coarse).resize((90, 80), Image.Resampling.BICUBIC)
