@@ -107,7 +107,7 @@ def test_every_folder_opens_without_its_extra() -> None:
 def test_the_block_blocks() -> None:
     assert "torch" in failures(["distildire.noise.schedule"])
     assert {"fsspec", "onnxscript", "sklearn", "scipy", "starlette"} <= extras()
-    assert not extras() & {"numpy", "PIL", "onnxruntime", "typer", "click", "rich", "yaml"}
+    assert not extras() & {"numpy", "PIL", "onnxruntime", "typer", "rich", "yaml"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

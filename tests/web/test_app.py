@@ -127,7 +127,7 @@ def holding(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Holding:
     judge = detector.judge
 
     @contextmanager
-    def hold(client: TestClient, files: int, **request: Any) -> Iterator[None]:
+    def hold(client: TestClient, pending: int, **request: Any) -> Iterator[None]:
         go_on = threading.Event()
 
         def wait(*args: Any, **kwargs: Any) -> Any:
@@ -138,7 +138,7 @@ def holding(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Holding:
         with ThreadPoolExecutor(1) as pool:
             held = pool.submit(client.post, "/v1/detect", **request)
             try:
-                while client.get("/healthz").json()["pending"] < files:
+                while client.get("/healthz").json()["pending"] < pending:
                     assert not held.done()
                     time.sleep(0.01)
                 yield
