@@ -83,10 +83,10 @@ class TeacherConfig:
     stage: int = 4
     input: Literal["image", "dire"] = "image"
     """The paper's summary says the image, the authors' code the DIRE map."""
-    weight: float = 1.0
-    """lambda of the paper (eq. 4): `lambda_` of `distillation_loss`."""
+    lambda_: float = 1.0
+    """lambda of the paper (eq. 4): weight of the imitation in `distillation_loss`."""
     adaptive: bool = False
-    """Learn lambda instead (uncertainty weighting); `weight` is not used then."""
+    """Learn lambda instead (uncertainty weighting); `lambda_` is not used then."""
     imitation: Imitation = "mse"
     """Squared error of the maps, as in the paper, or KL of their softened pooled channels."""
     pretrained: bool = True
@@ -172,3 +172,12 @@ class TrainConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+
+def as_of_now(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of a `TrainConfig` that an earlier version wrote, under the names of this one."""
+    teacher, optim = dict(tree["teacher"]), dict(tree["optim"])
+    optim.pop("compile", None)
+    if "weight" in teacher:
+        teacher["lambda_"] = teacher.pop("weight")
+    return {**tree, "teacher": teacher, "optim": optim}

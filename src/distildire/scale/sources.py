@@ -31,7 +31,7 @@ from distildire.scale.items import Item, SourceError, entries, item_of, list_ite
 from distildire.scale.shards import (
     Shard,
     image_column,
-    is_picture,
+    is_picture_member,
     is_tar,
     open_file,
     parquet_items,
@@ -213,7 +213,7 @@ def _how_many_in(name: str) -> int | None:
         if is_address(name) or not name.lower().endswith(".tar"):
             return None
         with tarfile.open(name, "r:") as tar:
-            return sum(map(is_picture, tar))
+            return sum(map(is_picture_member, tar))
     if name.lower().endswith(".parquet") and not is_address(name):
         import pyarrow.parquet as pq
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from distildire.gate import nothing_to_judge
 from distildire.io.pictures import MAX_PIXELS, MIN_SIDE, RGB
-from distildire.video.display import VideoError, refuse_hdr, upright
+from distildire.video.display import VideoError, refuse_hdr, upright_frame
 from distildire.video.reader import Reader
 
 DENSE_PIXELS = 2e9
@@ -251,7 +251,7 @@ class _Scan:
             return
         refuse_hdr(frame)
         try:
-            rgb = upright(frame)
+            rgb = upright_frame(frame)
             grey = frame.reformat(width=16, height=16, format="gray").to_ndarray()
         except (av.error.FFmpegError, ValueError, MemoryError):
             self._reader.damaged += 1
