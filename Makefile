@@ -25,7 +25,7 @@ fuzz: .venv-dev/dev  ## damaged pictures, videos, manifests, bundles and bodies:
 	.venv-dev/bin/python tests/fuzz/run.py all --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 docs: .venv-dev/dev  ## the pages, into build/site
-	NO_MKDOCS_2_WARNING=1 .venv-dev/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-dev/bin/mkdocs build --strict  # --quiet would count no warning
 
 .venv-dev/dev: pyproject.toml
 	$(PYTHON) -m venv .venv-dev

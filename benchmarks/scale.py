@@ -125,20 +125,22 @@ def cpu_seconds() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def costs(count: int) -> dict[str, float]:
-    """Core-seconds a picture of decoding and of the network, and of the driver's rows."""
+def costs(pictures: list[bytes], model: str = "nano") -> dict[str, float]:
+    """Core-seconds a picture of decoding and of the network."""
     from distildire import Detector
 
-    detector = Detector(threads=1)
-    data = [jpeg_500(n) for n in range(count)]
+    detector = Detector(model, threads=1)
     for _ in range(2):  # the first time warms up
         start = time.process_time()
-        loaded = [detector.load(item) for item in data]
+        loaded = [detector.load(item) for item in pictures]
         middle = time.process_time()
         for item in loaded:
             detector.judge([item], [0.01])
         end = time.process_time()
-    return {"decode": (middle - start) / count, "network": (end - middle) / count}
+    return {
+        "decode": (middle - start) / len(pictures),
+        "network": (end - middle) / len(pictures),
+    }
 
 
 def driver_costs(rows: int = 100_000) -> dict[str, float]:
@@ -184,7 +186,8 @@ def main() -> None:
     if args.ray_pictures:
         report({"load": os.getloadavg()[0], "runs": ray(args.ray_pictures)}, args.out)
         return
-    result: dict[str, Any] = {"load": os.getloadavg()[0], "costs": costs(100) | driver_costs()}
+    stages = costs([jpeg_500(n) for n in range(100)]) | driver_costs()
+    result: dict[str, Any] = {"load": os.getloadavg()[0], "costs": stages}
     asked = [name for name in ("ray", "openvino") if vars(args)[name]]
     runs = {} if args.costs else RUNS | {name: ("files", [0, 1]) for name in asked}
     found: dict[str, list[dict[str, float]]] = {run: [] for run in runs}

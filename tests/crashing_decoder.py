@@ -10,7 +10,7 @@ from typing import Any
 from distildire.io.pictures import ImageError, decode_bytes
 
 ABORT, SPIN, EAT = b"PLEASE-ABORT", b"PLEASE-SPIN", b"PLEASE-EAT"
-SEGFAULT, WRITE = b"PLEASE-SEGFAULT", b"PLEASE-WRITE"
+SEGFAULT, WRITE, TELL = b"PLEASE-SEGFAULT", b"PLEASE-WRITE", b"PLEASE-TELL"
 
 
 def decode(data: bytes, *, max_pixels: int) -> Any:
@@ -23,6 +23,8 @@ def decode(data: bytes, *, max_pixels: int) -> Any:
         pass
     if EAT in data:
         return bytearray(2**36)
+    if TELL in data:
+        raise ImageError(f"process {os.getpid()}")
     if WRITE in data:
         target = Path(data.partition(WRITE)[2].decode())
         try:

@@ -16,9 +16,10 @@ from PIL import Image
 
 import standin
 from distildire import Detector
-from distildire.bundle import BundleError, bundled, load_bundle
+from distildire.bundle import Bundle, BundleError, bundled, load_bundle
 from distildire.io.cores import usable_cores
 from distildire.runtime.engines import open_runner
+from distildire.runtime.sessions import Sessions
 
 
 def test_logit_is_the_mean_over_crops(detector: Detector, busy: np.ndarray) -> None:
@@ -94,15 +95,22 @@ def edit(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_all_cores_at_one_crop_give_the_number_of_one() -> None:
+def test_all_cores_at_one_crop_give_the_number_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    class Noted(Sessions):
+        def __init__(self, bundle: Bundle, threads: int, most: int, device: str) -> None:
+            opened.append(threads)
+            super().__init__(bundle, threads, most, device)
+
+    monkeypatch.setattr("distildire.detector.Sessions", Noted)
     one, two = Detector("nano", threads=1), Detector("nano", threads=2)
     side = one.bundle.preprocessing.crop
     crops = np.random.default_rng(3).integers(0, 256, (1, side, side, 3)).astype(np.uint8)
     assert two.score_crops(crops, alone=False) == one.score_crops(crops)
-    assert two._own.wide is None
+    assert opened == [1, 1]
     assert two.score_crops(crops) == one.score_crops(crops)
-    assert two._own.wide is not None
-    assert one._own.wide is None
+    assert opened == [1, 1, 2]
 
 
 def test_a_path_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

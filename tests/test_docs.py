@@ -44,6 +44,22 @@ def test_what_the_pages_name_is_there(page: str) -> None:
     assert not missing
 
 
+def test_equations_lead_to_their_source() -> None:
+    """Each name of the method's table is code, and the API page shows that code."""
+    text = (ROOT / "docs/method.md").read_text()
+    links = re.findall(r"\[`([\w.]+)`\]\(api\.md#distildire\.([\w.]+)\)", text)
+    assert len(links) > 15
+    with_source = r"^::: distildire\.([\w.]+)\n    options:\n      show_source: true$"
+    shown = re.findall(with_source, (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    for name, anchor in links:
+        assert name == anchor
+        assert any(f"{name}.".startswith(f"{entry}.") for entry in shown), name
+        parts = name.split(".")
+        files = [(SOURCE.joinpath(*parts[:n]).with_suffix(".py"), n) for n in range(1, len(parts))]
+        ((file, depth),) = [(file, n) for file, n in files if file.is_file()]
+        assert ".".join(parts[depth:]) in names_in(file), name
+
+
 def test_what_holds_a_promise_is_a_test() -> None:
     promises = named("threat-model.md")
     held = [(file, name) for file, name in promises if file.is_relative_to(ROOT / "tests")]
@@ -66,3 +82,14 @@ def test_every_extra_is_described() -> None:
         text = (ROOT / page).read_text()
         missing = [e for e in project["optional-dependencies"] if f"`{e}`" not in text]
         assert not missing, f"{page}: {missing}"
+
+
+def test_every_benchmark_is_listed_with_its_page() -> None:
+    folder = ROOT / "benchmarks"
+    text = (folder / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+\.py)` \|", text, re.MULTILINE)
+    assert rows == sorted(script.name for script in folder.glob("*.py"))
+    for page, heading in re.findall(r"\]\(([\w./-]+)#([\w-]+)\)", text):
+        titles = re.findall(r"^#+ (.*)$", (folder / page).read_text(), re.MULTILINE)
+        anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+        assert heading in anchors, f"{page}#{heading}"

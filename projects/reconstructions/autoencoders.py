@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from small_world.config import AdmTraining
 from small_world.generators import (
+    Budget,
     Loss,
     Report,
     adm_network,
@@ -155,10 +156,9 @@ def train_autoencoder(
     """A key of `AUTOENCODERS`, trained on pieces [N, S, S, 3] or read from `folder`."""
     torch.manual_seed(0)
     network = AUTOENCODERS[name]()
-    return fit(
-        name, network, reconstruction_loss(network), pieces, folder / f"{name}.pt",
-        steps=steps, batch=16, lr=1e-3, ema=0.99, report=report,
-    )  # fmt: skip
+    budget = Budget(steps, batch=16, lr=1e-3, ema=0.99)
+    loss = reconstruction_loss(network)
+    return fit(network, loss, pieces, folder / f"{name}.pt", budget, report)
 
 
 def train_adm(
@@ -168,10 +168,8 @@ def train_adm(
     if not (folder / "adm" / "scheduler_config.json").is_file():
         torch.manual_seed(0)
         network = adm_network(how, pieces.shape[1])
-        fit(
-            "adm", network, in_bfloat16(ddpm_loss(network)), pieces, folder / "adm.pt",
-            steps=how.steps, batch=how.batch, lr=how.lr, ema=how.ema, report=report,
-        )  # fmt: skip
+        budget = Budget(how.steps, how.batch, how.lr, how.ema)
+        fit(network, in_bfloat16(ddpm_loss(network)), pieces, folder / "adm.pt", budget, report)
         save_adm(network, folder / "adm")
     return load_noise_source(folder / "adm", dtype="bf16")
 

@@ -45,9 +45,10 @@ def measured() -> tuple[Costs, dict[str, Any]]:
 
 
 def check(points: list[dict[str, Any]], costs: Costs) -> Iterator[dict[str, str]]:
-    """Each measured rate beside the model's, of the same cores."""
-    each = costs.decode + costs.network
+    """Each measured rate beside the model's, of the same cores (or of a point's own costs)."""
     for point in points:
+        own = replace(costs, **point.get("costs", {}))
+        each = own.decode + own.network
         model = point["cores"] / each
         yield {
             "run": point["run"],
@@ -61,8 +62,10 @@ def check(points: list[dict[str, Any]], costs: Costs) -> Iterator[dict[str, str]
 
 def plans(pictures: float, costs: Costs) -> Iterator[dict[str, str]]:
     """The job on more and more machines, from loose files and from shards."""
-    kinds = [("16 cores", CPU)] + ([("16 cores, a GPU", GPU)] if costs.gpu else [])
-    for kind, machine in kinds:
+    for kind, machine in (("16 cores", CPU), ("16 cores, a GPU", GPU)):
+        if machine.gpus and not costs.gpu:
+            yield {"machines": f"1 of {kind}", "from": "either", "a second": "not measured"}
+            continue
         for where, store in (("loose files", LOOSE), ("tar shards", SHARDS)):
             job = Job(pictures, PICTURE_BYTES, 1, machine, costs, store)
             bends = job.bends()

@@ -100,7 +100,7 @@ class MethodSpec:
     inputs: Inputs = "both"
     teacher: str = ""
     """What the teacher sees: image, dire, or no teacher."""
-    weight: float = 1.0
+    lambda_: float = 1.0
     adaptive: bool = False
     imitation: Imitation = "mse"
     fusion: Fusion = "concat"
@@ -120,8 +120,8 @@ METHODS = (
     MethodSpec("image", inputs="image", passes=0),
     MethodSpec("eps0", inputs="noise"),
     MethodSpec("no-distillation"),
-    MethodSpec("lambda-0.1", teacher="dire", weight=0.1),
-    MethodSpec("lambda-0.5", teacher="dire", weight=0.5),
+    MethodSpec("lambda-0.1", teacher="dire", lambda_=0.1),
+    MethodSpec("lambda-0.5", teacher="dire", lambda_=0.5),
     MethodSpec("lambda-adaptive", teacher="dire", adaptive=True),
     MethodSpec("kl", teacher="dire", imitation="kl"),
     MethodSpec("separate", teacher="dire", fusion="separate"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distildire.distill.loss import noise_loss
 from distildire.io.writing import whole_file
 from distildire.noise.adm import AdmConfig, AdmNoise, build_unet
 from distildire.noise.schedule import (
@@ -47,25 +49,33 @@ def to_pictures(x0: Tensor) -> Pictures:
     return np.asarray(pixels.permute(0, 2, 3, 1).contiguous().numpy())
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How long a generator is trained, and how fast it learns."""
+
+    steps: int
+    batch: int
+    lr: float
+    """Peak learning rate of AdamW."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights, which is what is kept (0: the last weights)."""
+
+
 def fit(
-    name: str,
     network: nn.Module,
     loss_of: Loss,
     pictures: Pictures,
     checkpoint: Path,
-    *,
-    steps: int,
-    batch: int,
-    lr: float,
-    ema: float = 0.0,
+    budget: Budget,
     report: Report | None = None,
 ) -> nn.Module:
     """Train `network`, in place, on random flipped batches; resumes from `checkpoint`.
 
-    Step i sees the same batch and noise in every run. Returns the network in eval mode, with
-    the moving average of its weights where `ema` is given.
+    Step i sees the same batch and noise in every run. The stage that `report` hears of is the
+    checkpoint's name. Returns the network in eval mode.
     """
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.0)
+    steps = budget.steps
+    optimizer = torch.optim.AdamW(network.parameters(), lr=budget.lr, weight_decay=0.0)
     average = {k: v.clone() for k, v in network.state_dict().items()}
     start = 0
     if checkpoint.is_file():
@@ -76,23 +86,24 @@ def fit(
     network.train()
     for step in range(start, steps):
         generator = torch.Generator().manual_seed(step)
-        rows = torch.randint(len(pictures), (batch,), generator=generator)
+        rows = torch.randint(len(pictures), (budget.batch,), generator=generator)
         x0 = from_pictures(pictures[rows.numpy()])
         if step % 2:
             x0 = x0.flip(3)
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 100, 0.02 + 2.0 * (1.0 - step / steps))
+            factor = min(1.0, (step + 1) / 100, 0.02 + 2.0 * (1.0 - step / steps))
+            group["lr"] = budget.lr * factor
         loss = loss_of(x0, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
-            rate = min(ema, (1 + step) / (10 + step))
+            rate = min(budget.ema, (1 + step) / (10 + step))
             for key, value in network.state_dict().items():
                 average[key].lerp_(value, 1.0 - rate)
         if report is not None:
-            report(name, step + 1, steps, loss.item())
+            report(checkpoint.stem, step + 1, steps, loss.item())
         if (step + 1) % 100 == 0 or step + 1 == steps:
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(),
                      "average": average, "step": step + 1}  # fmt: skip
@@ -116,14 +127,13 @@ def adm_network(config: AdmTraining, side: int) -> AdmNoise:
 
 
 def ddpm_loss(network: nn.Module) -> Loss:
-    """E |eps - eps_theta(x_t, t)|^2 with t uniform (Ho et al. 2020, eq. 14)."""
+    """`noise_loss` with t uniform."""
     alpha_bar = linear_alpha_bar().float()
 
     def loss(x0: Tensor, generator: torch.Generator) -> Tensor:
         t = torch.randint(len(alpha_bar), (len(x0),), generator=generator)
         eps = torch.randn(x0.shape, generator=generator)
-        predicted: Tensor = network(add_noise(x0, eps, alpha_bar[t][:, None, None, None]), t)
-        return F.mse_loss(predicted, eps)
+        return noise_loss(network, x0, eps, t, alpha_bar[t][:, None, None, None])
 
     return loss
 

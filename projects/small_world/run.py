@@ -17,6 +17,7 @@ from distildire.noise import load_noise_source
 from distildire.noise.source import NoiseSource
 from small_world.config import WorldConfig, chosen
 from small_world.generators import (
+    Budget,
     Report,
     Vae,
     Vq,
@@ -35,7 +36,7 @@ from small_world.pictures import (
     same_history,
 )
 from small_world.report import save_report
-from small_world.students import Maps, cost, run_method
+from small_world.students import Maps, Sets, cost, run_method
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
@@ -66,8 +67,8 @@ def small_world(config: WorldConfig, out: Path, report: Report | None = None) ->
     codecs: dict[str, Vae | Vq] = {"vae": Vae(config.vae), "vq": Vq(config.vq)}
     for name, codec in codecs.items():
         how = config.vae if name == "vae" else config.vq
-        fit(name, codec, codec.loss, real["generator"], out / f"{name}.pt", steps=how.steps,
-            batch=how.batch, lr=how.lr, report=report)  # fmt: skip
+        budget = Budget(how.steps, how.batch, how.lr)
+        fit(codec, codec.loss, real["generator"], out / f"{name}.pt", budget, report)
 
     # Fakes --------------------------------------------------------------------------------
     fakes = stage(out / "fakes.npz", lambda: _fakes(config, source, real))
@@ -85,8 +86,11 @@ def small_world(config: WorldConfig, out: Path, report: Report | None = None) ->
     }  # fmt: skip
 
     # Methods ------------------------------------------------------------------------------
-    train = {name: maps[f"train-{name}"] for name in ("real", "fake")}
-    tests = {name[5:]: part for name, part in maps.items() if name.startswith("test-")}
+    judged = Sets(
+        train={name: maps[f"train-{name}"] for name in ("real", "fake")},
+        tests={name[5:]: part for name, part in maps.items() if name.startswith("test-")},
+        strengths=fakes["test_strength"][:n],
+    )
     (out / "runs").mkdir(exist_ok=True)
     results = []
     for spec in specs:
@@ -94,10 +98,7 @@ def small_world(config: WorldConfig, out: Path, report: Report | None = None) ->
             file = out / "runs" / f"{spec.name}-{seed}.json"
             if not file.is_file():
                 watch = _watch(f"{spec.name} {seed}", config.student.steps, report)
-                result = run_method(
-                    spec, config.student, train, tests, fakes["test_strength"][:n], seed, watch
-                )
-                write_json(file, result)
+                write_json(file, run_method(spec, config.student, judged, seed, watch))
             results.append(json.loads(file.read_text()))
     costs = {spec.name: cost(spec, config.student, source, side) for spec in specs}
     found = {"config": to_dict(config), "costs": costs, "runs": results,
@@ -124,8 +125,8 @@ def _diffusion(
     if not (folder / "scheduler_config.json").is_file():
         torch.manual_seed(0)
         network = adm_network(how, config.pictures.side)
-        fit("adm", network, ddpm_loss(network), pictures, out / "adm.pt", steps=how.steps,
-            batch=how.batch, lr=how.lr, ema=how.ema, report=report)  # fmt: skip
+        budget = Budget(how.steps, how.batch, how.lr, how.ema)
+        fit(network, ddpm_loss(network), pictures, out / "adm.pt", budget, report)
         save_adm(network, folder)
     return load_noise_source(folder)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -52,12 +52,22 @@ class Maps:
         return len(self.pictures)
 
 
+@dataclass(frozen=True)
+class Sets:
+    """What every method learns from, and is judged on."""
+
+    train: Mapping[str, Maps]
+    """`real` and `fake`, of which row i is made from row i."""
+    tests: Mapping[str, Maps]
+    """`real`, `fake` and unseen families, all fakes but `real`."""
+    strengths: NDArray[np.float32]
+    """Of the rows of `tests["fake"]`."""
+
+
 def run_method(
     spec: MethodSpec,
     training: StudentTraining,
-    train: Mapping[str, Maps],
-    tests: Mapping[str, Maps],
-    strengths: NDArray[np.float32],
+    sets: Sets,
     seed: int,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> dict[str, Any]:
@@ -66,9 +76,7 @@ def run_method(
     Args:
         spec: the method.
         training: the budget.
-        train: `real` and `fake`, of which row i is made from row i.
-        tests: `real`, `fake` and unseen families, all fakes but `real`.
-        strengths: of the rows of `tests["fake"]`.
+        sets: the pictures.
         seed: of the initialisation and the batches.
         report: hears of each row of the history.
 
@@ -79,19 +87,20 @@ def run_method(
     torch.manual_seed(seed)
     learner, teacher = build(spec, training)
     started = perf_counter()
-    history = _train(learner, teacher, spec, training, train, seed, report)
+    batches = _pairs(sets.train, training, seed)
+    history = _train(learner, teacher, spec, training, batches, report)
     seconds = (perf_counter() - started) / training.steps
-    logits = {name: _logits(learner.student, spec, maps) for name, maps in tests.items()}
+    logits = {name: _logits(learner.student, spec, maps) for name, maps in sets.tests.items()}
     real = logits.pop("real")
     scores = {name: _figures(real, fake) for name, fake in logits.items()}
     by_strength = {
-        f"{strength:g}": _figures(real, logits["fake"][strengths == strength])["auc"]
-        for strength in np.unique(strengths)
+        f"{strength:g}": _figures(real, logits["fake"][sets.strengths == strength])["auc"]
+        for strength in np.unique(sets.strengths)
     }
     return {
         "method": spec.name, "seed": seed, "history": history, "scores": scores,
         "by_strength": by_strength, "seconds_a_step": seconds,
-        "lambda": learner.balance.lambda_ if learner.balance is not None else spec.weight,
+        "lambda": learner.balance.lambda_ if learner.balance is not None else spec.lambda_,
         "symptoms": symptoms(
             history,
             {"diffusion": scores["fake"]["auc"], "gan": scores.get("gan", {}).get("auc", 1.0)},
@@ -113,32 +122,41 @@ def build(spec: MethodSpec, training: StudentTraining) -> tuple[Learner, nn.Modu
         teacher = teacher.eval().requires_grad_(False)
         projection = Projection(student.channels, teacher.channels)
     how = TeacherConfig(
-        weight=spec.weight, adaptive=spec.adaptive, imitation=spec.imitation,
+        lambda_=spec.lambda_, adaptive=spec.adaptive, imitation=spec.imitation,
         backbone=training.teacher if spec.teacher else "",
     )  # fmt: skip
     return Learner(student, projection, how, OptimConfig()), teacher
 
 
+def _pairs(
+    train: Mapping[str, Maps], training: StudentTraining, seed: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(x0, eps0, DIRE) of every step: half a batch of photographs, then their fakes."""
+    rng = np.random.default_rng(seed)
+    for _ in range(training.steps):
+        # Both of a pair, so that what a picture shows is no cue.
+        rows = rng.choice(len(train["real"]), training.batch // 2, replace=False)
+        flip = bool(rng.random() < 0.5)
+        parts = zip(train["real"].batch(rows, flip), train["fake"].batch(rows, flip), strict=True)
+        x0, eps0, dire = (torch.cat(part) for part in parts)
+        yield x0, eps0, dire
+
+
 def _train(
     learner: Learner, teacher: nn.Module | None, spec: MethodSpec, training: StudentTraining,
-    train: Mapping[str, Maps], seed: int, report: Callable[[dict[str, float]], None] | None,
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
+    report: Callable[[dict[str, float]], None] | None,
 ) -> list[dict[str, float]]:  # fmt: skip
     optimizer = torch.optim.AdamW(
         learner.parameters(), lr=training.lr, weight_decay=training.weight_decay
     )
-    total = training.steps
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total, pct_start=0.1)
-    rng = np.random.default_rng(seed)
-    half = training.batch // 2
-    labels = torch.cat([torch.zeros(half), torch.ones(half)])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.lr, training.steps, pct_start=0.1
+    )
+    labels = torch.tensor([0.0, 1.0]).repeat_interleave(training.batch // 2)
     history: list[dict[str, float]] = []
     learner.train()
-    for step in range(1, total + 1):
-        # Both of a pair, so that what a picture shows is no cue.
-        rows = rng.choice(len(train["real"]), half, replace=False)
-        flip = bool(rng.random() < 0.5)
-        parts = zip(train["real"].batch(rows, flip), train["fake"].batch(rows, flip), strict=True)
-        x0, eps0, dire = (torch.cat(part) for part in parts)
+    for step, (x0, eps0, dire) in enumerate(batches, start=1):
         target = None
         if teacher is not None:
             with torch.no_grad():

@@ -14,7 +14,7 @@ from distildire.io.typed import from_tree
 
 Label = Literal["real", "fake", "unsure"]
 
-MIN_IMAGES = 50
+MIN_TO_CALIBRATE = 50
 """Images of each class under which no calibration is made."""
 
 MIN_OF_KIND = 100

@@ -248,11 +248,6 @@ class Detector:
         """Crops uint8 [N, S, S, 3] -> logits [N]; `alone` as in `run_graph`."""
         return self.run_graph("logit", crops, alone=alone)
 
-    def eps0(self, rgb: RGB) -> NDArray[np.float32]:
-        """First-step noise of the first crop: [crop, crop, 3]."""
-        noise = self.run_graph("eps0", self.bundle.preprocessing(rgb)[:1])[0]
-        return np.ascontiguousarray(noise.transpose(1, 2, 0))
-
     @property
     def graph_outputs(self) -> frozenset[str]:
         """What the graph can give; `logit` is always there, `cam` and `eps0` mostly."""

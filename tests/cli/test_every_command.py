@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import uvicorn
 import yaml
 from click.testing import Result
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from bench.standin_bundle import FOLDER
+from distildire.bench import MethodSpec, bench
 from distildire.cli import app
+from distildire.io.download import REMOTES
+from distildire.io.hashing import sha256_of
+from noise.small_adm import reference
 from standin import make_bundle
 
 SOURCES = ("t1", "t2", "v1", "v2")
@@ -85,6 +99,37 @@ def test_models(model: Path) -> None:
     assert "A detector for tests only." in shown
 
 
+@pytest.fixture(scope="module")
+def adm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ADM in guided-diffusion's naming, in a folder of its own."""
+    path = tmp_path_factory.mktemp("published") / "adm.pt"
+    torch.save(reference("adm")[0], path)
+    return path
+
+
+def test_models_fetch(adm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "adm-imagenet256"
+    monkeypatch.setenv("DISTILDIRE_HOME", str(tmp_path))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(adm.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{adm.name}"
+        facts = {"url": url, "size": adm.stat().st_size, "sha256": sha256_of(adm)}
+        monkeypatch.setitem(REMOTES, name, replace(REMOTES[name], **facts))
+        said = run("models", "fetch", name)
+        server.shutdown()
+    assert str(tmp_path / REMOTES[name].file) in said.splitlines()  # beside the server's log
+    assert (tmp_path / REMOTES[name].file).read_bytes() == adm.read_bytes()
+
+
+def test_models_convert(adm: Path, tmp_path: Path) -> None:
+    out = tmp_path / "converted"
+    assert run("models", "convert", adm, "--out", out) == f"adm: {out}\n"
+    about = json.loads((out / "conversion.json").read_text())
+    assert about["source_sha256"] == sha256_of(adm)
+    assert about["parameters"] == sum(t.numel() for t in reference("adm")[0].values())
+
+
 def test_record(picture: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     run("record", picture, "--model", model, "--out", out, "--no-stability")
@@ -98,8 +143,24 @@ def test_score(manifest: Path, model: Path, tmp_path: Path) -> None:
     assert sum(len(pd.read_parquet(part)) for part in parts) == 52
 
 
-def test_serve() -> None:
-    assert "127.0.0.1" in run("serve", "--help")
+def test_serve(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[int] = []
+    serve = uvicorn.Server.run
+
+    def ask(server: uvicorn.Server, port: int) -> None:
+        try:  # the socket listens already: the request waits for the server
+            answers.append(httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code)
+        finally:
+            server.should_exit = True
+
+    def serve_one(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        port = sockets[0].getsockname()[1]
+        threading.Thread(target=ask, args=(server, port), daemon=True).start()
+        serve(server, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", serve_one)
+    assert "http://127.0.0.1:" in run("serve", "--port", "0", "--model", model, "--no-isolate")
+    assert answers == [200]
 
 
 def test_prepare(manifest: Path, tmp_path: Path) -> None:
@@ -187,15 +248,54 @@ def test_experiment(manifest: Path, tmp_path: Path) -> None:
     assert list(json.loads((out / "results.json").read_text())["arms"]) == ["image only"]
 
 
-def test_bench() -> None:
-    """A run takes minutes; `tests/bench` measures stand-ins."""
-    assert "--quick" in run("bench", "--help")
+def test_bench(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stand-in: a pass of ADM takes seconds, and the full table minutes."""
+    specs = [MethodSpec(name, name, "bench.standin_bundle:bundle") for name in ("dire", "nano")]
+    monkeypatch.setattr("distildire.bench.bench", partial(bench, methods=specs))
+    monkeypatch.setenv(FOLDER, str(model))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    said = run("bench", "--quick", "--out", tmp_path)
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["method"] for row in result["rows"]] == ["dire", "nano"]
+    assert all(row["seconds_total"] > 0 for row in result["rows"])
+    assert "nano: " in said
+    assert str(tmp_path / "bench.md") in said
+
+
+def commands_of(command: object, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words that name each command, as in ("models", "list")."""
+    group = getattr(command, "commands", None)
+    if group is None:
+        yield words
+        return
+    for name, inner in group.items():
+        yield from commands_of(inner, (*words, name))
+
+
+def leading_words(nodes: Sequence[ast.expr]) -> tuple[str, ...]:
+    """The strings that a call or a tuple begins with."""
+    words: list[str] = []
+    for node in nodes:
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            break
+        words.append(node.value)
+    return tuple(words)
+
+
+def commands_run() -> Iterator[tuple[str, ...]]:
+    """What this file gives to `run`, there or as a tuple before, but for `--help`."""
+    for node in ast.walk(ast.parse(Path(__file__).read_text())):
+        words: tuple[str, ...] = ()
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run":
+            words = leading_words(node.args)
+        elif isinstance(node, ast.Tuple):
+            words = leading_words(node.elts)
+        if "--help" not in words:
+            yield words
 
 
 def test_no_command_is_left_out() -> None:
-    """Of this file: each of the application's commands has a test of its name."""
-    tests = " ".join(name for name in globals() if name.startswith("test_"))
-    commands: Callable[..., object] | object = get_command(app)
-    names = set(commands.commands)  # type: ignore[attr-defined]
-    assert len(names) >= 14
-    assert not {name for name in names if name not in tests}
+    """Of this file: each of the application's commands is run in it, those of groups too."""
+    commands, ran = set(commands_of(get_command(app))), list(commands_run())
+    assert len(commands) >= 18
+    assert not {c for c in commands if not any(words[: len(c)] == c for words in ran)}

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from distildire.data.audit import LeakError, auc_error_by_chance, audit, refuse_leak
 from distildire.data.audit_report import save_audit
-from distildire.data.file_facts import dhash, read_facts, trace
+from distildire.data.file_facts import read_facts, trace
 from distildire.data.giveaways import folds_of_groups
 from distildire.data.manifest import read_manifest
 from distildire.io.pictures import decode
@@ -187,17 +187,6 @@ def test_upscaling_leaves_a_peak() -> None:
     large = np.asarray(small.resize((256, 256), Image.Resampling.BILINEAR))
     assert trace(large)[0] > 3 * trace(native)[0]
     assert trace(large)[2] < trace(native)[2]
-
-
-def test_dhash_against_a_slow_version() -> None:
-    grey = picture(np.random.default_rng(1), 90, 80).convert("L")
-    pixels = np.asarray(grey, float)
-    cells = pixels.reshape(8, 10, 9, 10).mean(axis=(1, 3))
-    expected = 0
-    for y in range(8):
-        for x in range(8):
-            expected = expected << 1 | int(round(cells[y, x + 1]) > round(cells[y, x]))
-    assert bin(dhash(grey) ^ expected).count("1") <= 1
 
 
 def test_folds_hold_whole_groups_of_both_classes() -> None:

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from distildire.cli import app
 from distildire.data.manifest import ManifestError
-from distildire.data.rebuild import NEEDED, Cut, cut_picture, default_cut, look, make_row, rebuild
+from distildire.data.rebuild import NEEDED, Cut, cut_picture, default_cut, make_row, rebuild
+from distildire.io.perceptual_hashes import look
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import encode_jpeg
 

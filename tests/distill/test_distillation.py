@@ -137,7 +137,7 @@ def test_two_views_and_a_detector_as_the_teacher(config: TrainConfig, tmp_path: 
     feature_map, logits = teacher.teach(x)
     assert torch.allclose(teacher.student.classify([feature_map]), logits)
     optim = replace(config.optim, consistency=0.1)
-    taught = replace(config.teacher, checkpoint=str(first), logits=2.0, weight=0.5)
+    taught = replace(config.teacher, checkpoint=str(first), logits=2.0, lambda_=0.5)
     rows: list[dict[str, float]] = []
     config = replace(config, optim=optim, teacher=taught)
     train(config, tmp_path / "student", report=rows.append)

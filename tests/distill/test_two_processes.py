@@ -45,7 +45,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "preprocessing": {"crop": 32, "crops": 1},
         "noise": "nano",
         "student": {"backbone": "resnet18", "stage": 2},
-        "teacher": {"backbone": "resnet18", "stage": 2, "pretrained": False, "weight": 0.1},
+        "teacher": {"backbone": "resnet18", "stage": 2, "pretrained": False, "lambda_": 0.1},
         "augment": {"jpeg": 0.2, "webp": 0.0},
         # Batch statistics are each process's own, as in any data-parallel run; held still,
         # nothing is left that two processes may do otherwise than one.

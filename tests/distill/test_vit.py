@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
+from distildire import Detector
 from distildire.bench.flops import count_onnx, count_onnx_weights
 from distildire.distill.checkpoint import build_student, save
 from distildire.distill.config import TrainConfig
@@ -28,6 +29,7 @@ from distildire.distill.vit import (
     clip_weights,
     dino_weights,
     find_weights,
+    merge_patches,
 )
 from distildire.io.config import build
 
@@ -276,3 +278,35 @@ def test_dinov2_s_own_tokens() -> None:
     found = torch.cat([classes.flatten(2), patches.flatten(2)], dim=2)[0].T.numpy()
     assert found.shape == tokens[0].shape
     assert np.corrcoef(found.ravel(), tokens.ravel())[0, 1] > 0.97
+
+
+def test_merged_patches_are_means_of_neighbours() -> None:
+    rows, columns = 4, 6
+    grid = torch.arange(rows * columns, dtype=torch.float32).reshape(1, rows, columns, 1)
+    tokens = torch.cat([torch.full((1, 1, 1), -1.0), grid.flatten(1, 2)], dim=1)
+    merged = merge_patches(tokens, rows)
+    expected = F.avg_pool2d(grid.permute(0, 3, 1, 2), 2).flatten()
+    assert torch.equal(merged.flatten(), torch.cat([torch.tensor([-1.0]), expected]))
+    with pytest.raises(ValueError, match="multiples of 32"):
+        merge_patches(tokens[:, 1:], 3)
+
+
+def test_a_student_that_merges_patches_exports_with_its_heat(tmp_path: Path) -> None:
+    merging = {"stage": 3, "taps": [1, 3], "inputs": "image", "merge_after": 2}
+    config = build(TrainConfig, {**TREE, "student": {**TREE["student"], **merging}}, "test")
+    torch.manual_seed(0)
+    student = build_student(config).eval()
+    nn.init.normal_(student.head.weight, std=0.05)
+    x0 = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        maps = student.forward_maps(x0, x0)
+        assert [m.shape[-1] for m in maps] == [1, 4, 1, 2]
+        heat = activation_map(student.head, maps)
+        assert torch.allclose(heat.mean(dim=(1, 2)), student(x0, x0), atol=1e-4)
+    save(tmp_path / "best.pt", {"student": student.state_dict()}, config, step=0)
+    bundle = export(tmp_path / "best.pt", tmp_path / "bundle")
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    crop = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        expected = float(student(crop, crop))
+    assert Detector(bundle.folder).logit(rgb) == pytest.approx(expected, abs=1e-2)

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from distildire.evaluate.bootstrap import _Kernel, approximate_intervals, bootstrap_intervals
+from distildire.evaluate.bootstrap import MetricKernel, approximate_intervals, bootstrap_intervals
 from distildire.evaluate.metrics import METRICS, all_metrics
 from distildire.evaluate.operating_point import tpr_draws
 
@@ -21,7 +21,7 @@ def test_kernel_against_repeating_the_images(decimals: int) -> None:
     order = np.argsort(-scores, kind="stable")
     fake, scores, probability = fake[order], scores[order], probability[order]
     weights = rng.integers(0, 4, (8, 300)).astype(np.int32)
-    got = _Kernel(fake, scores, probability)(weights)
+    got = MetricKernel(fake, scores, probability)(weights)
     for row, weight in zip(got, weights, strict=True):
         rows = np.repeat(np.arange(300), weight)
         slow = all_metrics(fake[rows], scores[rows], probability[rows])

@@ -9,7 +9,7 @@ import pytest
 from distildire.evaluate.breakdown import count_verdicts, part_rows, parts_of, verdict_rows, wilson
 from distildire.evaluate.checks import stability_rows
 from distildire.evaluate.generators import begins_with
-from distildire.evaluate.summary import cell
+from distildire.evaluate.summary import figure_cell
 
 
 def table() -> pd.DataFrame:
@@ -144,9 +144,9 @@ def test_rows_for_the_report() -> None:
 
 def test_an_approximate_interval_is_marked() -> None:
     part = {"auc": 0.7, "auc_ci": [0.6, 0.8], "ap": 0.5, "ap_ci": None, "approximate": ["auc"]}
-    assert cell(part, "auc") == "0.700 ~[0.600, 0.800]"
-    assert cell({**part, "approximate": []}, "auc") == "0.700 [0.600, 0.800]"
-    assert cell(part, "ap") == "0.500"
+    assert figure_cell(part, "auc") == "0.700 ~[0.600, 0.800]"
+    assert figure_cell({**part, "approximate": []}, "auc") == "0.700 [0.600, 0.800]"
+    assert figure_cell(part, "ap") == "0.500"
 
 
 def test_prefixes_ignore_case() -> None:

@@ -153,13 +153,13 @@ def test_wrong_experiments_say_what_is_wrong(tmp_path: Path) -> None:
     path.write_text("base: {}\n")
     with pytest.raises(ConfigError, match="no arms"):
         load_experiment("lambda", path)
-    config = ExperimentConfig({}, {"a": {}, "b": {"teacher": {"weight": 2}}}, on_request=("b",))
+    config = ExperimentConfig({}, {"a": {}, "b": {"teacher": {"lambda_": 2}}}, on_request=("b",))
     assert (config.chosen(), config.chosen(["b"])) == (["a"], ["b"])
     with pytest.raises(ConfigError, match="no arm 'c'"):
         config.chosen(["c"])
     # A nested change leaves the rest of its section alone, and the seed is the run's.
     made = to_dict(config.arm("b", 5))
-    assert made["teacher"]["weight"] == 2.0
+    assert made["teacher"]["lambda_"] == 2.0
     assert made["teacher"]["backbone"] == "resnet50"
     assert made["optim"]["seed"] == 5
 

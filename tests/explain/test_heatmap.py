@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distildire import web
 from distildire.evaluate.patch_insertion import insert_patch, patch_insertion, points_inside
+from distildire.explain.explanation import heat_colours
 from distildire.explain.heatmap import (
+    COOL,
+    WARM,
     assemble,
     crop_corners,
+    limit_of,
     noise_view,
     overlay,
     picture_heat,
@@ -100,6 +105,19 @@ def test_overlay_reddens_fake_and_blues_real(tmp_path: Path) -> None:
         assert image.height > 64
     with pytest.raises(ValueError, match="one size"):
         overlay(rgb, heat[:10])
+
+
+def test_one_scale_and_one_palette() -> None:
+    assert limit_of(np.array([[0.3, -0.2]], np.float32)) == 1.0
+    heat = np.linspace(-4, 4, 201, dtype=np.float32)[None]
+    assert limit_of(heat) == pytest.approx(np.percentile(abs(heat), 99))
+    assert heat_colours(np.array([[9, -9]], np.float32), 1.0)[0, :, :3].tolist() == [
+        list(WARM),
+        list(COOL),
+    ]
+    style = (Path(web.__file__).parent / "static/style.css").read_text()
+    legend = (bytes(colour).hex() for colour in (COOL, WARM))
+    assert "linear-gradient(90deg, #{}, transparent, #{})".format(*legend) in style
 
 
 def test_noise_view_is_grey_at_zero() -> None:

@@ -12,43 +12,13 @@ from PIL import Image, PngImagePlugin
 from distildire.explain.provenance import (
     TEXT_LIMIT,
     file_facts,
-    perceptual_hash,
 )
-from distildire.io.preprocessing import jpeg, resize
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def photo() -> np.ndarray:
-    y, x = np.mgrid[0:300, 0:400]
-    waves = [
-        128 + 60 * np.sin(x / (30 + 9 * k)) * np.cos(y / 41) + 20 * (x > 200) for k in range(3)
-    ]
-    return np.stack(waves, 2).astype(np.uint8)
-
-
-def bits_apart(a: str, b: str) -> int:
-    return (int(a, 16) ^ int(b, 16)).bit_count()
-
-
-def test_perceptual_hash_survives_copying(photo: np.ndarray) -> None:
-    first = perceptual_hash(photo)
-    assert bits_apart(first, perceptual_hash(jpeg(photo, 40))) <= 4
-    assert bits_apart(first, perceptual_hash(resize(photo, 200, 150))) <= 4
-    assert bits_apart(first, perceptual_hash(photo[::-1])) > 12
-
-
-def test_perceptual_hash_against_scipy(photo: np.ndarray) -> None:
-    fft = pytest.importorskip("scipy.fft")
-    grey = Image.fromarray(photo).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
-    low = fft.dctn(np.asarray(grey, float), type=2)[:8, :8].ravel()
-    expected = "".join("1" if bit else "0" for bit in low > np.median(low[1:]))
-    assert perceptual_hash(photo) == f"{int(expected, 2):016x}"
 
 
 def test_file_facts() -> None:

@@ -35,7 +35,8 @@ def test_a_verdict_that_jpeg_turns_is_unsure(grainy: RGB) -> None:
     assert not result.stable
     assert result.verdict == "unsure"
     assert list(result.logits) == ["as it is", *STABILITY]
-    assert set(result.flips) <= set(STABILITY)
+    # All of them smooth the grain, but for the crop, which moves no pixel.
+    assert result.flips == ["jpeg 85", "jpeg 70", "webp 80", "resize 0.75"]
     assert result.to_dict()["flips"] == result.flips
 
 

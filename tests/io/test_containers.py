@@ -20,11 +20,11 @@ from distildire.io.containers import known_kind, without_ancillary, without_dama
 from distildire.io.pictures import (
     RGB,
     ImageError,
-    _register_heif,
-    _register_jxl,
     decode,
     decode_bytes,
     read_bytes,
+    register_heif,
+    register_jxl,
 )
 
 
@@ -371,8 +371,8 @@ def test_heic_is_told_as_heic(brand: bytes) -> None:
 def test_cut_files_are_told_as_cut_in_one_line(kind: str) -> None:
     if kind in {"HEIF", "JXL"}:
         pytest.importorskip({"HEIF": "pillow_heif", "JXL": "pillow_jxl"}[kind])
-        _register_heif()
-        _register_jxl()
+        register_heif()
+        register_jxl()
     data = saved(Image.fromarray(picture()).resize((400, 300)), kind)
     for length in (16, 40, 100, len(data) // 2):
         with pytest.raises(ImageError, match=r"damaged or truncated picture[^\n]*$"):

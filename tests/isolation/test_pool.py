@@ -85,11 +85,13 @@ def test_limits(
 
 def test_a_worker_killed_while_idle_is_replaced(detector: Detector, real_png: bytes) -> None:
     crashes: list[None] = []
-    made = Workers(detector.bundle.preprocessing, 1, crashed=lambda: crashes.append(None))
-    assert made.load(real_png, "a", 10**8).error is None
-    worker = made._idle.queue[0]
-    os.kill(worker.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    made = Workers(
+        detector.bundle.preprocessing, 1, decoder=DECODER, crashed=lambda: crashes.append(None)
+    )
+    told = str(made.load(crashing.TELL, "a", 10**8).error)
+    worker = int(told.removeprefix("process "))
+    os.kill(worker, signal.SIGKILL)
+    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
     assert made.load(real_png, "a", 10**8).error is None
     assert len(crashes) == 1
     made.close()

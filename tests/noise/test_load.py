@@ -16,7 +16,7 @@ from small_adm import reference, seeded_pictures, seeded_weights
 from distildire.distill.convert import convert
 from distildire.noise import load_noise_source
 from distildire.noise.adm import PRESETS, AdmConfig, build_unet, infer_config
-from distildire.noise.conversion import AdmCheckpoint, _openai_shape, _places, convert_adm
+from distildire.noise.conversion import AdmCheckpoint, convert_adm, openai_shape, places_of
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def openai_shapes(config: AdmConfig) -> dict[str, torch.Size]:
     with torch.device("meta"):
         shapes = {k: v.shape for k, v in build_unet(config).state_dict().items()}
     return {
-        place: _openai_shape(place, shapes[ours])
-        for ours, place in _places(config)
+        place: openai_shape(place, shapes[ours])
+        for ours, place in places_of(config)
         if ours in shapes
     }
 

@@ -11,6 +11,7 @@ from distildire.noise.schedule import (
     add_noise,
     ddim,
     ddim_step,
+    eps_from_v,
     invert,
     linear_alpha_bar,
     path_down,
@@ -89,6 +90,13 @@ def test_noise_is_added_by_the_closed_form() -> None:
         assert float(picture.var()) == pytest.approx(0.25 * level + 1 - level, rel=0.03)
     torch.testing.assert_close(x_t[1:], add_noise(x0[1:], eps[1:], 0.2))
     torch.testing.assert_close(predict_x0(x_t[:1], eps[:1], 0.9), x0[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_eps_from_v_inverts_its_definition() -> None:
+    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0."""
+    x0, eps = torch.randn(2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    v = 0.7**0.5 * eps - 0.3**0.5 * x0
+    torch.testing.assert_close(eps_from_v(add_noise(x0, eps, 0.7), v, 0.7), eps)
 
 
 def test_the_linear_schedule_is_diffusers() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 from small_world.config import METHODS, PicturesConfig, WorldConfig, chosen
 from small_world.generators import (
+    Budget,
     Vae,
     fit,
     from_pictures,
@@ -109,8 +110,8 @@ def test_a_broken_off_training_ends_where_a_whole_one_does(tmp_path: Path) -> No
 
         torch.manual_seed(0)
         codec = Vae(config)
-        fit("vae", codec, codec.loss, pictures, tmp_path / name, steps=104, batch=2, lr=1e-3,
-            ema=0.9, report=report)  # fmt: skip
+        budget = Budget(steps=104, batch=2, lr=1e-3, ema=0.9)
+        fit(codec, codec.loss, pictures, tmp_path / name, budget, report)
         return codec.state_dict()
 
     whole = run("whole.pt")

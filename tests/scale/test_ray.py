@@ -30,7 +30,7 @@ from scale.rows import assert_same_rows, without_order
 pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
 import ray
 
-from distildire.scale.ray_engine import Actors, _row_of, actors_for
+from distildire.scale.ray_engine import Actors, actors_for, row_for_actor
 from distildire.scale.ray_once import Claims
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster
@@ -214,6 +214,6 @@ def test_actors_read_objects_and_are_told_what_is_wrong_with_the_rest() -> None:
     whole = addresses.item_from("memory://b/a.png", {"size": 3})
     large = addresses.item_from("memory://b/a.png", {"size": 2**40})
     broken = Shard(Item("memory://b/s.tar", 9, 1.0), io.BytesIO).failed("the tar is damaged")
-    assert _row_of(whole)["data"] is _row_of(whole)["wrong"] is None
-    assert "too large" in _row_of(large)["wrong"]
-    assert _row_of(broken)["wrong"] == "the tar is damaged"
+    assert row_for_actor(whole)["data"] is row_for_actor(whole)["wrong"] is None
+    assert "too large" in row_for_actor(large)["wrong"]
+    assert row_for_actor(broken)["wrong"] == "the tar is damaged"

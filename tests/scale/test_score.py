@@ -19,7 +19,7 @@ from distildire import Detector
 from distildire.io.writing import BusyError, only_writer
 from distildire.scale.folders import LOCK
 from distildire.scale.items import Item, SourceError, list_items
-from distildire.scale.parts import SCHEMA, Done, PartsError, PartWriter, write_part
+from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, write_part
 from distildire.scale.score import score
 from distildire.scale.sources import items_of
 from distildire.verdict import COLUMNS
@@ -107,7 +107,7 @@ def test_a_row_is_found_whatever_its_key_ends_in(tmp_path: Path) -> None:
     columns |= {"path": [i.path for i in items], "size": [i.size for i in items],
                 "mtime": [i.mtime for i in items]}  # fmt: skip
     write_part(pa.table(columns, schema=SCHEMA), tmp_path, "part-000000.parquet")
-    done = Done(tmp_path)
+    done = DoneItems(tmp_path)
     assert all(item in done for item in items)
     assert not any(Item("b.png", item.size, 1.5) in done for item in items)
 

@@ -5,7 +5,11 @@ import hashlib
 import io
 import re
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,33 +118,67 @@ def test_limits(client_with: Client, real_png: bytes) -> None:
     assert_problem(narrow.post("/v1/detect", content=real_png), 422, "too many pixels")
 
 
-def test_full_queue_says_when_to_return(client_with: Client, real_png: bytes) -> None:
+Holding = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def holding(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Holding:
+    """Keep a request at work for the length of a `with`; then it must be answered."""
+    judge = detector.judge
+
+    @contextmanager
+    def hold(client: TestClient, pending: int, **request: Any) -> Iterator[None]:
+        go_on = threading.Event()
+
+        def wait(*args: Any, **kwargs: Any) -> Any:
+            assert go_on.wait(60)
+            return judge(*args, **kwargs)
+
+        monkeypatch.setattr(detector, "judge", wait)
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(client.post, "/v1/detect", **request)
+            try:
+                while client.get("/healthz").json()["pending"] < pending:
+                    assert not held.done()
+                    time.sleep(0.01)
+                yield
+            finally:
+                go_on.set()
+                monkeypatch.setattr(detector, "judge", judge)
+            assert held.result(60).status_code == 200
+
+    return hold
+
+
+def test_full_queue_says_when_to_return(
+    client_with: Client, real_png: bytes, holding: Holding
+) -> None:
     client = client_with(max_files=2, queue_size=2)
-    queue = client.app.state.service._queue  # type: ignore[attr-defined]
-    with queue._lock:
-        queue._pending += 2
-    response = client.post("/v1/detect", content=real_png)
+    with holding(client, 2, files=[("file", ("a.png", real_png))] * 2):
+        response = client.post("/v1/detect", content=real_png)
     assert_problem(response, 429, "busy")
     assert int(response.headers["retry-after"]) >= 1
-    with queue._lock:
-        queue._pending -= 2
     assert client.post("/v1/detect", content=real_png).status_code == 200
 
 
-def test_bodies_in_flight_are_bounded(client_with: Client, real_png: bytes) -> None:
-    client = client_with(max_body=2**20, max_in_flight=2**20)
-    assert client.post("/v1/detect", content=iter([real_png])).status_code == 200
-    service = client.app.state.service  # type: ignore[attr-defined]
-    service._in_flight += 2**20 - 100
-    assert_problem(client.post("/v1/detect", content=real_png), 429, "busy")
-    service._in_flight -= 2**20 - 100
-    assert client.post("/v1/detect", content=real_png).status_code == 200
-    assert service._in_flight == service._requests == 0
+def test_bodies_in_flight_are_bounded(
+    client_with: Client, real_png: bytes, holding: Holding
+) -> None:
+    client = client_with(max_body=2**20, max_in_flight=2**20 + len(real_png) - 1)
+    # A body of unannounced length counts as the largest.
+    with holding(client, 1, content=iter([real_png])):
+        assert_problem(client.post("/v1/detect", content=real_png), 429, "busy")
+        assert_problem(client.post("/v1/detect", content=b"junk"), 422, "not a picture")
+    for _ in range(2):
+        assert client.post("/v1/detect", content=iter([real_png])).status_code == 200
 
 
-def test_places_are_given_back(client: TestClient, real_png: bytes) -> None:
-    for body in (real_png, b"junk", real_png[:200]):
-        client.post("/v1/detect", content=body)
+def test_places_are_given_back(client_with: Client, real_png: bytes, holding: Holding) -> None:
+    client = client_with(max_requests=1)
+    with holding(client, 1, content=real_png):
+        assert_problem(client.post("/v1/detect", content=real_png), 429, "busy")
+    for body, status in ((real_png, 200), (b"junk", 422), (real_png[:200], 422), (real_png, 200)):
+        assert client.post("/v1/detect", content=body).status_code == status
     assert client.get("/healthz").json()["pending"] == 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distildire.web.server import _listen, _page_of
+from distildire.web.server import listen, page_of
 
 
 def test_the_address_that_is_said_answers(bundle: Path) -> None:
@@ -31,24 +31,24 @@ def test_the_address_that_is_said_answers(bundle: Path) -> None:
 
 
 def test_addresses_that_can_not_be_had_are_one_sentence() -> None:
-    with _listen("localhost", 0) as taken:
+    with listen("localhost", 0) as taken:
         port = taken.getsockname()[1]
-        assert _page_of(taken) == f"http://127.0.0.1:{port}/"
+        assert page_of(taken) == f"http://127.0.0.1:{port}/"
         for host, number, words in (
             ("127.0.0.1", port, "in use"),
             ("no.such.host.invalid", 80, "no.such.host.invalid"),
             ("192.0.2.1", 0, "192.0.2.1"),
         ):
             with pytest.raises(OSError, match=f"cannot listen on .*{words}"):
-                _listen(host, number)
+                listen(host, number)
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 @pytest.mark.parametrize("host", ["::1", "::"])
 def test_addresses_of_ipv6_are_in_brackets(host: str) -> None:
     try:
-        listener = _listen(host, 0)
+        listener = listen(host, 0)
     except OSError:
         pytest.skip("no IPv6 here")
     with listener:
-        assert _page_of(listener) == f"http://[::1]:{listener.getsockname()[1]}/"
+        assert page_of(listener) == f"http://[::1]:{listener.getsockname()[1]}/"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distildire.bench.flops import count_torch
-from distildire.bench.methods import SIDE, STEPS, BundleMethod, adm_source
+from distildire.bench.methods import DIRE_STEPS, SIDE, BundleMethod, adm_source
 from distildire.bench.worker import median_seconds
 from distildire.io.cores import usable_cores
 from distildire.io.pictures import decode_bytes
@@ -77,7 +77,7 @@ class TorchBatched:
         self.counted = counted or (None if source is None else source.network)
         self.device = next(student.parameters()).device
         self.graph = DetectorGraph(source, student).eval().to(self.device)
-        self.passes = 2 * STEPS if self.graph.dire else 1
+        self.passes = 2 * DIRE_STEPS if self.graph.dire else 1
         self.half = precision == "bf16"
         self.pool = ThreadPoolExecutor(usable_cores())
 
@@ -93,9 +93,9 @@ class TorchBatched:
         x0 = to_unit(rgb.permute(0, 3, 1, 2))
         with torch.inference_mode():
             if passes is not None:
-                ddim(self.source.predict, x0, path_up(self.source.alpha_bar, STEPS)[:passes])
+                ddim(self.source.predict, x0, path_up(self.source.alpha_bar, DIRE_STEPS)[:passes])
             elif self.graph.dire:
-                self.source.dire(x0, STEPS)
+                self.source.dire(x0, DIRE_STEPS)
             else:
                 self.source.eps0(x0)
         self._finish()

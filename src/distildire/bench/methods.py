@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SIDE = 256
 """Pixels a side of the paper's pictures."""
 
-STEPS = 20
+DIRE_STEPS = 20
 """DDIM steps each way in DIRE."""
 
 
@@ -71,7 +71,7 @@ class PaperMethod:
         self, source: NoiseSource, student: nn.Module, *, dire: bool, side: int, note: str
     ) -> None:
         self.source, self.student, self.dire, self.side = source, student.eval(), dire, side
-        self.passes = 2 * STEPS if dire else 1
+        self.passes = 2 * DIRE_STEPS if dire else 1
         self.note = note
 
     def read(self, data: bytes) -> Tensor:
@@ -91,13 +91,13 @@ class PaperMethod:
         from distildire.noise.schedule import ddim, path_up
 
         with torch.no_grad():
-            steps = path_up(self.source.alpha_bar, STEPS)[:count]
+            steps = path_up(self.source.alpha_bar, DIRE_STEPS)[:count]
             return ddim(self.source.predict, picture, steps)
 
     def noise(self, picture: Tensor) -> Tensor:
         """DIRE scaled to [-1, 1], or eps0."""
         if self.dire:
-            return self.source.dire(picture, STEPS) * 2.0 - 1.0
+            return self.source.dire(picture, DIRE_STEPS) * 2.0 - 1.0
         return self.source.eps0(picture)
 
     def classify(self, picture: Tensor, noise: Tensor) -> float:

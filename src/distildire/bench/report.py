@@ -79,8 +79,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         )
     lines += ["", _machine(about)]
     lines += ["", "The share of the matmul peak can pass 100%: convolutions run through another "
-              "library than the matrix products it is measured by. Times of single passes wander "
-              "by some per cent, so a ratio extrapolated from two may lie above that of the "
+              "library than the matrix products it is measured by. Times of single passes vary "
+              "by a few percent, so a ratio extrapolated from two may lie above that of the "
               "FLOPs."]  # fmt: skip
     lines += ["", *(f"- {row['method']}: {row['note']}." for row in result["rows"])]
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -78,50 +78,31 @@ def detect(
     The probability assumes equal shares of real and fake pictures. Exit code 0: every file
     was scored; 1: at least one could not be; 2: wrong usage.
     """
-    from distildire.detector import Detector
     from distildire.io.finding import find_files
-    from distildire.io.results import output, write_csv, write_jsonl, write_table
-    from distildire.io.resuming import Held, held_by
-    from distildire.io.writing import make_folder, only_writer
-    from distildire.verdict import COLUMNS
+    from distildire.io.results import output
+    from distildire.io.resuming import Held
 
     format = format or _FORMATS.get(out.suffix.lower() if out else "", Format.table)
     if resume and (out is None or format is not Format.jsonl or sort or STDIN in paths):
         fail("--resume goes with --format jsonl --out FILE, and not with --sort or -")
     if out is not None:
         out = _file_to_write(out, paths)
-    detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
-    detector.verdict_of(0.0)  # refuses a model that isn't calibrated before anything is written
-    say_device(detector, device)
-    if heatmap is not None:
-        if "cam" not in detector.graph_outputs:
-            fail(f"--heatmap: the model {detector.name} has no activation map")
-        make_folder(heatmap)
     asked = Asked(fpr, stability, heatmap)
-    judged = partial(_judged, detector, asked)
+    detector = _opened(model, kind, device, asked)
     tally = _Tally()
-    with contextlib.ExitStack() as stack:
-        if out is not None and (out.is_file() or not out.exists()):
-            stack.enter_context(only_writer(out))
-        held = Held()
+    with _alone(out):
         files = _but_heatmaps(find_files(paths, tally.folder_failed), paths, heatmap)
+        held = Held()
         if resume and out is not None:
-            made_with = {"model_sha256": detector.bundle.sha256, "fpr": fpr}
-            held = held_by(out, made_with, partial(_made_otherwise, kind, asked))
-            _try_again(out, held, find_files(paths), judged)
+            held = _taken_up(out, paths, detector, asked)
             tally.errors += len(held.failed)
             files = _once(files, lambda _, name: name not in held.done and name not in held.failed)
-        results = tally.count(judged(files), none=not held.done and not held.failed)
+        rows = _judged(detector, asked, files)
+        results = tally.count(rows, none=not held.done and not held.failed)
         if sort:
             results = fakes_first(results)
-        file = stack.enter_context(output(out, lines=format is Format.jsonl, append=resume))
-        if format is Format.jsonl:
-            write_jsonl(results, file)
-        elif format is Format.csv:
-            write_csv(map(_flat, results), (*COLUMNS, *asked.columns), file)
-        else:
-            caution = f" {detector.bundle.heatmap_note}" if heatmap else ""
-            write_table(results, file, _note(detector, fpr) + caution)
+        with output(out, lines=format is Format.jsonl, append=resume) as file:
+            _write(results, file, format, detector, asked)
     raise typer.Exit(1 if tally.errors else 0)
 
 
@@ -144,6 +125,45 @@ class Asked:
         return ["flips"] * self.stability + ["heatmap"] * (self.heatmap is not None)
 
 
+def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> Detector:
+    """The detector; one that can't give what is asked is refused before anything is written."""
+    from distildire.detector import Detector
+    from distildire.io.writing import make_folder
+
+    detector = Detector(model, fpr=asked.fpr, kind=kind, device=device.value)
+    detector.verdict_of(0.0)  # refuses a model that isn't calibrated
+    say_device(detector, device)
+    if asked.heatmap is not None:
+        if "cam" not in detector.graph_outputs:
+            fail(f"--heatmap: the model {detector.name} has no activation map")
+        make_folder(asked.heatmap)
+    return detector
+
+
+def _alone(out: Path | None) -> contextlib.AbstractContextManager[None]:
+    """Be the one writer of `out`, where that is a file."""
+    from distildire.io.writing import only_writer
+
+    if out is not None and (out.is_file() or not out.exists()):
+        return only_writer(out)
+    return contextlib.nullcontext()
+
+
+def _write(
+    results: Iterable[Row], file: IO[str], format: Format, detector: Detector, asked: Asked
+) -> None:
+    from distildire.io.results import write_csv, write_jsonl, write_table
+    from distildire.verdict import COLUMNS
+
+    if format is Format.jsonl:
+        write_jsonl(results, file)
+    elif format is Format.csv:
+        write_csv(map(_flat, results), (*COLUMNS, *asked.columns), file)
+    else:
+        caution = f" {detector.bundle.heatmap_note}" if asked.heatmap else ""
+        write_table(results, file, _note(detector, asked.fpr) + caution)
+
+
 class _Tally:
     """Counts what has no score."""
 
@@ -162,15 +182,22 @@ class _Tally:
             warn("no pictures found")
 
 
-def _try_again(
-    out: Path, held: Held, files: Iterable[str], judged: Callable[[Iterable[str]], Iterator[Row]]
-) -> None:
-    """Judge anew the files of `out` whose row has an error, and those that were replaced."""
-    from distildire.io.resuming import replace_rows, was_replaced
+def _taken_up(out: Path, paths: list[str], detector: Detector, asked: Asked) -> Held:
+    """What `out` holds of an earlier run.
+
+    Files whose row has an error, and those that were replaced, are judged anew first.
+    """
+    from distildire.io.finding import find_files
+    from distildire.io.resuming import held_by, replace_rows, was_replaced
     from distildire.io.text import stored
 
-    again = _once(files, lambda path, name: name in held.failed or was_replaced(path, held))
-    replace_rows(out, held, map(stored, judged(again)))
+    made_with = {"model_sha256": detector.bundle.sha256, "fpr": asked.fpr}
+    held = held_by(out, made_with, partial(_made_otherwise, detector.kind, asked))
+    again = _once(
+        find_files(paths), lambda path, name: name in held.failed or was_replaced(path, held)
+    )
+    replace_rows(out, held, map(stored, _judged(detector, asked, again)))
+    return held
 
 
 _FORMATS = {".jsonl": Format.jsonl, ".ndjson": Format.jsonl, ".csv": Format.csv}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distildire.scale.pace import Pace
 
 
-class Engine(StrEnum):
+class EngineName(StrEnum):
     """Where the work is done."""
 
     local = "local"
@@ -43,8 +43,8 @@ def score(
     ],
     out: Annotated[str, typer.Option(help="Folder of the part-*.parquet files, or its address.")],
     engine: Annotated[
-        Engine, typer.Option(help="This machine, or a Ray cluster (extra 'scale').")
-    ] = Engine.local,
+        EngineName, typer.Option(help="This machine, or a Ray cluster (extra 'scale').")
+    ] = EngineName.local,
     model: ModelOption = "nano",
     fpr: FprOption = 0.01,
     device: DeviceOption = DeviceName.cpu,

@@ -57,13 +57,19 @@ def noise(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the pictures.")],
     source: Annotated[str, typer.Option(help="nano, adm, or a folder or .pt of a UNet.")],
     out: Annotated[Path, typer.Option(help="Folder of the cache.")],
-    dire: Annotated[bool, typer.Option("--dire", help="DIRE too: 40 passes a picture.")] = False,
+    dire: Annotated[
+        bool, typer.Option("--dire", help="DIRE in the place of eps0: 40 passes a picture.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     batch: Annotated[int, typer.Option(help="Pictures a pass.")] = 8,
     split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
 ) -> None:
-    """Compute eps0, and DIRE if asked, of a manifest's pictures into a cache; resumable."""
+    """Compute eps0, or DIRE if asked, of a manifest's pictures into a cache; resumable.
+
+    `train` reads DIRE there (`data.dire_cache`). It computes eps0 itself, after augmentation:
+    what is stored of that is for programs of your own (`distildire.data.cache.NoiseCache`).
+    """
     from distildire.data.prepare import NoiseOptions
     from distildire.data.prepare import noise as run
 
@@ -189,32 +195,48 @@ def export(
     `Student.from_pretrained` reads it; `--format openvino` converts the graph of a bundle that
     is there already.
     """
+    asked = {
+        "crops": crops, "crop": crop, "halves": halves, "short_side": short_side, "turns": turns,
+    }  # fmt: skip
     if format is ExportFormat.openvino:
-        from distildire.bundle import load_bundle
-        from distildire.runtime.openvino import to_openvino
+        _export_openvino(checkpoint, out)
+    elif format is ExportFormat.torch:
+        _export_torch(checkpoint, out, name)
+    elif format is ExportFormat.safetensors:
+        _export_safetensors(checkpoint, out)
+    else:
+        changes = {key: value for key, value in asked.items() if value is not None}
+        _export_bundle(checkpoint, out, name, weights, changes)
 
-        refuse_input(out, checkpoint)
-        typer.echo(to_openvino(load_bundle(checkpoint), out))
-        return
-    if format is ExportFormat.torch:
-        from distildire.distill.torch_bundle import export_torch
 
-        typer.echo(f"{export_torch(checkpoint, out, name=name).folder}: not calibrated yet")
-        return
-    if format is ExportFormat.safetensors:
-        from distildire.distill.checkpoint import load_checkpoint
+def _export_openvino(bundle: Path, out: Path) -> None:
+    from distildire.bundle import load_bundle
+    from distildire.runtime.openvino import to_openvino
 
-        load_checkpoint(checkpoint)[0].save_pretrained(out)  # type: ignore[operator]
-        typer.echo(out / "model.safetensors")
-        return
+    refuse_input(out, bundle)
+    typer.echo(to_openvino(load_bundle(bundle), out))
+
+
+def _export_torch(checkpoint: Path, out: Path, name: str | None) -> None:
+    from distildire.distill.torch_bundle import export_torch
+
+    typer.echo(f"{export_torch(checkpoint, out, name=name).folder}: not calibrated yet")
+
+
+def _export_safetensors(checkpoint: Path, out: Path) -> None:
+    from distildire.distill.checkpoint import load_checkpoint
+
+    load_checkpoint(checkpoint)[0].save_pretrained(out)  # type: ignore[operator]
+    typer.echo(out / "model.safetensors")
+
+
+def _export_bundle(
+    checkpoint: Path, out: Path, name: str | None, weights: StoredWeights, changes: dict[str, int]
+) -> None:
     from distildire.distill.checkpoint import load_checkpoint
     from distildire.distill.export import export as run
     from distildire.distill.split import describe_data
 
-    asked = {
-        "crops": crops, "crop": crop, "halves": halves, "short_side": short_side, "turns": turns,
-    }  # fmt: skip
-    changes = {key: value for key, value in asked.items() if value is not None}
     bundle = run(
         checkpoint, out, name=name, weights=weights.value, preprocessing=changes,
         provenance={

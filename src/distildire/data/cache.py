@@ -1,10 +1,13 @@
-"""eps0 and DIRE on disk: computed once for each picture's content, exact, safe to interrupt.
+"""eps0 or DIRE on disk: computed once for each picture's content, exact, safe to interrupt.
 
 A cache is a folder. Each combination of weights, precision and preprocessing has its own
 subfolder, named by their hash, with a `settings.json`; in it an array a picture, named by
 the SHA-256 of the picture's file: `<hash>.eps0.npy` (float32 [crops, 3, H, W]) and
 `<hash>.dire20.npy` (uint8, same shape; 20 is the number of DDIM steps). Arrays appear whole
 or not at all, so that any number of workers may read and write at once.
+
+Training reads DIRE (`open_dire`) and computes eps0 itself, after augmentation; stored eps0 is
+for programs of one's own, which read it with `NoiseCache`.
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ class CacheOptions:
     """What `fill_cache` computes, and how."""
 
     dire: bool = False
-    """DIRE too, at 2 x `steps` passes a picture."""
+    """DIRE in the place of eps0, at 2 x `steps` passes a picture."""
     steps: int = 20
     """DDIM steps each way."""
     batch: int = 8
@@ -254,7 +257,7 @@ def fill_cache(
     prepare: Prepare | None = None,
     progress: DoneOf | None = None,
 ) -> CacheReport:
-    """Compute eps0, and DIRE if asked, of every picture that has none in the cache yet.
+    """Compute eps0, or DIRE if asked, of every picture that has none in the cache yet.
 
     Every file is hashed anew, so that a changed picture is recomputed. At most one batch of
     pictures is in memory; those of equal size go through the network together.
@@ -276,14 +279,14 @@ def fill_cache(
     prepare = prepare or default_preparation(source)
     cache = NoiseCache(folder, cache_settings(source, prepare))
     cache.start()
-    kinds = ["eps0", f"dire{options.steps}"] if options.dire else ["eps0"]
+    kind = f"dire{options.steps}" if options.dire else "eps0"
     files = list(dict.fromkeys(str(path) for path in paths))
     report = CacheReport()
-    waiting: dict[str, tuple[NDArray[np.uint8], list[str]]] = {}
+    waiting: _Waiting = {}
 
     def flush() -> None:
         for group in _of_equal_shape(waiting):
-            _compute(group, source, cache, options.steps)
+            _compute(group, source, cache, kind, options)
         report.computed += len(waiting)
         waiting.clear()
         if progress is not None:
@@ -293,9 +296,8 @@ def fill_cache(
         try:
             data = read_bytes(Path(path))
             sha256 = sha256_of(data)
-            missing = [kind for kind in kinds if not cache.has(sha256, kind)]
-            if missing and sha256 not in waiting:
-                waiting[sha256] = (prepare(decode_bytes(data)), missing)
+            if sha256 not in waiting and not cache.has(sha256, kind):
+                waiting[sha256] = prepare(decode_bytes(data))
                 if len(waiting) == options.batch:
                     flush()
                 continue
@@ -310,34 +312,34 @@ def fill_cache(
     return report
 
 
-_Waiting: TypeAlias = dict[str, tuple[NDArray[np.uint8], list[str]]]
+_Waiting: TypeAlias = dict[str, NDArray[np.uint8]]
+"""Crops [crops, h, w, 3] by the hash of their file."""
 
 
 def _of_equal_shape(waiting: _Waiting) -> Iterator[_Waiting]:
-    groups: dict[tuple[Any, ...], _Waiting] = {}
-    for sha256, (crops, missing) in waiting.items():
-        groups.setdefault((crops.shape, tuple(missing)), {})[sha256] = (crops, missing)
+    groups: dict[tuple[int, ...], _Waiting] = {}
+    for sha256, crops in waiting.items():
+        groups.setdefault(crops.shape, {})[sha256] = crops
     yield from groups.values()
 
 
-def _compute(group: _Waiting, source: NoiseSource, cache: NoiseCache, steps: int) -> None:
-    """Run one group of pictures of equal shape, and write what each is missing."""
+def _compute(
+    group: _Waiting, source: NoiseSource, cache: NoiseCache, kind: str, options: CacheOptions
+) -> None:
+    """Run one group of pictures of equal shape, and write each one's array."""
     import torch
 
     from distildire.noise.schedule import to_unit
 
-    stacked = np.concatenate([crops for crops, _ in group.values()])
+    stacked = np.concatenate(list(group.values()))
     pixels = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
     x0 = to_unit(pixels.to(source.device))
-    _, missing = next(iter(group.values()))
-    crops_each = len(stacked) // len(group)
-    for kind in missing:
-        if kind == "eps0":
-            array = source.eps0(x0).cpu().numpy()
-        else:
-            array = (source.dire(x0, steps) * 255.0).round().to(torch.uint8).cpu().numpy()
-        for i, sha256 in enumerate(group):
-            cache.write(sha256, kind, array[i * crops_each : (i + 1) * crops_each])
+    if options.dire:
+        array = (source.dire(x0, options.steps) * 255.0).round().to(torch.uint8).cpu().numpy()
+    else:
+        array = source.eps0(x0).cpu().numpy()
+    for sha256, part in zip(group, np.split(array, len(group)), strict=True):
+        cache.write(sha256, kind, part)
 
 
 def _only_settings(root: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from distildire.io.hashing import sha256_of
+from distildire.io.perceptual_hashes import box_means, dhash
 from distildire.io.pictures import MAX_PIXELS
 
-HASH_SIDE = 8
 THUMBNAIL_SIDE = 16
 TRACE_SIDE = 256
 """Traces of resampling are looked for in the central square of at most this side."""
@@ -94,7 +94,7 @@ def read_facts(data: bytes, *, traces: bool = True) -> AuditFacts:
     # Pillow raises many types on damaged files, all of which mean the same here.
     except Exception as error:
         return AuditFacts(sha256, len(data), error=str(error) or type(error).__name__)
-    thumbnail = _shrink(grey, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    thumbnail = box_means(grey, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     found = trace(np.asarray(_centre(grey, TRACE_SIDE))) if traces else (float("nan"),) * 3
     return AuditFacts(
         sha256,
@@ -151,17 +151,6 @@ def jpeg_quality(table: list[int]) -> tuple[float, bool]:
         return float(exact[-1] + 1), True
     gap = np.abs(np.log(tables).mean(axis=1) - np.log(given).mean())
     return float(gap.argmin() + 1), False
-
-
-def dhash(grey: Image.Image) -> int:
-    """64-bit difference hash: is a cell of a 9 x 8 picture darker than its right neighbour?"""
-    cells = _shrink(grey, HASH_SIDE + 1, HASH_SIDE).astype(int)
-    bits = (cells[:, 1:] > cells[:, :-1]).ravel()
-    return int(np.packbits(bits).view(">u8")[0])
-
-
-def _shrink(grey: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
-    return np.asarray(grey.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0))
 
 
 def _centre(grey: Image.Image, side: int) -> Image.Image:

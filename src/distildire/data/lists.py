@@ -26,7 +26,7 @@ LISTS = (
     "GRIP: a .csv with the columns filename and typ (real, or the generator's name)",
 )
 
-COLUMNS = ["path", "label", "split", "generator", "source"]
+MANIFEST_COLUMNS = ["path", "label", "split", "generator", "source"]
 
 
 def read_list(path: Path) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def read_list(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     rows = _forensichub(path) if path.suffix.lower() == ".json" else _grip(path)
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=MANIFEST_COLUMNS)
     if table.empty:
         raise LayoutError(f"{path}: an empty list")
     table["label"] = translate_labels(table["label"], str(path))

@@ -90,7 +90,7 @@ def noise(
     *,
     progress: DoneOf | None = None,
 ) -> CacheReport:
-    """Fill a cache with eps0, and DIRE if asked, of a manifest's pictures; resumable.
+    """Fill a cache with eps0, or DIRE if asked, of a manifest's pictures; resumable.
 
     `out`/noise.json sums up the run. See `fill_cache` and `load_noise_source`.
 

@@ -21,13 +21,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from distildire.data.clones import find_clone, read_blobs
 from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
 from distildire.io.containers import readable_kind
 from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
+from distildire.io.perceptual_hashes import look
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
 from distildire.io.preprocessing import encode_jpeg
 from distildire.io.text import brief, spellings, words_of
@@ -114,13 +115,6 @@ def cut_picture(rgb: RGB, cut: Cut) -> RGB:
     source = (left * across, top * down, right * across, bottom * down)
     picture = Image.fromarray(rgb)
     return np.asarray(picture.resize((right - left, bottom - top), KERNELS[cut.kernel], box=source))
-
-
-def look(image: Image.Image) -> str:
-    """Difference hash of a picture as 16 hex digits: signs of the steps in a 9 x 8 thumbnail."""
-    grey = ImageOps.exif_transpose(image).convert("RGB").convert("L")
-    small = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS))
-    return np.packbits(small[:, :-1] < small[:, 1:]).tobytes().hex()
 
 
 def psnr_of(found: RGB, expected: RGB) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from distildire.distill.config import TrainConfig, network_of
+from distildire.distill.config import TrainConfig, as_of_now, network_of
 from distildire.distill.start import begin, read_saved
 from distildire.distill.student import Student
 from distildire.io.config import build, to_dict
@@ -33,8 +33,9 @@ def save(path: Path, weights: dict[str, Any], config: TrainConfig, **facts: Any)
 def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     """Load every part of `checkpoint.pt`; the config must be the one that it was made with."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    if saved["config"] != to_dict(config):
-        changed = [k for k, v in to_dict(config).items() if saved["config"].get(k) != v]
+    tree = as_of_now(saved["config"])
+    if tree != to_dict(config):
+        changed = [k for k, v in to_dict(config).items() if tree.get(k) != v]
         raise ValueError(f"{path} was made with other options: {', '.join(changed)} differ")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
@@ -44,9 +45,8 @@ def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str,
 def load_checkpoint(path: Path) -> tuple[Student, TrainConfig, dict[str, Any]]:
     """The student (eval mode), its config and the facts saved with it."""
     saved = read_saved(path)
-    tree = saved["config"]
+    tree = as_of_now(saved["config"])
     tree["student"] |= {"pretrained": False, "init": ""}
-    tree["optim"].pop("compile", None)  # an option that earlier versions had
     config = build(TrainConfig, tree, str(path))
     student = build_student(config)
     student.load_state_dict(saved["student"])

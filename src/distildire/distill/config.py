@@ -44,6 +44,8 @@ class StudentConfig:
     """Stage, or block of a transformer, after which the backbone is cut."""
     taps: tuple[int, ...] = ()
     """Blocks of a transformer whose tokens the head sees, with `wide` (none: the last two)."""
+    merge_after: int = 0
+    """Block of a transformer after which each 2 x 2 patches go on as their mean (0: none)."""
     inputs: Inputs = "both"
     fusion: Fusion = "concat"
     wide: bool = False
@@ -81,10 +83,10 @@ class TeacherConfig:
     stage: int = 4
     input: Literal["image", "dire"] = "image"
     """The paper's summary says the image, the authors' code the DIRE map."""
-    weight: float = 1.0
-    """lambda of the paper (eq. 4): `lambda_` of `distillation_loss`."""
+    lambda_: float = 1.0
+    """lambda of the paper (eq. 4): weight of the imitation in `distillation_loss`."""
     adaptive: bool = False
-    """Learn lambda instead (uncertainty weighting); `weight` is not used then."""
+    """Learn lambda instead (uncertainty weighting); `lambda_` is not used then."""
     imitation: Imitation = "mse"
     """Squared error of the maps, as in the paper, or KL of their softened pooled channels."""
     pretrained: bool = True
@@ -170,3 +172,12 @@ class TrainConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+
+def as_of_now(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of a `TrainConfig` that an earlier version wrote, under the names of this one."""
+    teacher, optim = dict(tree["teacher"]), dict(tree["optim"])
+    optim.pop("compile", None)
+    if "weight" in teacher:
+        teacher["lambda_"] = teacher.pop("weight")
+    return {**tree, "teacher": teacher, "optim": optim}

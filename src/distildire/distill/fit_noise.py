@@ -12,15 +12,15 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from distildire.data.manifest import REAL, ManifestError, fingerprint, read_manifests
 from distildire.data.pictures import load_all
+from distildire.distill.loss import noise_loss
 from distildire.io.config import refuse_under
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import reflect_to
 from distildire.noise.nano import NanoConfig, NanoNoise, save_nano
-from distildire.noise.schedule import Predict, add_noise, linear_alpha_bar, to_unit
+from distildire.noise.schedule import Predict, linear_alpha_bar, to_unit
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def fit_noise(
     log: Callable[[dict[str, float]], None] | None = None,
     provenance: dict[str, object] | None = None,
 ) -> NanoNoise:
-    """Minimise E |eps - net(x_t, t)|^2 for x_t = `add_noise`(x0, eps) (Ho et al. 2020, eq. 14).
+    """Minimise `noise_loss` on random patches of `images`.
 
     Progress goes to `out`/metrics.jsonl and to `log`; the weights are written to `out` at
     the end, as an exponential moving average.
@@ -103,8 +103,7 @@ def fit_noise(
             t = torch.from_numpy(rng.integers(0, config.max_t + 1, config.batch))
             t[: config.batch // 2] = 0
             eps = torch.randn_like(x0)
-            x_t = add_noise(x0, eps, alpha_bar[t][:, None, None, None])
-            loss = F.mse_loss(network(x_t, t), eps)
+            loss = noise_loss(network, x0, eps, t, alpha_bar[t][:, None, None, None])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -149,5 +148,5 @@ def eps_error(
     rng = np.random.default_rng(seed)
     x0 = sample_patches(images, patches, 96, rng)
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
-    x_t = add_noise(x0, eps, float(linear_alpha_bar()[t]))
-    return float(F.mse_loss(predict(x_t, torch.full((patches,), t)), eps))
+    level = float(linear_alpha_bar()[t])
+    return float(noise_loss(predict, x0, eps, torch.full((patches,), t), level))

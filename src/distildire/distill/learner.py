@@ -46,7 +46,7 @@ class Learner(nn.Module):
         if self.projection is not None and target is not None:
             feature_map, target = self.projection(feature_map, target).float(), target.float()
         losses = distillation_loss(
-            logits.float(), labels, feature_map, target, lambda_=self.teacher.weight,
+            logits.float(), labels, feature_map, target, lambda_=self.teacher.lambda_,
             pos_weight=self.optim.pos_weight, imitation=self.teacher.imitation,
         )  # fmt: skip
         if self.balance is not None:

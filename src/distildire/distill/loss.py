@@ -1,4 +1,4 @@
-"""The loss of DistilDIRE: classify, and imitate the teacher's feature map."""
+"""What is minimised: DistilDIRE's loss, its variants, and the noise predictor's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from distildire.noise.schedule import Level, Predict, add_noise
 
 Imitation = Literal["mse", "kl"]
 """What the student imitates: the teacher's map, or its softened pooled channels."""
@@ -26,8 +28,10 @@ def distillation_loss(  # noqa: PLR0913
     """BCEWithLogits(logit, y) + lambda MSE(student_map, teacher_map) (paper, eq. 4).
 
     Args:
-        logits: [B]; labels: [B] float, fake = 1.
-        student_map, teacher_map: [B, C, h, w] of one shape; no teacher: the BCE alone.
+        logits: [B].
+        labels: [B] float, fake = 1.
+        student_map: [B, C, h, w].
+        teacher_map: of the same shape; without a teacher, None: the BCE alone.
         lambda_: weight of the imitation; 1 in the authors' code.
         pos_weight: weight of the fakes in the BCE (0.5 in the authors' code).
         imitation: what `imitation` measures: the MSE, or `softened_kl` in its place.
@@ -68,6 +72,14 @@ def softened_kl(student_map: Tensor, teacher_map: Tensor, temperature: float = 4
     teacher = F.log_softmax(teacher_map.mean(dim=(2, 3)) / temperature, dim=1)
     kl = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
     return temperature**2 * kl
+
+
+def noise_loss(predict: Predict, x0: Tensor, eps: Tensor, t: Tensor, alpha_bar_t: Level) -> Tensor:
+    """E |eps - predict(x_t, t)|^2 for x_t = `add_noise`(x0, eps) (Ho et al. 2020, eq. 14).
+
+    x0 and eps [B, 3, H, W], t [B] int64; the mean over all, a scalar.
+    """
+    return F.mse_loss(predict(add_noise(x0, eps, alpha_bar_t), t), eps)
 
 
 class UncertaintyWeights(nn.Module):

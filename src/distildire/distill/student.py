@@ -57,6 +57,7 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         *,
         stage: int = 4,
         taps: Sequence[int] = (),
+        merge_after: int = 0,
         inputs: Inputs = "both",
         fusion: Fusion = "concat",
         wide: bool = False,
@@ -77,7 +78,9 @@ class Student(  # type: ignore[call-arg]  # the mixin's own options
         joined = inputs == "both" and fusion == "concat"
         self.backbone: Backbone | VitBackbone
         if backbone in SHAPES:
-            self.backbone = VitBackbone(backbone, stage, taps=taps, pretrained=pretrained)
+            self.backbone = VitBackbone(
+                backbone, stage, taps=taps, merge_after=merge_after, pretrained=pretrained
+            )
         else:
             self.backbone = Backbone(
                 backbone, stage=stage, in_chans=6 if joined else 3, pretrained=pretrained

@@ -64,12 +64,15 @@ class VitBackbone(nn.Module):
         name: a key of `SHAPES`.
         blocks: 1 to 12.
         taps: blocks (from 1) whose tokens `forward_wide` gives; by default the last two.
+        merge_after: block after which the mean of each 2 x 2 patches goes on in their place, a
+            quarter of the work for the blocks that follow (0: none); sides are multiples of 32.
         pretrained: with the weights of the package, which must be installed.
     """
 
     def __init__(
-        self, name: str, blocks: int = 6, *, taps: Sequence[int] = (), pretrained: bool = False
-    ) -> None:
+        self, name: str, blocks: int = 6, *, taps: Sequence[int] = (), merge_after: int = 0,
+        pretrained: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         import timm
 
@@ -94,7 +97,7 @@ class VitBackbone(nn.Module):
             network.load_state_dict(read(find_weights(name), blocks))
         self.network = network
         self.norms = nn.ModuleList(nn.LayerNorm(shape.channels) for _ in taps)
-        self.name, self.stage, self.taps = name, blocks, taps
+        self.name, self.stage, self.taps, self.merge_after = name, blocks, taps, merge_after
         self.channels = shape.channels
 
     def fix_side(self, side: int) -> None:
@@ -138,7 +141,22 @@ class VitBackbone(nn.Module):
                 tokens = norms[depth](x.float()).transpose(1, 2)
                 patches = tokens[:, :, 1:]
                 maps += [tokens[:, :, :1, None], patches.reshape(*patches.shape[:2], rows, -1)]
+            if depth == self.merge_after:
+                x, rows = merge_patches(x, rows), rows // 2
         return maps
+
+
+def merge_patches(x: Tensor, rows: int) -> Tensor:
+    """Tokens [B, 1 + rows * columns, C], the class's first: each 2 x 2 patches become their mean.
+
+    Raises:
+        ValueError: a number is odd.
+    """
+    batch, tokens, channels = x.shape
+    if rows % 2 or (tokens - 1) // rows % 2:
+        raise ValueError(f"merge_after takes crops whose sides are multiples of {2 * PATCH}")
+    patches = x[:, 1:].reshape(batch, rows // 2, 2, -1, 2, channels).mean(dim=(2, 4))
+    return torch.cat([x[:, :1], patches.flatten(1, 2)], dim=1)
 
 
 def find_weights(name: str) -> Path:

@@ -29,7 +29,7 @@ FIRM_IMAGES = 100
 FIRM_BUDGET = 3
 """Real images that a false-positive budget must allow for the interval of its TPR to be firm."""
 
-BUDGETS = {"tpr_at_1fpr": 0.01, "tpr_at_5fpr": 0.05}
+TPR_BUDGETS = {"tpr_at_1fpr": 0.01, "tpr_at_5fpr": 0.05}
 """The figures that are read at a false-positive rate."""
 
 LEVEL = 0.95
@@ -94,7 +94,7 @@ def bootstrap_intervals(
         resamples = _image_weights(fake, repeats, seed)
     else:
         resamples = _cluster_weights(fake, np.asarray(clusters)[order], repeats, seed)
-    kernel = _Kernel(fake, scores, probability)
+    kernel = MetricKernel(fake, scores, probability)
     values = np.concatenate([kernel(weights) for weights in resamples])
     estimate = kernel(np.ones((1, len(fake)), np.int32))[0]
     counts = {"real_acc": (~fake).sum(), "fake_acc": fake.sum(), "acc": len(fake)}
@@ -105,9 +105,9 @@ def bootstrap_intervals(
         told, drawn = float(estimate[i]), values[:, i]
         if name == "ece":
             intervals[name] = _ece_interval(told, drawn)
-        elif name in BUDGETS and clusters is None:
+        elif name in TPR_BUDGETS and clusters is None:
             drawn = tpr_draws(
-                scores[~fake], scores[fake], BUDGETS[name], draws=2 * repeats, seed=seed
+                scores[~fake], scores[fake], TPR_BUDGETS[name], draws=2 * repeats, seed=seed
             )
             intervals[name] = _percentiles(told, drawn)
         else:
@@ -125,7 +125,7 @@ def approximate_intervals(n_real: int, n_fake: int, *, clustered: bool = False) 
     few = {"real_acc": n_real < FIRM_IMAGES, "fake_acc": n_fake < FIRM_IMAGES, "ece": True}
     few |= {
         name: clustered or budget * n_real < FIRM_BUDGET - 1e-9 or n_fake < FIRM_IMAGES
-        for name, budget in BUDGETS.items()
+        for name, budget in TPR_BUDGETS.items()
     }
     return [name for name in METRICS if few.get(name, min(n_real, n_fake) < FIRM_IMAGES)]
 
@@ -172,7 +172,7 @@ def auc_resamples(
     """
     fake, scores = np.asarray(fake, bool), np.asarray(scores, float)
     order = np.argsort(-scores, kind="stable")
-    kernel = _Kernel(fake[order], scores[order], np.full(len(fake), 0.5))
+    kernel = MetricKernel(fake[order], scores[order], np.full(len(fake), 0.5))
     column = METRICS.index("auc")
     draws = _image_weights(fake, repeats, seed)
     return np.concatenate([kernel(weights[:, order])[:, column] for weights in draws])
@@ -245,8 +245,8 @@ def _counts(rng: np.random.Generator, size: int, n: int) -> NDArray[np.int64]:
     return np.bincount(draws.ravel(), minlength=size * n).reshape(size, n)
 
 
-class _Kernel:
-    """Weights [R, N] -> metrics [R, len(METRICS)], for images sorted by falling score."""
+class MetricKernel:
+    """The metrics of weighted images, which are sorted by falling score: arrays [N]."""
 
     def __init__(
         self,
@@ -263,6 +263,7 @@ class _Kernel:
         self.columns = np.column_stack([~fake, fake, right & ~fake, right & fake, off])
 
     def __call__(self, weights: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Weights [R, N] -> metrics [R, len(METRICS)]."""
         sums = weights.astype(float) @ self.columns
         real, fakes = sums[:, 0], sums[:, 1]
         count = real + fakes

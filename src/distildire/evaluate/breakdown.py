@@ -17,12 +17,12 @@ from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples, logit_inter
 from distildire.evaluate.generators import begins_with, check_prefixes
 from distildire.evaluate.metrics import auc, pair_auc
 from distildire.evaluate.scores import is_fake
-from distildire.evaluate.summary import cell, group_figures
+from distildire.evaluate.summary import figure_cell, group_figures
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BUDGETS = (0.01, 0.05)
+VERDICT_BUDGETS = (0.01, 0.05)
 """Error budgets at which verdicts are counted."""
 
 WORST_OF = 40
@@ -82,7 +82,7 @@ def parts_of(
     if verdict is not None:
         parts["verdicts"] = {
             str(budget): count_verdicts(fake, [verdict(v, budget) for v in logit.tolist()])
-            for budget in BUDGETS
+            for budget in VERDICT_BUDGETS
         }
     return parts
 
@@ -175,16 +175,16 @@ def part_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
             part = parts[name]
             rows.append({
                 "part": f"{name} generators", "real": part["n_real"], "fake": part["n_fake"],
-                **{m: cell(part, m) for m in ("auc", "ap", "tpr_at_5fpr")},
+                **{m: figure_cell(part, m) for m in ("auc", "ap", "tpr_at_5fpr")},
             })  # fmt: skip
     pairs, worst = parts["pairs"], parts["worst_source"]
     if pairs["auc"] is not None:
         counts = {c: sum(p[f"n_{c}"] for p in pairs["inside"].values()) for c in ("real", "fake")}
         name = f"pairs: mean over {len(pairs['inside'])} repositories of both classes"
-        rows.append({"part": name, **counts, "auc": cell(pairs, "auc")})
+        rows.append({"part": name, **counts, "auc": figure_cell(pairs, "auc")})
     if worst is not None:
         name = f"worst source of {WORST_OF} images or more: {worst['source']}"
-        rows.append({"part": name, worst["label"]: worst["n"], "auc": cell(worst, "auc")})
+        rows.append({"part": name, worst["label"]: worst["n"], "auc": figure_cell(worst, "auc")})
     columns = ("part", "real", "fake", "auc", "ap", "tpr_at_5fpr")
     return [{column: row.get(column) for column in columns} for row in rows]
 
@@ -197,7 +197,7 @@ def verdict_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
             "reals: real / unsure / fake": _counts(found["real"]),
             "fakes: real / unsure / fake": _counts(found["fake"]),
             **{
-                name.replace("_", " "): cell(found[name], "share", "ci")
+                name.replace("_", " "): figure_cell(found[name], "share", "ci")
                 for name in ("false_alarms", "caught", "missed", "unsure")
             },
         }

@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import FAKE
-from distildire.evaluate.breakdown import BUDGETS, wilson
+from distildire.evaluate.breakdown import VERDICT_BUDGETS, wilson
 from distildire.evaluate.patch_insertion import patch_insertion
 from distildire.evaluate.robustness import robustness, subsample
-from distildire.evaluate.summary import cell
+from distildire.evaluate.summary import figure_cell
 from distildire.explain.heatmap import heat_of
 from distildire.explain.reencode import STABILITY
 from distildire.explain.stability import Judge, judge_scores
@@ -36,7 +36,7 @@ def stability_check(
     fake = [label[path] == FAKE for path in found["paths"]]
     return {
         str(budget): stability_gain(detector, found["logits"], fake, fpr=budget)
-        for budget in BUDGETS
+        for budget in VERDICT_BUDGETS
     }
 
 
@@ -95,9 +95,9 @@ def stability_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "budget": f"{float(budget):.0%}",
             "wrong verdicts": row["n_wrong"],
-            "turned unsure": cell(row, "wrong_caught"),
+            "turned unsure": figure_cell(row, "wrong_caught"),
             "right verdicts": row["n_right"],
-            "turned unsure too": cell(row, "right_lost"),
+            "turned unsure too": figure_cell(row, "right_lost"),
         }
         for budget, row in found.items()
     ]

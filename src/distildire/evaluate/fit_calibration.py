@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distildire.calibration import MIN_IMAGES, MIN_OF_KIND, POINTS, Calibration, Kind
+from distildire.calibration import MIN_OF_KIND, MIN_TO_CALIBRATE, POINTS, Calibration, Kind
 
 DRAWS = 500
 """Of whole sources, for cautious quantiles."""
@@ -35,7 +35,7 @@ def calibrate(
         confidence: 0.5 (nothing is drawn) to 1.
 
     Raises:
-        ValueError: fewer than `MIN_IMAGES` of a class, or scores that are not finite.
+        ValueError: fewer than `MIN_TO_CALIBRATE` of a class, or scores that are not finite.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -43,9 +43,9 @@ def calibrate(
     if not np.isfinite(logits).all():
         raise ValueError(f"{int((~np.isfinite(logits)).sum())} scores are not finite numbers")
     n_real, n_fake = int((~fake).sum()), int(fake.sum())
-    if min(n_real, n_fake) < MIN_IMAGES:
+    if min(n_real, n_fake) < MIN_TO_CALIBRATE:
         raise ValueError(
-            f"{n_real} real and {n_fake} fake pictures: at least {MIN_IMAGES} of each are "
+            f"{n_real} real and {n_fake} fake pictures: at least {MIN_TO_CALIBRATE} of each are "
             "needed to calibrate"
         )
     fit = LogisticRegression(C=1e6, class_weight="balanced").fit(logits[:, None], fake)

@@ -11,7 +11,7 @@ from distildire.evaluate import plots
 from distildire.evaluate.breakdown import part_rows, verdict_rows
 from distildire.evaluate.checks import stability_rows
 from distildire.evaluate.scores import is_fake
-from distildire.evaluate.summary import rows_of
+from distildire.evaluate.summary import figure_rows
 from distildire.io.html_page import Page
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def report_page(
     for variant, figures in variants.items():
         page.heading(f"By generator and source ({variant})")
         _forest(page, figures)
-        page.table(rows_of(figures))
+        page.table(figure_rows(figures))
         _pairs(page, figures)
         _unscored(page, figures["unscored"])
     if "robustness" in checks:
@@ -83,7 +83,7 @@ def report_page(
 def _overall_rows(variants: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for variant, figures in variants.items():
-        row = rows_of(figures, "variant")[0]
+        row = figure_rows(figures, "variant")[0]
         note = row.pop("note")
         rows.append({**row, "variant": variant, "pair_auc": figures["overall"]["pair_auc"],
                      "note": note})  # fmt: skip

@@ -21,7 +21,7 @@ from distildire.loading import what_is_wrong
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("path", "label", "logit", "probability", "source", "generator", "sha256")
+SCORE_COLUMNS = ("path", "label", "logit", "probability", "source", "generator", "sha256")
 
 
 class Scorer(Protocol):
@@ -44,7 +44,7 @@ def score_manifest(
 ) -> pd.DataFrame:
     """Score every row of a manifest, `raw`, `equalized` or both.
 
-    Returns the columns of `COLUMNS`, `repository`, `split`, `variant` and `error` (empty, or
+    Returns the columns of `SCORE_COLUMNS`, `repository`, `split`, `variant` and `error` (empty, or
     why the picture has no score; its score is then nan): a row a picture and variant.
     """
     import pandas as pd
@@ -189,8 +189,8 @@ def _about(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ordered(scores: pd.DataFrame) -> pd.DataFrame:
-    rest = [name for name in scores.columns if name not in COLUMNS]
-    return scores[[*COLUMNS, *rest]].reset_index(drop=True)
+    rest = [name for name in scores.columns if name not in SCORE_COLUMNS]
+    return scores[[*SCORE_COLUMNS, *rest]].reset_index(drop=True)
 
 
 def is_fake(scores: pd.DataFrame) -> Any:

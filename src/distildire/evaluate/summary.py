@@ -142,7 +142,7 @@ def _none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def rows_of(figures: Mapping[str, Any], first: str = "group") -> list[dict[str, Any]]:
+def figure_rows(figures: Mapping[str, Any], first: str = "group") -> list[dict[str, Any]]:
     """One variant of metrics.json as table rows: estimate and interval in one cell."""
     rows = [{first: "all", **_cells(figures["overall"])}]
     for kind in ("by_generator", "by_source"):
@@ -154,12 +154,12 @@ def rows_of(figures: Mapping[str, Any], first: str = "group") -> list[dict[str, 
 
 def _cells(part: Mapping[str, Any]) -> dict[str, Any]:
     cells: dict[str, Any] = {"real": part["n_real"], "fake": part["n_fake"]}
-    cells |= {name: cell(part, name) for name in METRICS}
+    cells |= {name: figure_cell(part, name) for name in METRICS}
     cells["note"] = part["note"]
     return cells
 
 
-def cell(part: Mapping[str, Any], name: str, interval: str = "") -> str | None:
+def figure_cell(part: Mapping[str, Any], name: str, interval: str = "") -> str | None:
     """A figure of `part` with its interval for a table; None where there is no figure.
 
     The interval is `part[interval]`, `<name>_ci` by default, behind a ~ where it is approximate.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distildire.distill.checkpoint import load_checkpoint
-from distildire.distill.config import TrainConfig
+from distildire.distill.config import TrainConfig, as_of_now
 from distildire.distill.export import export
 from distildire.distill.networks import unit_planes
 from distildire.distill.train import train
@@ -95,10 +95,9 @@ def run_arm(
 def _written_with(folder: Path) -> dict[str, Any] | None:
     """The config of an earlier run in this folder."""
     try:
-        tree: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+        return as_of_now(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return tree
 
 
 def held_out_figures(folder: Path) -> Figures:

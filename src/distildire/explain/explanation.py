@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distildire.detector import Detector
-from distildire.explain.heatmap import crop_corners, noise_view, over_tiles
-from distildire.explain.heatmap import heat_of as picture_heat_of
+from distildire.explain.heatmap import (
+    COOL,
+    WARM,
+    crop_corners,
+    heat_of,
+    limit_of,
+    noise_view,
+    over_tiles,
+)
 from distildire.explain.stability import stability
 from distildire.io.data_uri import png
 from distildire.io.pictures import RGB
@@ -25,11 +32,8 @@ _OVERLAY = 384
 _GRID = 16
 """Places on the longer side of the grid of heat values."""
 
-_WARM, _COOL = (214, 69, 40), (38, 110, 168)
-"""Evidence for and against generation: apart for red-green colour blindness too."""
 
-
-def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
+def heat_summary(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
     """Where the score comes from; None where the model has no activation map.
 
     `values` are the logits of a grid of places, top to bottom; `overlay` is a picture with
@@ -38,9 +42,8 @@ def heat_of(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
     """
     if "cam" not in detector.graph_outputs:
         return None
-    heat = picture_heat_of(detector, rgb)
-    # A picture about which the detector says nothing anywhere stays pale.
-    limit = max(1.0, float(np.quantile(np.abs(heat), 0.99)))
+    heat = heat_of(detector, rgb)
+    limit = limit_of(heat)
     return {
         "values": np.round(_shrunk(heat, _GRID), 3).tolist(),
         "limit": round(limit, 3),
@@ -53,7 +56,7 @@ def heat_colours(heat: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
     """Logits [h, w] -> RGBA uint8 [h, w, 4]; opaque at `limit`, clear at 0."""
     strength = np.clip(heat / limit, -1.0, 1.0)
     rgba = np.empty((*heat.shape, 4), np.uint8)
-    rgba[..., :3] = np.where(strength[..., None] > 0, _WARM, _COOL)
+    rgba[..., :3] = np.where(strength[..., None] > 0, WARM, COOL)
     rgba[..., 3] = np.rint(255 * np.abs(strength))
     return rgba
 

@@ -24,6 +24,9 @@ from distildire.io.writing import make_folder, whole_file
 Heat: TypeAlias = NDArray[np.float32]
 """[H, W] in logits: positive leans to fake; its mean is about the logit of the picture."""
 
+WARM, COOL = (214, 69, 40), (38, 110, 168)
+"""Evidence for and against generation: apart for red-green colour blindness too."""
+
 CamOf: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Crops uint8 [N, S, S, 3] -> activation maps float32 [N, h, w]."""
 
@@ -136,19 +139,25 @@ def heat_of(detector: HasGraph, rgb: RGB) -> Heat:
     return picture_heat(lambda crops: detector.run_graph("cam", crops), rgb, preprocessing)
 
 
+def limit_of(heat: Heat) -> float:
+    """The heat (in logits) that gets the full colour: the 99th percentile of its size.
+
+    At least 1, so that a picture about which the detector says nothing anywhere stays pale.
+    """
+    return max(1.0, float(np.quantile(np.abs(heat), 0.99)))
+
+
 def overlay(rgb: RGB, heat: Heat, limit: float | None = None) -> RGB:
     """Blend heat [H, W] over RGB [H, W, 3]: red leans to fake, blue to real.
 
-    `limit` is the heat (in logits) that gets the full colour; by default the 99th
-    percentile of its size, but at least 1, so that a picture about which the detector says
-    nothing stays pale.
+    `limit` is the heat that gets the full colour, by default `limit_of`.
     """
     if heat.shape != rgb.shape[:2]:
         raise ValueError(f"heat is {heat.shape}, the picture {rgb.shape[:2]}: give one size")
     if limit is None:
-        limit = max(1.0, float(np.quantile(np.abs(heat), 0.99)))
+        limit = limit_of(heat)
     strength = np.clip(heat / limit, -1, 1)[:, :, None]
-    colour = np.where(strength > 0, (215.0, 25.0, 28.0), (44.0, 83.0, 200.0))
+    colour = np.where(strength > 0, WARM, COOL)
     alpha = 0.7 * np.abs(strength)
     grey = rgb.mean(axis=2, keepdims=True) * 0.5 + rgb * 0.5
     blend = grey * (1 - alpha) + colour * alpha

@@ -1,4 +1,4 @@
-"""How a picture was stored: format, EXIF, texts; and a hash that survives copying.
+"""How a picture was stored: format, EXIF, texts.
 
 None of it enters the score: metadata is easily removed and easily forged.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import ExifTags, Image
 
 from distildire.io.colour import is_profile
@@ -16,8 +15,7 @@ from distildire.io.containers import (
     without_ancillary,
     without_damaged_segments,
 )
-from distildire.io.pictures import RGB, open_picture
-from distildire.io.preprocessing import limit_short_side
+from distildire.io.pictures import open_picture
 from distildire.io.tiff import deep_pages, deep_picture
 from distildire.provenance.fields import exif_is_damaged, user_comment
 
@@ -112,22 +110,6 @@ def _opened(data: bytes, passed_over: list[str]) -> Image.Image:
             return deep_picture(data, tags)
         passed_over.append("the file's texts are damaged or oversized and were passed over")
         return open_picture(data)
-
-
-def perceptual_hash(rgb: RGB) -> str:
-    """64-bit DCT hash as 16 hex digits: near copies differ in few bits.
-
-    The usual recipe ("pHash", Zauner 2010): 32 x 32 grey, two-dimensional DCT-II, the
-    8 x 8 lowest frequencies, one bit each for above the median without the constant.
-    """
-    # Two steps, so that a huge picture is not resampled in one long kernel.
-    grey = Image.fromarray(limit_short_side(rgb, 512)).convert("L")
-    pixels = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
-    k, n = np.arange(8)[:, None], np.arange(32)[None, :]
-    basis = np.cos(np.pi * (2 * n + 1) * k / 64)
-    low = (basis @ pixels @ basis.T).ravel()
-    bits = low > np.median(low[1:])
-    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
 
 
 def _exif(image: Image.Image) -> tuple[dict[str, str], bool]:

@@ -19,16 +19,17 @@ import numpy as np
 
 from distildire import __version__
 from distildire.detector import NO_EVIDENCE, Detector
-from distildire.explain.explanation import heat_of, stability_of
-from distildire.explain.provenance import file_facts, perceptual_hash
+from distildire.explain.explanation import heat_summary, stability_of
+from distildire.explain.provenance import file_facts
 from distildire.explain.words import LIMITS, paragraph
 from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
 from distildire.io.hashing import sha256_of
+from distildire.io.perceptual_hashes import perceptual_hash
 from distildire.io.pictures import MAX_PIXELS, RGB, decode_bytes, read_bytes
 from distildire.io.text import storable
 from distildire.io.writing import write_texts
-from distildire.provenance import declares, findings
+from distildire.provenance import read_origin
 from distildire.provenance.credentials import c2pa_summary
 
 FORMAT = 1
@@ -114,15 +115,15 @@ def make_record(  # noqa: PLR0913
     result = _result(detector, logit, note, budget)
     # What holds nothing to judge has no verdict that could be stable, and no place of evidence.
     checked = stability_of(detector, rgb, budget, logit) if stability and note is None else None
-    heat = heat_of(detector, rgb) if heatmap and note is None else None
-    c2pa = c2pa_summary(data)
+    heat = heat_summary(detector, rgb) if heatmap and note is None else None
+    c2pa, origin = c2pa_summary(data), read_origin(data)
     tree = {
         "format": FORMAT,
         "made_at": made_at,
         "input": _input(data, rgb, name),
         "provenance": {
-            "declares": declares(data),
-            "findings": [dataclasses.asdict(finding) for finding in findings(data)],
+            "declares": origin.declares,
+            "findings": [dataclasses.asdict(finding) for finding in origin.findings],
             "c2pa": c2pa,
         },
         "result": result,

@@ -1,4 +1,8 @@
-"""A record as one HTML page for people: no script, no network, fit to print."""
+"""A record as one HTML page for people: no script, no network, fit to print.
+
+By hand and not with Jinja2: `record` is part of the base install, which would grow by two packages
+for this one page.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Published weights: fetched with resume, and pinned."""
+"""Published weights: fetched with resume, and pinned.
+
+By hand and not with pooch, which starts a broken download anew, where of 2.2 GB only the rest
+should come, and would add requests to the base install.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A self-contained HTML page: headings, text, tables and plots that open offline."""
+"""A self-contained HTML page: headings, text, tables and plots that open offline.
+
+By hand and not with Jinja2: a part is a line or two of HTML, and the call that adds it writes its
+Markdown as well, for which Jinja2 would need a second template.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class ImageError(ValueError):
 
 
 @cache
-def _register_heif() -> bool:
+def register_heif() -> bool:
     """Add HEIC to Pillow if pillow-heif is installed."""
     try:
         from pillow_heif import register_heif_opener
@@ -90,7 +90,7 @@ def _register_heif() -> bool:
 
 
 @cache
-def _register_jxl() -> bool:
+def register_jxl() -> bool:
     """Add JPEG XL to Pillow if pillow-jxl-plugin is installed."""
     try:
         import pillow_jxl  # noqa: F401
@@ -267,9 +267,9 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
     if data[:8] == PNG_SIGNATURE and not metadata:
         data = without_ancillary(data)
     elif heic_kind(data):
-        _register_heif()
+        register_heif()
     elif jxl_kind(data):
-        _register_jxl()
+        register_jxl()
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
     if tga_header(data):
@@ -284,9 +284,9 @@ def open_picture(data: bytes, *, metadata: bool = False) -> Image.Image:
 
 def _unidentified(data: bytes) -> str:
     kind = readable_kind(data)
-    if heic_kind(data) and _register_heif():
+    if heic_kind(data) and register_heif():
         kind = "HEIC"
-    elif jxl_kind(data) and _register_jxl():
+    elif jxl_kind(data) and register_jxl():
         kind = "JPEG XL"
     if kind is not None:
         return f"damaged or truncated picture, or a kind of {kind} that isn't read"

@@ -144,12 +144,10 @@ def _accounted(
     config: AdmConfig, found: Mapping[str, torch.Size], ours: Mapping[str, torch.Size], where: str
 ) -> dict[str, str]:
     """diffusers' keys -> OpenAI's, once every key of the checkpoint `where` has its place."""
-    places = {k: v for k, v in _places(config) if k in ours}
+    places = {k: v for k, v in places_of(config) if k in ours}
     if missing := set(ours) - set(places):
         raise AssertionError(f"keys of the UNet without a place: {sorted(missing)[:4]}")
-    # A place's shape is OpenAI's: q, k and v are rows of one qkv, 1x1 convolutions on
-    # tokens are linear layers here.
-    count_keys(found, {v: _openai_shape(v, ours[k]) for k, v in places.items()}, where)
+    count_keys(found, {v: openai_shape(v, ours[k]) for k, v in places.items()}, where)
     return places
 
 
@@ -163,7 +161,11 @@ def _legacy_part(qkv: Tensor, which: int, head_channels: int) -> Tensor:
     return rows[:, which].reshape(-1, *qkv.shape[1:])
 
 
-def _openai_shape(openai: str, shape: torch.Size) -> torch.Size:
+def openai_shape(openai: str, shape: torch.Size) -> torch.Size:
+    """The shape that a tensor of ours has under OpenAI's key.
+
+    q, k and v are rows of one qkv there, and 1x1 convolutions on tokens are linear layers here.
+    """
     if ".qkv." in openai:
         shape = torch.Size([3 * shape[0], *shape[1:]])
     if openai.endswith((".qkv.weight", ".proj_out.weight")):
@@ -171,7 +173,7 @@ def _openai_shape(openai: str, shape: torch.Size) -> torch.Size:
     return shape
 
 
-def _places(config: AdmConfig) -> Iterator[tuple[str, str]]:
+def places_of(config: AdmConfig) -> Iterator[tuple[str, str]]:
     """(diffusers key, OpenAI key) of every tensor, and of shortcuts that may not exist."""
     for openai, ours in _modules(config):
         names = {ours: openai}

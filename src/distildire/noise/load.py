@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from distildire.io.download import cache_home
-from distildire.noise.schedule import BETA_END, BETA_START, linear_alpha_bar, rederive_eps
+from distildire.noise.schedule import (
+    BETA_END,
+    BETA_START,
+    eps_from_v,
+    linear_alpha_bar,
+    rederive_eps,
+)
 from distildire.noise.source import DTYPES, NoiseSource
 from distildire.noise.weights import WeightsError
 
@@ -203,7 +209,7 @@ def _schedule(folder: Path, home: Path) -> tuple[Tensor, str]:
 
 
 class _ToEps(nn.Module):
-    """eps from a network that predicts v or x0 (Salimans & Ho 2022, appendix D)."""
+    """eps from a network that predicts v or x0."""
 
     def __init__(self, network: nn.Module, alpha_bar: Tensor, prediction: str) -> None:
         super().__init__()
@@ -218,7 +224,7 @@ class _ToEps(nn.Module):
         out: Tensor = self.network(x_t, t)
         level = self.levels.to(t.device)[t][:, None, None, None]
         if self.prediction == "v_prediction":
-            return level.sqrt() * out + (1.0 - level).sqrt() * x_t
+            return eps_from_v(x_t, out, level)
         return rederive_eps(x_t, out, level)
 
 

@@ -65,6 +65,12 @@ def rederive_eps(x_t: Tensor, x0_hat: Tensor, alpha_bar_t: Level) -> Tensor:
     return eps
 
 
+def eps_from_v(x_t: Tensor, v: Tensor, alpha_bar_t: Level) -> Tensor:
+    """eps = sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) x_t (Salimans & Ho 2022, appendix D)."""
+    eps: Tensor = alpha_bar_t**0.5 * v + (1.0 - alpha_bar_t) ** 0.5 * x_t
+    return eps
+
+
 def eps0(eps: Tensor, x0: Tensor, alpha_bar_0: float, *, clip: bool = True) -> Tensor:
     """First-step noise (paper, sec. 3) from the network's `eps` at t = 0, both [B, 3, H, W].
 

@@ -8,7 +8,8 @@ the time doesn't grow with what a hostile file claims.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from distildire.provenance.credentials import statement_of_manifest
 from distildire.provenance.fields import fields_of
@@ -17,13 +18,44 @@ from distildire.provenance.pieces import pieces_of
 from distildire.provenance.statements import Declaration, Found, statement_of
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a file says of its own origin."""
+
+    declares: str | None
+    """One sentence, that of `declares`."""
+    findings: tuple[Declaration, ...]
+    """All statements, in the order of `findings`."""
+
+
+def read_origin(data: bytes, *, whole: bool = True) -> Origin:
+    """What `declares` and `findings` give, from one walk through the file. Never raises.
+
+    Where `data` is not the `whole` file but its beginning, manifests are not validated.
+    """
+    ranked = _ranked(data, whole)
+    return Origin(_sentence(ranked), tuple(found.declaration for found in ranked))
+
+
 def declares(data: bytes, *, whole: bool = True) -> str | None:
     """One sentence on what a picture or video file says of its own origin; None: nothing.
 
-    At most two statements are named, in the order of `findings`. Where `data` is not the `whole`
-    file but its beginning, manifests are not validated. Never raises.
+    At most two statements are named, in the order of `findings`. `whole` as in `read_origin`.
+    Never raises.
     """
-    ranked = _ranked(data, whole)
+    return read_origin(data, whole=whole).declares
+
+
+def findings(data: bytes) -> tuple[Declaration, ...]:
+    """All statements of a file about its origin.
+
+    A validated C2PA manifest stands first, then what declares generation, wholly or in part,
+    a broken manifest, a capture, anything else, and the camera's make last. Never raises.
+    """
+    return read_origin(data).findings
+
+
+def _sentence(ranked: Sequence[Found]) -> str | None:
     if not ranked:
         return None
     first = ranked[0]
@@ -35,16 +67,7 @@ def declares(data: bytes, *, whole: bool = True) -> str | None:
     )
 
 
-def findings(data: bytes) -> tuple[Declaration, ...]:
-    """All statements of a file about its origin.
-
-    A validated C2PA manifest stands first, then what declares generation, wholly or in part,
-    a broken manifest, a capture, anything else, and the camera's make last. Never raises.
-    """
-    return tuple(found.declaration for found in _ranked(data))
-
-
-def _ranked(data: bytes, whole: bool = True) -> list[Found]:
+def _ranked(data: bytes, whole: bool) -> list[Found]:
     found: dict[tuple[str, str, str], Found] = {}
     for one in _all_found(data, whole):
         about = one.declaration

@@ -23,13 +23,6 @@ DEVICES: tuple[str, ...] = get_args(Device)
 BATCH_AXIS = "N"
 """Name of the first axis in exported graphs."""
 
-TOLERANCE = 0.002
-"""Logits of two devices differ by so much at most, on the same weights in float32."""
-
-TOLERANCE_FEW_BITS = 0.6
-"""The same where weights have few bits, on photographs: ONNX Runtime on the CPU and OpenVINO
-round the activations to eight bits, each in its own way, and CUDA doesn't round them."""
-
 CUDA = "CUDAExecutionProvider"
 
 CUDA_MEND = (

@@ -57,7 +57,7 @@ def may_pass(error: str) -> bool:
     return any(words in error for words in passing)
 
 
-class Done:
+class DoneItems:
     """Which items the parts of a folder hold, in 16 bytes a row.
 
     A row whose error lies in the machine and not in the file doesn't count: it is tried again.

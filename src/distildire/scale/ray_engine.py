@@ -36,7 +36,7 @@ CHUNK_BYTES = 256 * 2**20
 """The same where the driver has read them, out of a shard."""
 
 
-class Scorer:
+class ScoringActor:
     """What an actor does: batches of files to columns of results."""
 
     def __init__(self, options: ScoreOptions, cores: int, claims: Any = None) -> None:
@@ -71,7 +71,7 @@ def _picture(path: Any, data: Any, wrong: Any) -> str | Unread:
     return Unread(path, partial(read_address, path)) if is_address(path) else path
 
 
-def _row_of(item: Item) -> dict[str, Any]:
+def row_for_actor(item: Item) -> dict[str, Any]:
     """What an actor is told; bytes only of what stands in a shard."""
     row: dict[str, Any] = {name: getattr(item, name) for name in ("path", "size", "mtime", "etag")}
     row |= {"data": None, "wrong": None}
@@ -87,7 +87,7 @@ def _row_of(item: Item) -> dict[str, Any]:
 def _chunks(items: Iterable[Item], files: int) -> Iterator[list[dict[str, Any]]]:
     chunk: list[dict[str, Any]] = []
     held = 0
-    for row in map(_row_of, items):
+    for row in map(row_for_actor, items):
         chunk.append(row)
         held += len(row["data"] or b"")
         if len(chunk) == files or held >= CHUNK_BYTES:
@@ -155,7 +155,7 @@ def _scored(
     for chunk in _chunks(items, CHUNK * actors.count):
         blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
         scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(
-            Scorer,
+            ScoringActor,
             fn_constructor_args=(options, actors.cores, claims),
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),

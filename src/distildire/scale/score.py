@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distildire import __version__
 from distildire.detector import DEFAULT_FPR, MAX_WORKERS, Detector
@@ -26,13 +26,16 @@ from distildire.scale.pace import Pace
 from distildire.scale.parts import (
     PART_ROWS,
     PART_SECONDS,
-    Done,
+    DoneItems,
     PartWriter,
     drop_stale,
     open_folder,
     scored_before,
 )
 from distildire.scale.sources import how_many, items_of
+
+if TYPE_CHECKING:
+    from distildire.scale.ray_engine import Actors
 
 Rows = Iterator[dict[str, Any]]
 
@@ -123,16 +126,9 @@ def _run(
     on_error: OnError | None,
     on_device: Callable[[str], None] | None,
 ) -> Report:
-    on_ray = options.engine == "ray"
-    # Ray's driver scores nothing, and may have no GPU.
-    here = "cpu" if on_ray and options.device == "cuda" else options.device
-    detector = Detector(options.model, fpr=options.fpr, device=here)
-    cores, took = detector.cores, detector.device
-    if on_ray:
-        from distildire.scale.ray_engine import actors_for, connect, score_items
-
-        actors = actors_for(connect(), options.device, options.gpu_share)
-        cores, took = actors.count * actors.cores, "cuda" if actors.gpus else took
+    detector, actors = _open_engine(options)
+    cores = detector.cores if actors is None else actors.count * actors.cores
+    took = "cuda" if actors is not None and actors.gpus else detector.device
     if on_device is not None:
         on_device(took)
     about = {
@@ -143,32 +139,71 @@ def _run(
     folder = folder_of(out)
     with open_folder(folder, about), _loading(detector, options) as load:
         drop_stale(folder)
-        pending.done = Done(folder)
+        pending.done = DoneItems(folder)
         once = Once(detector, scored_before(folder), load) if options.dedup else None
         writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
-        total = _Total(source) if progress is not None else None
+        tell = _telling(progress, source, pending)
         began = time.monotonic()
-        if on_ray:
-            rows = score_items(pending, options, actors, once)
+        if actors is not None:
+            rows = _rows_of_actors(pending, options, actors, once)
         elif once is not None:
             rows = (row | facts_of_file(item) for item, row in once.rows(pending))
         else:
             rows = score_here(detector, pending, load)
-        scored = 0
-        try:
-            for scored, row in enumerate(rows, 1):
-                writer.add(row)
-                if progress is not None and total is not None:
-                    seconds = time.monotonic() - began
-                    progress(Pace(scored, pending.present, total.number, seconds))
-        finally:
-            writer.flush()
+        scored = _write(rows, writer, tell)
         if pending.trouble is not None:
             raise pending.trouble
         seconds = time.monotonic() - began
         errors = pending.errors + drop_stale(folder, pending.whole)
         copies = once.copies if once is not None else 0
         return Report(scored, pending.present, errors, copies, seconds, cores)
+
+
+def _open_engine(options: ScoreOptions) -> tuple[Detector, Actors | None]:
+    """The detector, and the actors that score in its place where Ray is asked for."""
+    on_ray = options.engine == "ray"
+    # Ray's driver scores nothing, and may have no GPU.
+    here = "cpu" if on_ray and options.device == "cuda" else options.device
+    detector = Detector(options.model, fpr=options.fpr, device=here)
+    if not on_ray:
+        return detector, None
+    from distildire.scale.ray_engine import actors_for, connect
+
+    return detector, actors_for(connect(), options.device, options.gpu_share)
+
+
+def _rows_of_actors(
+    items: Iterable[Item], options: ScoreOptions, actors: Actors, once: Once | None
+) -> Rows:
+    from distildire.scale.ray_engine import score_items
+
+    return score_items(items, options, actors, once)
+
+
+def _telling(
+    progress: OnPace | None, source: str | Path, pending: _Pending
+) -> Callable[[int], None]:
+    """Tells `progress` how far so many rows are; the source is counted beside the work."""
+    if progress is None:
+        return lambda scored: None
+    total, began = _Total(source), time.monotonic()
+
+    def tell(scored: int) -> None:
+        progress(Pace(scored, pending.present, total.number, time.monotonic() - began))
+
+    return tell
+
+
+def _write(rows: Rows, writer: PartWriter, tell: Callable[[int], None]) -> int:
+    """Write all rows, and give their number; what came before an error is written too."""
+    scored = 0
+    try:
+        for scored, row in enumerate(rows, 1):
+            writer.add(row)
+            tell(scored)
+    finally:
+        writer.flush()
+    return scored
 
 
 class _Pending:

@@ -65,7 +65,7 @@ def is_tar(path: str) -> bool:
     return path.lower().endswith(TAR_SUFFIXES)
 
 
-def is_picture(member: tarfile.TarInfo) -> bool:
+def is_picture_member(member: tarfile.TarInfo) -> bool:
     """Whether a member is a picture by its name, and no litter of a system."""
     suffix = PurePosixPath(member.name).suffix.lower()
     return (
@@ -99,7 +99,7 @@ def tar_items(shard: Shard) -> Iterator[Item]:
     links: dict[str, list[str]] = {}
     try:
         for tar, member in _members(shard):
-            if not is_picture(member):
+            if not is_picture_member(member):
                 continue
             name = names.lone(member.name)
             if member.islnk() or member.issym():

@@ -33,7 +33,7 @@ from distildire.scale.left_out import LeftOut
 from distildire.scale.shards import (
     Shard,
     image_column,
-    is_picture,
+    is_picture_member,
     is_tar,
     open_file,
     parquet_items,
@@ -319,7 +319,7 @@ def _how_many_in(name: str) -> int | None:
         if is_address(name) or not plain.endswith(".tar"):
             return None
         with tarfile.open(name, "r:") as tar:
-            return sum(map(is_picture, tar))
+            return sum(map(is_picture_member, tar))
     if plain.endswith(".parquet"):
         import pyarrow.parquet as pq
 

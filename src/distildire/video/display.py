@@ -27,7 +27,7 @@ def refuse_hdr(carrier: Any) -> None:
         )
 
 
-def upright(frame: Any) -> RGB:
+def upright_frame(frame: Any) -> RGB:
     """RGB [H, W, 3] as a player shows it: turned and mirrored by the display matrix."""
     rgb: RGB = frame.to_ndarray(format="rgb24")
     for side_data in frame.side_data:

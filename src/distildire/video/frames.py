@@ -3,7 +3,9 @@
 A short clip is decoded whole and looked at in even steps. Of a long one only keyframes are
 decoded, at even steps reached by seeking: an hour then costs no more than a minute, and
 encoders put a keyframe where a scene begins. Candidates are grouped into scenes, and every
-scene gets its share of the frames that are kept.
+scene gets its share of the frames that are kept. They are grouped here and not by PySceneDetect,
+which goes through a video frame by frame and brings OpenCV: the few candidates are decoded
+already, and a difference of thumbnails is enough to group them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from distildire.gate import nothing_to_judge
 from distildire.io.pictures import MAX_PIXELS, MIN_SIDE, RGB
-from distildire.video.display import VideoError, refuse_hdr, upright
+from distildire.video.display import VideoError, refuse_hdr, upright_frame
 from distildire.video.reader import Reader
 
 DENSE_PIXELS = 2e9
@@ -249,7 +251,7 @@ class _Scan:
             return
         refuse_hdr(frame)
         try:
-            rgb = upright(frame)
+            rgb = upright_frame(frame)
             grey = frame.reformat(width=16, height=16, format="gray").to_ndarray()
         except (av.error.FFmpegError, ValueError, MemoryError):
             self._reader.damaged += 1

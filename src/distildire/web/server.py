@@ -49,7 +49,7 @@ def serve(
     settings = settings or Settings(key=key_from_environment())
     if settings.key is None and not _is_loopback(host):
         log.warning("%s is reachable from outside and asks for no key: set %s", host, KEY_VARIABLE)
-    with _listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
+    with listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
         config = uvicorn.Config(
             create_app(detector, settings),
             log_level=log_level,
@@ -59,11 +59,16 @@ def serve(
             timeout_graceful_shutdown=10,
         )
         if listening is not None:
-            listening(_page_of(listener))
+            listening(page_of(listener))
         uvicorn.Server(config).run([listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        OSError: the address is none of this machine's, or taken.
+    """
     try:
         # Of a name like localhost the address that every client tries.
         family, *_, address = min(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
@@ -73,7 +78,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise OSError(f"cannot listen on {host!r}, port {port}: {words}") from None
 
 
-def _page_of(listener: socket.socket) -> str:
+def page_of(listener: socket.socket) -> str:
     """Where this machine finds the page."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

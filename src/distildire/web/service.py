@@ -27,7 +27,7 @@ from distildire.web.slow_lane import SlowLane
 from distildire.web.uploads import Upload, announced_length, read_uploads
 from distildire.web.videos import can_read_videos, holds_video, judge_upload
 
-BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+SLIDER_BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Error budgets whose thresholds `/v1/models` spells out, for the page's slider."""
 
 
@@ -171,7 +171,7 @@ class Service:
         calibration = bundle.calibration
         assert calibration is not None  # Detector refuses a model without one
         thresholds = []
-        for budget in sorted({*BUDGETS, self.detector.fpr}):
+        for budget in sorted({*SLIDER_BUDGETS, self.detector.fpr}):
             low, high = calibration.thresholds(budget)
             thresholds.append(
                 {

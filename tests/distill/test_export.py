@@ -1,0 +1,57 @@
+"""Exported graphs: their map averages to the student's own logit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distildire import Detector
+from distildire.distill.checkpoint import build_student, save
+from distildire.distill.config import TrainConfig
+from distildire.distill.export import DetectorGraph, export
+from distildire.distill.student import Fusion, Student
+from distildire.io.config import build
+from distildire.noise import load_noise_source
+
+
+@pytest.mark.parametrize("fusion", ["concat", "separate"])
+def test_cam_averages_to_the_logit(fusion: Fusion) -> None:
+    torch.manual_seed(1)
+    student = Student("resnet18", stage=2, fusion=fusion).eval()
+    nn.init.normal_(student.head.weight, std=0.1)
+    nn.init.normal_(student.head.bias)
+    graph = DetectorGraph(load_noise_source("nano"), student)
+    rgb = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        logit, cam, eps0 = graph(rgb)
+        x0 = rgb.permute(0, 3, 1, 2).float() / 127.5 - 1
+        expected = student(x0, eps0)
+    assert cam.shape == (2, 8, 8)
+    assert torch.allclose(cam.mean((1, 2)), logit, atol=1e-5)
+    assert torch.allclose(logit, expected, atol=1e-5)
+
+
+def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {
+        "student": {"backbone": "tf_efficientnet_lite0", "wide": True},
+        "preprocessing": {"crop": 96, "crops": 2, "halves": 1},
+    }
+    config = build(TrainConfig, options)
+    student = build_student(config).eval()
+    nn.init.normal_(student.head.weight, std=0.02)
+    save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
+    detector = Detector(export(tmp_path / "best.pt", tmp_path / "bundle", weights="float32").folder)
+    rgb = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
+    crops = detector.bundle.preprocessing(rgb)
+    assert crops.shape == (3, 96, 96, 3)
+    logit, cam = detector.run_graph("logit", crops), detector.run_graph("cam", crops)
+    assert cam.mean((1, 2)) == pytest.approx(logit, abs=1e-4)
+    with pytest.raises(ValueError, match="multiple of the backbone"):
+        export(
+            tmp_path / "best.pt", tmp_path / "uneven", weights="float32", preprocessing={"crop": 72}
+        )
