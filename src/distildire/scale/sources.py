@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import logging
 import tarfile
@@ -12,12 +11,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from distildire.io.addresses import is_address, local_form
-from distildire.io.finding import OnError, find_files, is_litter_path, is_video
+from distildire.io.finding import OnError, find_files, is_video
 from distildire.io.pictures import PICTURE_SUFFIXES, open_picture
-from distildire.io.tars import BETWEEN, SUFFIX, braces
+from distildire.io.tars import BETWEEN, SUFFIX
 from distildire.io.text import as_needed, brief, words_of
 from distildire.scale.addresses import (
-    address_of,
     has_links,
     info_at,
     is_web,
@@ -30,6 +28,7 @@ from distildire.scale.addresses import (
 )
 from distildire.scale.items import Item, SourceError, entries, failing, item_of, listed
 from distildire.scale.left_out import LeftOut
+from distildire.scale.patterns import expand
 from distildire.scale.shards import (
     Shard,
     image_column,
@@ -71,47 +70,6 @@ def items_of(source: str | Path, on_error: OnError | None = None) -> Generator[I
             if not rest:
                 raise SourceError(f"{name}: {sentence}") from None
             yield Shard(Item(name, None, None), partial(open_file, name)).failed(sentence)
-
-
-def expand(pattern: str) -> Iterator[str]:
-    """The names that a pattern stands for, in order; a name that exists stands for itself.
-
-    Raises:
-        SourceError: a pattern that nothing matches.
-    """
-    if not is_address(pattern) and Path(pattern).exists():
-        yield pattern
-        return
-    found = False
-    try:
-        names = braces(pattern)
-    except ValueError as error:
-        raise SourceError(str(error)) from None
-    for name in names:
-        if not glob.has_magic(without_query(name)):
-            matches: Iterable[str] = [name]
-        elif is_address(name):
-            matches = _glob_in_store(name)
-        else:
-            matches = sorted(glob.iglob(name, recursive=True))  # noqa: PTH207 - absolute ones too
-        for match in matches:
-            found = True
-            yield match
-    if not found:
-        raise SourceError(f"{pattern}: nothing matches this pattern")
-
-
-def _glob_in_store(pattern: str) -> Iterator[str]:
-    store, path = open_store(pattern)
-    try:
-        matches = sorted(patiently(lambda: store.glob(path)))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SourceError(f"{pattern}: cannot be read: {words_of(error)}") from None
-    for match in matches:
-        if not is_litter_path(match):
-            yield address_of(pattern, path, match)
 
 
 def _of_one(name: str, on_error: OnError | None) -> Iterator[Item]:
