@@ -132,7 +132,7 @@ def _student_with(weight: torch.Tensor) -> Student:
 
 def test_two_views_and_a_detector_as_the_teacher(config: TrainConfig, tmp_path: Path) -> None:
     first = train(config, tmp_path / "teacher")
-    teacher = DetectorTeacher(first).eval()
+    teacher = DetectorTeacher(str(first)).eval()
     x = torch.rand(3, 3, 32, 32) * 2 - 1
     feature_map, logits = teacher.teach(x)
     assert torch.allclose(teacher.student.classify([feature_map]), logits)
@@ -151,7 +151,7 @@ def test_the_head_is_fitted_to_labels_and_the_teacher_s_view_of_the_clean_ones(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Noise is fake and smooth is real here, so that each view shows its own label."""
-    teacher = DetectorTeacher(train(config, tmp_path / "teacher")).eval()
+    teacher = DetectorTeacher(str(train(config, tmp_path / "teacher"))).eval()
     given: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def keep(student: Student, batches: Iterable[tuple[torch.Tensor, ...]], **_: object) -> float:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distildire.distill.backbones import Backbone
-from distildire.distill.teacher import CLIP, build_teacher, find_weights
+from distildire.distill.teacher import (
+    CLIP,
+    DetectorTeacher,
+    build_teacher,
+    find_weights,
+    turn,
+    turn_back,
+)
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_any_backbone_by_name() -> None:
@@ -48,3 +59,27 @@ def test_clip_patches_lie_where_they_are_in_the_picture() -> None:
     np.testing.assert_allclose(got.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(got.std(axis=0), 1, atol=1e-3)
     assert teacher(torch.zeros(2, 3, 80, 80)).shape == (2, 768, 14, 14)
+
+
+def test_a_turned_detector_teaches_maps_that_lie_as_the_student_sees_them() -> None:
+    torch.manual_seed(0)
+    teacher = DetectorTeacher("nano", turned=True).eval()
+    rocket = Image.open(EXAMPLES / "photo_rocket.jpg").resize((128, 128))
+    x = torch.from_numpy(np.array(rocket)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        maps, logits = zip(*(teacher.teach(x) for _ in range(16)), strict=True)
+        plain = DetectorTeacher("nano").eval().teach(x)
+    distinct = {round(float(logit), 3) for logit in logits}
+    assert 4 < len(distinct) <= 8
+    assert round(float(plain[1]), 3) in distinct
+    # Whichever the side, the map lies nearest to the upright one as it is.
+    for taught in maps:
+        gaps = [float((turn(taught, side) - plain[0]).square().mean()) for side in range(8)]
+        assert int(np.argmin(gaps)) == 0
+
+
+@pytest.mark.parametrize("side", range(8))
+def test_what_is_turned_comes_back(side: int) -> None:
+    planes = torch.arange(24).reshape(1, 4, 6)
+    assert torch.equal(turn_back(turn(planes, side), side), planes)
+    assert torch.equal(turn(planes, side), planes) == (side == 0)

@@ -77,7 +77,10 @@ class TeacherConfig:
     backbone: str = "resnet50"
     """timm name; an empty string: no distillation (but by `checkpoint`)."""
     checkpoint: str = ""
-    """best.pt of another run: a detector as teacher, for its map and, with `logits`, its logits."""
+    """A detector as teacher, for its map and, with `logits`, its logits: best.pt of another run, a
+    bundle's folder, or the name of an installed model."""
+    turned: bool = False
+    """That detector looks at each batch from a random one of eight sides."""
     logits: float = 0.0
     """Weight of the KL divergence from that teacher's logits (Hinton et al. 2015)."""
     stage: int = 4

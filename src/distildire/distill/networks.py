@@ -49,8 +49,9 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
     teacher, projection, spec = None, None, config.teacher
     if spec.backbone or spec.checkpoint:
         teacher = build_teacher(
-            spec.backbone, stage=spec.stage, pretrained=spec.pretrained, checkpoint=spec.checkpoint
-        )
+            spec.backbone, stage=spec.stage, pretrained=spec.pretrained,
+            checkpoint=spec.checkpoint, turned=spec.turned,
+        )  # fmt: skip
         teacher = teacher.eval().requires_grad_(False).to(device)
         projection = Projection(student.channels, teacher.channels)
     dire = dire_reader(config)

@@ -10,47 +10,68 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distildire.distill.backbones import Backbone
-from distildire.distill.checkpoint import load_checkpoint
+from distildire.distill.config import network_of
+from distildire.distill.start import begin, read_trained
+from distildire.distill.student import Student
 from distildire.distill.vit import CLIP, MEAN, SHAPES, STD, find_weights
 
 Teacher: TypeAlias = "Backbone | ClipTeacher | DetectorTeacher"
 
 
 def build_teacher(
-    name: str, *, stage: int = 4, pretrained: bool = True, checkpoint: str = ""
-) -> Teacher:
+    name: str, *, stage: int = 4, pretrained: bool = True, checkpoint: str = "",
+    turned: bool = False,
+) -> Teacher:  # fmt: skip
     """A teacher by name: `CLIP`, or any timm network; or the detector of a `checkpoint`.
 
     Raises:
         ValueError: unknown name, or weights that can't be found.
     """
     if checkpoint:
-        return DetectorTeacher(Path(checkpoint))
+        return DetectorTeacher(checkpoint, turned=turned)
     if name == CLIP:
         return ClipTeacher(find_weights(CLIP))
     return Backbone(name, stage=stage, pretrained=pretrained)
 
 
 class DetectorTeacher(nn.Module):
-    """A trained detector of images: its last map [B, C, h, w], and its logits [B]."""
+    """A trained detector of images: its last map [B, C, h, w], and its logits [B].
 
-    def __init__(self, checkpoint: Path) -> None:
+    Args:
+        start: a checkpoint, a bundle's folder or a model's name (see `read_trained`).
+        turned: look at each batch from a random one of its eight sides and turn the map back, so
+            that what is taught is the mean over the sides.
+    """
+
+    def __init__(self, start: str, *, turned: bool = False) -> None:
         super().__init__()
-        self.student, _, _ = load_checkpoint(checkpoint)
+        self.student = Student(**network_of(read_trained(start).options))
+        begin(self.student, start)
         if self.student.inputs != "image":
-            raise ValueError(
-                f"{checkpoint}: its inputs are {self.student.inputs}: give one of images"
-            )
-        self.channels = self.student.channels
+            raise ValueError(f"{start}: its inputs are {self.student.inputs}: give one of images")
+        self.channels, self.turned = self.student.channels, turned
 
     def teach(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, 3, H, W] in [-1, 1] -> the map that the student imitates, and the logits."""
+        side = int(torch.randint(8, ())) if self.turned else 0
+        x = turn(x, side)
         maps = self.student.forward_maps(x, x)
-        return maps[-1], self.student.classify(maps)
+        return turn_back(maps[-1], side), self.student.classify(maps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] -> the map."""
         return self.teach(x)[0]
+
+
+def turn(planes: Tensor, side: int) -> Tensor:
+    """[..., H, W] seen from one of eight sides: mirrored from the fifth on, then turned."""
+    return (planes.flip(-1) if side >= 4 else planes).rot90(side % 4, (-2, -1))
+
+
+def turn_back(planes: Tensor, side: int) -> Tensor:
+    """What `turn` made, as it was."""
+    upright = planes.rot90(-(side % 4), (-2, -1))
+    return upright.flip(-1) if side >= 4 else upright
 
 
 class ClipTeacher(nn.Module):
