@@ -37,6 +37,9 @@ class Content:
     """Share of neighbouring pixels that are equal."""
     dead_blocks: float
     """Share of JPEG's 8 x 8 blocks that hold one value."""
+    terraces: float
+    """Share of neighbouring pairs of these whose values are more than 3 grey levels apart: JPEG's
+    coarse steps; the blocks of a plain wall or sky differ by less."""
     tones: float
     """Deviation of the values of the blocks."""
     background: float
@@ -63,7 +66,7 @@ def nothing_to_judge(rgb: RGB, crops: NDArray[np.uint8] | None = None) -> str | 
         return "nothing to judge: the picture is a pattern, not a photograph"
     if two_tones(grey) > 0.999:
         return "nothing to judge: the picture has two tones, and is no photograph"
-    if crops is not None and emptiness(crops) > 0.75:
+    if crops is not None and emptiness(crops) > 0.8:
         return "nothing to judge: most of what the model looks at is empty"
     return None
 
@@ -80,7 +83,8 @@ def _nothing_in(look: Content) -> str | None:
         return "nothing to judge: the picture is text or a drawing, not a photograph"
     if look.equal > 0.85 and look.background > 0.4 and look.core < 0.25:
         return "nothing to judge: the picture is a diagram or a screenshot, not a photograph"
-    if look.dead_blocks > 0.68 and look.equal > 0.78 and look.background < 0.5:
+    crushed = look.dead_blocks > 0.68 and look.equal > 0.78 and look.terraces > 0.02
+    if crushed and look.background < 0.5:
         return "nothing to judge: strong compression has left no detail"
     return None
 
@@ -129,7 +133,7 @@ def measure(rgb: RGB) -> Content:
     detail = float((native - back).std())
     blocks = native[: h // 8 * 8, : w // 8 * 8].reshape(h // 8, 8, w // 8, 8)
     values = blocks.mean(axis=(1, 3))
-    inside = blocks.std(axis=(1, 3))
+    dead = blocks.std(axis=(1, 3)) < 0.6
     equal = [float((native[:, 1:] == native[:, :-1]).mean()),
              float((native[1:] == native[:-1]).mean())]  # fmt: skip
 
@@ -140,7 +144,8 @@ def measure(rgb: RGB) -> Content:
         detail=detail,
         relative_detail=detail / (float(native.std()) + 1.0),
         equal=sum(equal) / 2,
-        dead_blocks=float((inside < 0.6).mean()),
+        dead_blocks=float(dead.mean()),
+        terraces=_terraces(values, dead),
         tones=float(values.std()),
         background=background,
         core=core,
@@ -161,7 +166,7 @@ def is_pattern(grey: NDArray[np.uint8]) -> bool:
     """Whether the windows of grey levels [H, W] match themselves, moved by 6 to 28 pixels.
 
     By their autocorrelation, 1 for what repeats exactly or varies in one direction alone: stripes,
-    checks, dots, gratings and, window by window, circles. All but two of nine windows match, at
+    checks, dots, gratings and, window by window, circles. All but one of nine windows match, at
     full size or at half; coarse shades, which match in every photograph, are taken out.
     """
     halved = np.asarray(Image.fromarray(grey).reduce(2))
@@ -184,7 +189,7 @@ def _repeats(grey: NDArray[np.uint8]) -> bool:
         power = matches[:, 0, 0] / most[0, 0]
         best = (matches[:, ring] / most[ring]).max(axis=1) / (power + 0.25)
         unlike += int((best <= _ALIKE).sum())
-        if unlike > 2:
+        if unlike > 1:
             return False
     return True
 
@@ -254,13 +259,21 @@ def _small(rgb: RGB) -> RGB:
     return np.asarray(picture.resize(size, Image.Resampling.BOX))
 
 
+def _terraces(values: NDArray[np.float32], dead: NDArray[np.bool_]) -> float:
+    """Share of the pairs of dead blocks, side by side or one above the other, that differ."""
+    across = np.abs(np.diff(values, axis=1))[dead[:, 1:] & dead[:, :-1]]
+    down = np.abs(np.diff(values, axis=0))[dead[1:] & dead[:-1]]
+    pairs = np.concatenate([across, down])
+    return float((pairs > 3).mean()) if pairs.size else 0.0
+
+
 def _foreground(rgb: RGB) -> tuple[float, float]:
     """Share of the commonest colour, and of what differs from it over more than a stroke."""
     levels = (rgb.astype(np.int32) + 4) >> 3
     codes = (levels[..., 0] * 33 + levels[..., 1]) * 33 + levels[..., 2]
     counts = np.bincount(codes.ravel())
     colour = rgb.reshape(-1, 3)[int((codes.ravel() == counts.argmax()).argmax())]
-    other = (np.abs(rgb.astype(np.int32) - colour) > 24).any(axis=2)
+    other = (np.abs(rgb.astype(np.int32) - colour) > 12).any(axis=2)
     core: NDArray[np.bool_] = other
     for _ in range(3):
         inner, beside = core[1:-1, 1:-1], core[1:-1, :-2] & core[1:-1, 2:]
