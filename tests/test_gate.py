@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from distildire.gate import is_pattern, nothing_to_judge
+from distildire.gate import is_pattern, measure, nothing_to_judge
 from distildire.io.pictures import RGB, decode
 from distildire.io.preprocessing import Preprocessing
 
@@ -103,6 +103,30 @@ def test_what_the_model_looks_at_must_not_be_empty() -> None:
     crops = Preprocessing(crop=192, crops=0, short_side=448, halves=2)(canvas)
     assert nothing_to_judge(canvas) is None
     assert "looks at is empty" in str(nothing_to_judge(canvas, crops))
+
+
+def test_a_pale_object_on_a_plain_ground_is_a_photograph() -> None:
+    scene = np.full((448, 448, 3), 236, np.uint8)
+    grey = photograph().convert("L").resize((200, 200))
+    grain = np.random.default_rng(0).normal(212, 2, (200, 200, 3))
+    scene[124:324, 124:324] = grain + np.asarray(grey)[..., None] / 20
+    crops = Preprocessing(crop=224, crops=0, short_side=448, halves=1)(scene)
+    assert measure(scene).background > 0.5
+    assert nothing_to_judge(scene, crops) is None
+
+
+def test_a_plain_wall_is_not_crushed() -> None:
+    light = np.linspace(225, 245, 600).round()[None, :, None]
+    scene = np.broadcast_to(light, (600, 600, 3)).astype(np.uint8)
+    scene[420:, 100:420] = photograph().resize((320, 180))
+    content = io.BytesIO()
+    Image.fromarray(scene).save(content, "JPEG", quality=90)
+    wall = decode(content.getvalue())
+    assert measure(wall).dead_blocks > 0.68
+    assert measure(wall).equal > 0.78
+    assert measure(wall).background < 0.5
+    assert nothing_to_judge(wall) is None
+    assert measure(crushed()).terraces > 0.02
 
 
 @pytest.mark.parametrize(

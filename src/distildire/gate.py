@@ -166,7 +166,7 @@ def is_pattern(grey: NDArray[np.uint8]) -> bool:
     """Whether the windows of grey levels [H, W] match themselves, moved by 6 to 28 pixels.
 
     By their autocorrelation, 1 for what repeats exactly or varies in one direction alone: stripes,
-    checks, dots, gratings and, window by window, circles. All but one of nine windows match, at
+    checks, dots, gratings and, window by window, circles. All but two of nine windows match, at
     full size or at half; coarse shades, which match in every photograph, are taken out.
     """
     halved = np.asarray(Image.fromarray(grey).reduce(2))
@@ -189,7 +189,7 @@ def _repeats(grey: NDArray[np.uint8]) -> bool:
         power = matches[:, 0, 0] / most[0, 0]
         best = (matches[:, ring] / most[ring]).max(axis=1) / (power + 0.25)
         unlike += int((best <= _ALIKE).sum())
-        if unlike > 1:
+        if unlike > 2:
             return False
     return True
 
