@@ -19,8 +19,8 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="no-distill, lambda, noise-branch, teachers, backbones, noise-sources, "
-            "cross-generator or small-world."
+            help="no-distill, lambda, eps0, noise-branch, teachers, bodies, backbones, "
+            "noise-sources, cross-generator or small-world."
         ),
     ],
     config: Annotated[Path, typer.Option(help="Its YAML, configs/experiments/NAME.yaml.")],

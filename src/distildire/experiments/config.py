@@ -14,6 +14,7 @@ from distildire.io.config import ConfigError, build, load_config, with_overrides
 EXPERIMENTS = {
     "no-distill": "Does imitating a teacher help?",
     "lambda": "How much should imitating the teacher weigh?",
+    "eps0": "Is eps0 worth its place, with labels or distilled?",
     "noise-branch": "How should the first-step noise enter, and is it of use at all?",
     "teachers": "Which teacher is worth imitating?",
     "bodies": "Which transformer, and how should it be trained?",
