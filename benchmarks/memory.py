@@ -3,11 +3,11 @@
     PYTHONPATH=tests python benchmarks/memory.py --model MODEL [--rows 100000] [--engine ray]
         [--width 500]
 
-The rows are hard links to a hundred JPEGs of that width. After each hundred rows the memory of the
-run's processes is added up (proportional set sizes: what they share counts once); printed is the
-median of each tenth of the rows; and the rate, with the core-seconds that decoding and the network
-take of such a picture. `tests/standin.py` makes a model that costs next to
-nothing, where the network's own time is not of interest:
+The rows are hard links to a hundred JPEGs of that width. After each hundredth of them the memory of
+the run's processes is added up (proportional set sizes: what they share counts once); printed is
+the median of each tenth of the rows; and the rate, with the core-seconds that decoding and the
+network take of such a picture. `tests/standin.py` makes a model that costs next to nothing, where
+the network's own time is not of interest:
 
     PYTHONPATH=tests python -c "from standin import *; make_bundle(Path('standin'))"
 """
@@ -78,15 +78,16 @@ def main() -> None:
     code = (
         "import sys\nfrom distildire.scale.score import score\n"
         "score(sys.argv[1], sys.argv[2], model=sys.argv[3], engine=sys.argv[4], progress=lambda p:"
-        " print(p.scored, flush=True) if p.scored % 100 == 0 else None)\n"
+        " print(p.scored, flush=True) if p.scored % int(sys.argv[5]) == 0 else None)\n"
     )
     by_tenth: list[list[float]] = [[] for _ in range(10)]
     with tempfile.TemporaryDirectory() as scratch:
         make(Path(scratch), args.rows, args.width)
         command = [sys.executable, "-c", code, f"{scratch}/files", f"{scratch}/out", args.model]
         run = subprocess.Popen(
-            [*command, args.engine], stdout=subprocess.PIPE, start_new_session=True
-        )
+            [*command, args.engine, str(max(1, args.rows // 100))],
+            stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
         assert run.stdout is not None
         began = time.monotonic()
         for line in run.stdout:
