@@ -132,7 +132,7 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
                 views = augment_twice(images[0], crop, config, clean, rng)
                 return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2), label
             crops = augment(images, crop, config, rng)
-            first, *rest = (torch.from_numpy(c).permute(2, 0, 1) for c in crops)
+            first, *rest = (torch.from_numpy(np.array(c)).permute(2, 0, 1) for c in crops)
             return (first, label, *rest)
         raise ImageError("20 pictures in a row could not be read: check the manifest")
 
