@@ -16,9 +16,14 @@ def two_normals(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_probability_is_the_true_posterior() -> None:
     logits, fake = two_normals()
-    found = calibrate(logits, fake, "abc")
-    x = np.linspace(-3, 3, 13)
-    assert np.abs(found.probability(x) - 1 / (1 + np.exp(-2 * x))).max() < 0.03
+    found = calibrate(logits + 1, fake, "abc")  # log-odds 2x - 2: T is 0.5, b is -2
+    x = np.linspace(-2, 4, 13)
+    assert np.abs(found.probability(x) - 1 / (1 + np.exp(2 - 2 * x))).max() < 0.03
+
+
+def test_probability_in_numbers() -> None:
+    stated = replace(calibrate(*two_normals(200), "abc"), temperature=2.0, bias=0.7)
+    assert stated.probability(1.0) == pytest.approx(0.76852478)  # 1 / (1 + exp(-(1 / 2 + 0.7)))
 
 
 def test_shares_of_the_classes_do_not_matter() -> None:

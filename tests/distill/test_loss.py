@@ -10,6 +10,7 @@ from distildire.distill.loss import (
     UncertaintyWeights,
     distillation_loss,
     noise_loss,
+    smoothed,
     softened_kl,
 )
 
@@ -28,6 +29,10 @@ def test_loss_is_the_papers() -> None:
     alone = distillation_loss(logits, labels, student, None, lambda_=0.5)
     assert float(alone["loss"]) == float(alone["bce"])
     assert float(alone["imitation"]) == 0.0
+
+
+def test_smoothed_labels_are_as_far_from_a_half_as_stated() -> None:
+    assert smoothed(torch.tensor([0.0, 1.0, 0.5]), 0.1).tolist() == pytest.approx([0.05, 0.95, 0.5])
 
 
 def test_projection_reaches_the_teachers_shape() -> None:

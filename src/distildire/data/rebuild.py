@@ -163,7 +163,8 @@ def make_row(
     except _NotMadeError as problem:
         return {**made, "problem": str(problem)}
     (out / path).parent.mkdir(parents=True, exist_ok=True)
-    (out / path).write_bytes(content)
+    with whole_file(out / path) as file:
+        file.write(content)
     if row.get("sha256") and row["sha256"] != sha256 and not _as_near(row, made):
         made["problem"] = "different: the crop has other bytes"
     return {

@@ -127,6 +127,7 @@ class OptimConfig:
     freeze_norm: bool = False
     """Keep the batch statistics of the pretrained student: steadier in small batches."""
     label_smoothing: float = 0.0
+    """Share of each label that is split evenly between the classes (`loss.smoothed`)."""
     pos_weight: float = 1.0
     ema: float = 0.998
     """Decay of the moving average of the weights, which is what is kept (0: none)."""

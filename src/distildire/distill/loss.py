@@ -49,6 +49,11 @@ def distillation_loss(  # noqa: PLR0913
     return {"loss": bce + lambda_ * imitated, "bce": bce, "imitation": imitated}
 
 
+def smoothed(labels: Tensor, share: float) -> Tensor:
+    """(1 - share) y + share / 2 for labels y [B] in 0..1 (Szegedy et al. 2016, section 7)."""
+    return labels * (1 - share) + share / 2
+
+
 def consistency_loss(logits: Tensor) -> Tensor:
     """Mean squared difference of the logits [2B] of clean views and of their degraded twins."""
     clean, degraded = logits.chunk(2)

@@ -25,6 +25,7 @@ from distildire.distill.learner import (
     parameter_groups,
 )
 from distildire.distill.lora import merged
+from distildire.distill.loss import smoothed
 from distildire.distill.networks import Networks, build_networks, clean_first, lesson, seen_of
 from distildire.distill.probe import fit_head
 from distildire.distill.run_log import Log, Means, RunLog
@@ -143,7 +144,7 @@ def train(
         with torch.no_grad(), accelerator.autocast():
             seen = seen_of(networks, crop, dire)
             target, taught = lesson(networks.teacher, seen, config)
-        smooth = label * (1 - optim.label_smoothing) + optim.label_smoothing / 2
+        smooth = smoothed(label, optim.label_smoothing)
         with accelerator.autocast():
             losses = learner(seen.x0, seen.noise, smooth, target, taught)
         optimizer.zero_grad(set_to_none=True)
