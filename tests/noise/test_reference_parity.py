@@ -55,7 +55,7 @@ def test_chain_and_quantised_dire(model: str, source: NoiseSource) -> None:
 
 
 def test_thirds_of_qkv_would_be_wrong(tmp_path: Path) -> None:
-    # The model has two heads a layer, so that the order of the rows matters: the recorded
+    # The model has two heads per layer, so that the order of the rows matters: the recorded
     # values can tell the two orders apart.
     weights, recorded = reference("adm")
     for key, tensor in weights.items():

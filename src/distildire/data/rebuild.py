@@ -333,7 +333,7 @@ class Rebuilt:
     """What a run came to."""
 
     table: pd.DataFrame
-    """One row a crop, every column filled; written to `out`/manifest.parquet."""
+    """One row per crop, every column filled; written to `out`/manifest.parquet."""
     problems: list[tuple[str, str, str]]
     """Repository, path and reason of each row that wasn't made, or came out different."""
 

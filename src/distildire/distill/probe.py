@@ -17,7 +17,7 @@ from distildire.distill.student import HiddenHead, Student
 from distildire.io.progress import Done
 
 BATCH, RATE = 256, 1e-3
-"""Features a step, and the highest learning rate, of a head with a hidden layer."""
+"""Features per step, and the highest learning rate, of a head with a hidden layer."""
 
 
 @torch.no_grad()
