@@ -126,7 +126,7 @@ def cpu_seconds() -> float:
 
 
 def costs(pictures: list[bytes], model: str = "nano") -> dict[str, float]:
-    """Core-seconds a picture of decoding and of the network."""
+    """Core-seconds per picture of decoding and of the network."""
     from distildire import Detector
 
     detector = Detector(model, threads=1)
@@ -144,7 +144,7 @@ def costs(pictures: list[bytes], model: str = "nano") -> dict[str, float]:
 
 
 def driver_costs(rows: int = 100_000) -> dict[str, float]:
-    """Core-seconds and bytes a row of the process that writes the parts."""
+    """Core-seconds and bytes per row of the process that writes the parts."""
     from distildire import Detector
     from distildire.scale.folders import folder_of
     from distildire.scale.parts import PartWriter

@@ -81,7 +81,7 @@ def write_clip(path: Path, frames: Sequence[RGB], crf: int) -> None:
 def score(
     detector: Detector, table: pd.DataFrame, qualities: Sequence[int], frames: int
 ) -> pd.DataFrame:
-    """A row a picture: its label, motion, logit, and the logit of its clip at each quality."""
+    """One row per picture: its label, motion, logit, and the logit of its clip at each quality."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"

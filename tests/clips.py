@@ -78,3 +78,9 @@ def _write_tone(container: Any, stream: Any, seconds: float) -> None:
         frame.sample_rate, frame.pts = rate, i * 1024
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+def clip_of(path: Path, *parts: tuple[RGB, int], **options: object) -> Path:
+    """Each picture for so many frames."""
+    frames = itertools.chain.from_iterable(itertools.repeat(f, n) for f, n in parts)
+    return write_clip(path, frames, **options)  # type: ignore[arg-type]

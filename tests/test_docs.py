@@ -60,6 +60,16 @@ def test_equations_lead_to_their_source() -> None:
         assert ".".join(parts[depth:]) in names_in(file), name
 
 
+@pytest.mark.parametrize("module", ["noise.schedule", "distill.loss"])
+def test_every_equation_has_its_row(module: str) -> None:
+    tree = ast.parse((SOURCE / f"{module.replace('.', '/')}.py").read_text())
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    rows = re.findall(r"^\|.*\|$", (ROOT / "docs/method.md").read_text(), re.MULTILINE)
+    public = [f"[`{module}.{name}`]" for name in names if not name.startswith("_")]
+    assert len(public) >= 5
+    assert not [link for link in public if not any(link in row for row in rows)]
+
+
 def test_what_holds_a_promise_is_a_test() -> None:
     promises = named("threat-model.md")
     held = [(file, name) for file, name in promises if file.is_relative_to(ROOT / "tests")]

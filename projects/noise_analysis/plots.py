@@ -49,7 +49,8 @@ def radial_figure(radial: Mapping[str, Sequence[float]]) -> Any:
         if name == "real":
             style = {"color": "black", "linewidth": 3}
         ax.plot(frequency, power, label=_short(name), **style)
-    ax.set(xlabel="cycles a pixel", ylabel="log power over the mean", title="Radial power of eps0")
+    ax.set(xlabel="cycles per pixel", ylabel="log power over the mean")
+    ax.set_title("Radial power of eps0")
     ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

@@ -61,13 +61,13 @@ def power_spectrum(noise: Noise) -> NDArray[np.float64]:
 
 
 def radial_frequency(side: int) -> NDArray[np.float64]:
-    """Distance from zero frequency, in cycles a pixel: [side, side]."""
+    """Distance from zero frequency, in cycles per pixel: [side, side]."""
     frequency = np.fft.fftfreq(side)
     return np.asarray(np.hypot(frequency[:, None], frequency[None, :]))
 
 
 def radial_power(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm of the mean power in rings up to 0.5 cycles a pixel, over all power: [16]."""
+    """Logarithm of the mean power in rings up to 0.5 cycles per pixel, over all power: [16]."""
     ring = (radial_frequency(len(spectrum)) / 0.5 * RADIAL_BINS).astype(int)
     inside = ring < RADIAL_BINS
     power = np.bincount(ring[inside], spectrum[inside], RADIAL_BINS)

@@ -168,9 +168,9 @@ def write_pairs(
     """Write both halves of every pair in one JPEG setting; what is there stays.
 
     Returns:
-        A row a picture: pair, kind ("real" for the photograph), path, repository, psnr of the two
-        halves as stored (dB), quality, subsampling. The number of a pair is that of its row in
-        `chosen`.
+        One row per picture: pair, kind ("real" for the photograph), path, repository, psnr of the
+        two halves as stored (dB), quality, subsampling. The number of a pair is that of its row
+        in `chosen`.
     """
     import pandas as pd
 

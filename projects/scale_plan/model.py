@@ -32,13 +32,13 @@ class Costs:
     """What each stage takes, as measured; see measured.json."""
 
     decode: float
-    """Core-seconds a picture: reading, decoding, cutting, the gate."""
+    """Core-seconds per picture: reading, decoding, cutting, the gate."""
     network: float
-    """Core-seconds a picture, where cores run the network."""
+    """Core-seconds per picture, where cores run the network."""
     gpu: float = 0.0
-    """GPU-seconds a picture, where GPUs do."""
+    """GPU-seconds per picture, where GPUs do."""
     driver: float = 2e-5
-    """Seconds a row of the one driver that writes all parts."""
+    """Seconds per row of the one driver that writes all parts."""
     row_bytes: float = 150.0
     """Of a row in the parts."""
     done_bytes: float = 16.0

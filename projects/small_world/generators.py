@@ -194,7 +194,7 @@ class Vae(nn.Module):
         self.decode = _decoder(config.width, config.latent)
 
     def forward(self, x0: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(reconstruction, KL divergence a pixel); without `noise` from the latent's mean."""
+        """(reconstruction, KL divergence per pixel); without `noise` from the latent's mean."""
         mean, log_variance = self.encode(x0).clamp(-20, 20).chunk(2, dim=1)
         z = mean if noise is None else mean + (0.5 * log_variance).exp() * noise
         kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum()

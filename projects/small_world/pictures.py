@@ -38,7 +38,7 @@ def photographs(config: PicturesConfig) -> dict[str, Pictures]:
     names = np.unique(origin)
     order = np.random.default_rng(config.seed).permutation(len(names))
     rank = dict(zip(names[order], range(len(names)), strict=True))
-    # One crop an original where pictures are judged; every crop where generators learn.
+    # One crop per original where pictures are judged; every crop where generators learn.
     rows = table.assign(rank=origin.map(rank)).sort_values("rank", kind="stable")
     held_out = rows.drop_duplicates("rank").head(config.train + config.test)
     rest = rows[~rows["rank"].isin(held_out["rank"])]

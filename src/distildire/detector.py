@@ -136,7 +136,7 @@ class Detector:
             return self._open()
 
     def _open(self) -> _Engine:
-        # Many pictures are scored one a core: no core waits for another in the middle of a
+        # Many pictures are scored one per core: no core waits for another in the middle of a
         # picture, and one picture at a time stays in the cache where a batch does not. A torch
         # bundle has threads in common, and weights too large to load twice.
         # A GPU has one session, and takes what many pictures have to give at a time.

@@ -32,7 +32,7 @@ def picture(rng: np.random.Generator, width: int = 160, height: int = 128) -> Im
 
 
 def build(folder: Path, seed: int = 0, **leak: dict[str, object]) -> pd.DataFrame:
-    """Six sources a class; `leak` changes how one class is saved. The default has none."""
+    """Six sources per class; `leak` changes how one class is saved. The default has none."""
     rng = np.random.default_rng(seed)
     rows = []
     for label in ("real", "fake"):

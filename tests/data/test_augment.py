@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from distildire.data.augment import AugmentConfig, augment, shuffle_tiles
+from distildire.data.augment import CLEAN, AugmentConfig, augment, augment_twice, shuffle_tiles
 
 OFF = replace(
     AugmentConfig(),
@@ -96,3 +96,21 @@ def test_a_small_picture_is_enlarged_instead_of_reflected() -> None:
     for seed in range(5):
         (view,) = augment([ramp], 100, plain, np.random.default_rng(seed))
         assert (np.diff(view[50, :, 0].astype(int)) >= -2).all()
+
+
+def test_the_clean_view_is_the_piece_and_the_other_is_degraded() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    off = replace(CLEAN, jpeg=0.0, tone=0.0)
+    heavy = replace(AugmentConfig(), resize=0.0, flip=0.0, blur=1.0, sigma=(3.0, 3.0))
+    clean, degraded = augment_twice(rgb, 64, heavy, off, np.random.default_rng(1))
+    windows = np.lib.stride_tricks.sliding_window_view(rgb, (64, 64, 3)).reshape(-1, 64, 64, 3)
+    assert (windows == clean).all(axis=(1, 2, 3)).any()
+    assert degraded.std() < 0.5 * clean.std()
+
+
+def test_eight_orientations() -> None:
+    rgb = np.arange(72 * 72 * 3, dtype=np.uint32).reshape(72, 72, 3).astype(np.uint8)
+    turned = replace(CLEAN, resize=0.0, jpeg=0.0, tone=0.0, orient=1.0)
+    views = {augment_twice(rgb, 64, turned, turned, np.random.default_rng(s))[0][:8, :8].tobytes()
+             for s in range(60)}  # fmt: skip
+    assert len(views) > 8  # eight ways, each at some of its places

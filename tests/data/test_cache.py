@@ -42,7 +42,7 @@ class Blur(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         self.seen += len(x_t)
-        # One rounding a pixel: equal to the bit whatever the batch and its memory layout.
+        # One rounding per pixel: equal to the bit whatever the batch and its memory layout.
         return self.gain * x_t
 
 

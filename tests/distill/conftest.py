@@ -47,3 +47,34 @@ def config(manifest: Path) -> TrainConfig:
             "validation": {"every": 12},
         },
     )
+
+
+@pytest.fixture
+def rough_fakes(tmp_path: Path) -> TrainConfig:
+    """Noise against smooth colour, four repositories, two of them held out by their split."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(24):
+        fake = i % 2 == 1
+        smooth = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((96, 96))
+        noisy = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))
+        (noisy if fake else smooth).save(tmp_path / f"{i}.png")
+        split = "train" if i < 16 else "val"
+        rows.append(
+            {
+                "path": f"{i}.png",
+                "label": "fake" if fake else "real",
+                "split": split,
+                "repository": f"{split}{i % 4 // 2}",
+                "source": f"{split}{i % 4}",
+            }
+        )
+    pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
+    tree = {
+        "data": {"manifests": [str(tmp_path / "manifest.csv")], "val_split": "val"},
+        "preprocessing": {"crop": 32, "crops": 1},
+        "student": {"backbone": "resnet18", "stage": 1, "inputs": "image"},
+        "teacher": {"backbone": ""},
+        "optim": {"steps": 6, "batch": 4, "lr": 0.01, "warmup": 1, "workers": 0},
+        "validation": {"every": 3},
+    }
+    return build(TrainConfig, tree, "test")

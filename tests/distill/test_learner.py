@@ -1,13 +1,14 @@
-"""How the weights move: the rate, and their moving average."""
+"""How the weights move: their rates, and their moving average."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from distildire.distill.config import TrainConfig
-from distildire.distill.learner import learning_rate, moving_average
+from distildire.distill.config import OptimConfig, TeacherConfig, TrainConfig
+from distildire.distill.learner import Learner, learning_rate, moving_average, parameter_groups
 from distildire.distill.student import Student
+from distildire.distill.vit import DINO
 from distildire.io.config import build
 
 
@@ -28,3 +29,32 @@ def test_moving_average_follows_weights_and_statistics() -> None:
     for _ in range(200):
         average.update_parameters(model)
     assert torch.allclose(average.module.head.weight, torch.ones(1), atol=1e-3)
+
+
+def test_rates_fall_towards_the_input() -> None:
+    optim = OptimConfig(lr=1.0, body_lr=0.1, layer_decay=0.5, weight_decay=0.2)
+    student = Student(DINO, stage=2, inputs="image", wide=True)
+    learner = Learner(student, None, TeacherConfig(backbone=""), optim)
+    rate = {id(p): g["lr"] for g in parameter_groups(learner, optim) for p in g["params"]}
+    network = student.backbone.network
+    assert rate[id(student.head.weight)] == 1.0
+    assert rate[id(network.blocks[1].mlp.fc1.weight)] == pytest.approx(0.1)
+    assert rate[id(network.blocks[0].mlp.fc1.weight)] == pytest.approx(0.05)
+    assert rate[id(network.patch_embed.proj.weight)] == pytest.approx(0.025)
+    decay = {
+        id(p): g["weight_decay"] for g in parameter_groups(learner, optim) for p in g["params"]
+    }
+    assert decay[id(student.head.bias)] == 0.0
+    assert decay[id(student.head.weight)] == 0.2
+
+
+def test_the_first_blocks_can_stay_as_they_are() -> None:
+    student = Student(DINO, stage=2, inputs="image", wide=True)
+    optim = OptimConfig(frozen=1)
+    groups = parameter_groups(Learner(student, None, TeacherConfig(backbone=""), optim), optim)
+    learns = {id(p) for group in groups for p in group["params"]}
+    network = student.backbone.network
+    for part, expected in ((network.patch_embed, False), (network.blocks[0], False),
+                           (network.blocks[1], True), (student.head, True)):  # fmt: skip
+        for p in part.parameters():
+            assert (id(p) in learns) == p.requires_grad == expected

@@ -8,7 +8,9 @@ import torch
 from distildire.distill.loss import (
     Projection,
     UncertaintyWeights,
+    consistency_loss,
     distillation_loss,
+    logit_kl,
     noise_loss,
     smoothed,
     softened_kl,
@@ -80,3 +82,13 @@ def test_the_noise_that_is_known_costs_nothing() -> None:
     assert float(noise_loss(knows, x0, eps, t, level)) == pytest.approx(0.0, abs=1e-10)
     half = noise_loss(lambda x_t, t: 0.5 * knows(x_t, t), x0, eps, t, level)
     assert float(half) == pytest.approx(0.25 * float((eps**2).mean()), rel=1e-5)
+
+
+def test_the_losses_of_logits() -> None:
+    logits = torch.tensor([1.0, -2.0, 3.0, 0.0])
+    assert float(consistency_loss(logits)) == pytest.approx((4.0 + 4.0) / 2)
+    student, teacher = torch.tensor([0.3, -1.0]), torch.tensor([2.0, -0.5])
+    p, q = torch.sigmoid(teacher), torch.sigmoid(student)
+    kl = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    assert float(logit_kl(student, teacher)) == pytest.approx(float(kl), abs=1e-6)
+    assert float(logit_kl(teacher, teacher)) == pytest.approx(0.0, abs=1e-6)

@@ -51,3 +51,14 @@ def test_split_keeps_a_repository_together(config: TrainConfig, manifest: Path) 
 def test_no_manifest_is_said(config: TrainConfig) -> None:
     with pytest.raises(ManifestError, match="names no manifest"):
         read_split(replace(config, data=replace(config.data, manifests=())))
+
+
+def test_splits_share_no_repository(rough_fakes: TrainConfig, tmp_path: Path) -> None:
+    training, validation = read_split(rough_fakes)
+    assert (len(training), len(validation)) == (16, 8)
+    path = Path(rough_fakes.data.manifests[0])
+    table = pd.read_csv(path)
+    table.loc[20, "repository"] = "train0"
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match="both sides: train0"):
+        read_split(rough_fakes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,15 @@ import torch
 from torch.nn import functional as F
 
 from distildire import Detector
+from distildire.data.augment import CLEAN
 from distildire.data.cache import CacheOptions, fill_cache
 from distildire.data.manifest import read_manifest
 from distildire.distill import load_student
-from distildire.distill.checkpoint import load_checkpoint
+from distildire.distill.checkpoint import load_checkpoint, save
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import export
+from distildire.distill.student import Student
+from distildire.distill.teacher import DetectorTeacher
 from distildire.distill.train import train
 from distildire.explain.heatmap import heat_of
 from distildire.io.config import to_dict
@@ -150,3 +154,72 @@ def test_dire_reaches_the_student_and_the_teacher(
     train(replace(config, data=data), tmp_path / "run", report=rows.append)
     assert [row for row in rows if "val_auc" in row][-1]["val_auc"] > 0.75
     assert (next(row["imitation"] for row in rows if "imitation" in row) > 0) == (who == "teacher")
+
+
+def test_a_frozen_body_stays(rough_fakes: TrainConfig, tmp_path: Path) -> None:
+    frozen = replace(rough_fakes, optim=replace(rough_fakes.optim, body_lr=0.0, ema=0.0))
+    torch.manual_seed(0)
+    before = Student("resnet18", stage=1, inputs="image").backbone.network.conv1.weight.clone()
+    save(tmp_path / "start.pt", {"student": _student_with(before).state_dict()}, frozen, step=0)
+    frozen = replace(frozen, student=replace(frozen.student, init=str(tmp_path / "start.pt")))
+    best = torch.load(train(frozen, tmp_path / "run"), weights_only=True)["student"]
+    assert torch.equal(best["backbone.network.conv1.weight"], before)
+    assert float(best["head.weight"].abs().sum()) > 0
+
+
+def _student_with(weight: torch.Tensor) -> Student:
+    student = Student("resnet18", stage=1, inputs="image")
+    student.backbone.network.conv1.weight.data = weight
+    return student
+
+
+def test_two_views_and_a_detector_as_the_teacher(rough_fakes: TrainConfig, tmp_path: Path) -> None:
+    first = train(rough_fakes, tmp_path / "teacher")
+    teacher = DetectorTeacher(str(first)).eval()
+    x = torch.rand(3, 3, 32, 32) * 2 - 1
+    feature_map, logits = teacher.teach(x)
+    assert torch.allclose(teacher.student.classify([feature_map]), logits)
+    optim = replace(rough_fakes.optim, consistency=0.1)
+    taught = replace(rough_fakes.teacher, checkpoint=str(first), logits=2.0, lambda_=0.5)
+    rows: list[dict[str, float]] = []
+    config = replace(rough_fakes, optim=optim, teacher=taught)
+    train(config, tmp_path / "student", report=rows.append)
+    (row,) = (r for r in rows if "bce" in r)
+    parts = row["bce"] + 0.5 * row["imitation"] + 2 * row["logit_kl"] + 0.1 * row["consistency"]
+    assert row["loss"] == pytest.approx(parts, rel=1e-4)
+    assert min(row["imitation"], row["logit_kl"], row["consistency"]) > 0
+
+
+def test_the_head_is_fitted_to_labels_and_the_teacher_s_view_of_the_clean_ones(
+    rough_fakes: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise is fake and smooth is real here, so that each view shows its own label."""
+    teacher = DetectorTeacher(str(train(rough_fakes, tmp_path / "teacher"))).eval()
+    given: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(student: Student, batches: Iterable[tuple[torch.Tensor, ...]], **_: object) -> float:
+        given.extend((x0, label) for x0, _, label in batches)
+        return 0.0
+
+    monkeypatch.setattr("distildire.distill.train.fit_head", keep)
+    blurred = replace(CLEAN, resize=0.0, blur=1.0, sigma=(2.0, 2.0))
+    config = replace(
+        rough_fakes, augment=blurred,
+        optim=replace(rough_fakes.optim, steps=0, probe_crops=40, consistency=0.1),
+    )  # fmt: skip
+    for logits in (0.0, 3.0):
+        given.clear()
+        checkpoint = str(tmp_path / "teacher" / "best.pt") if logits else ""
+        spec = replace(config.teacher, checkpoint=checkpoint, logits=logits)
+        train(replace(config, teacher=spec), tmp_path / f"run{logits}")
+        x0 = torch.cat([x for x, _ in given])
+        assert len(x0) == 80  # two views of each crop
+        for views, targets in given:
+            clean, degraded = views.chunk(2)
+            rough, blurry = (v.diff(dim=3).abs().mean(dim=(1, 2, 3)) for v in (clean, degraded))
+            fake = (rough > 0.3).float()
+            assert (blurry[fake == 1] < 0.5 * rough[fake == 1]).all()
+            with torch.no_grad():
+                taught = teacher.teach(clean)[1].sigmoid()
+            expected = (fake + logits * taught) / (1 + logits)
+            assert torch.allclose(targets, expected.repeat(2), atol=1e-4)

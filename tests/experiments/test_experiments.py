@@ -96,7 +96,7 @@ def test_backbones_are_timed(manifest: Path, tmp_path: Path) -> None:
     run = run_experiment("backbones", config, tmp_path)["arms"]["resnet18"]["runs"][0]
     assert run["latency_ms"] > 0
     assert run["params"] > 100_000
-    assert "ms a picture" in (tmp_path / "table.md").read_text()
+    assert "ms per picture" in (tmp_path / "table.md").read_text()
 
 
 def test_families_train_on_one_or_on_all_but_one(manifest: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_the_slowest_stage_sets_it(change: dict[str, object], slowest: str, rate
 
 def test_where_more_machines_add_nothing() -> None:
     job = replace(JOB, costs=replace(COSTS, driver=1e-3))
-    assert job.bends() == 5  # 1000 rows a second, 200 a machine
+    assert job.bends() == 5  # 1000 rows a second, 200 per machine
     before, at, after = (replace(job, machines=n).plan() for n in (4, 5, 6))
     assert before.rate < at.rate == after.rate
     assert after.slowest == "driver"

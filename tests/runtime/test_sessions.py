@@ -85,7 +85,7 @@ def test_every_run_is_of_one_size(bundle: Path, given: int) -> None:
     assert {size for session in Watched.opened for size in session.sizes} == {1}
 
 
-def test_a_lone_picture_has_its_crops_shared_out_among_the_cores(bundle: Path) -> None:
+def test_the_crops_of_a_single_picture_run_in_parallel(bundle: Path) -> None:
     detector = Detector(bundle, threads=2)
     detector.score_crops(np.zeros((8, 8, 8, 3), np.uint8))
     assert len(Watched.opened) == 2

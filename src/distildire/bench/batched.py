@@ -82,7 +82,7 @@ class TorchBatched:
         self.pool = ThreadPoolExecutor(usable_cores())
 
     def read(self, files: Sequence[bytes]) -> Tensor:
-        """Decode and cut, a picture a core: uint8 [pictures x crops, S, S, 3] on the device."""
+        """Decode and cut, one picture per core: uint8 [pictures x crops, S, S, 3] on the device."""
         crops = list(self.pool.map(lambda data: self.cut(decode_bytes(data)), files))
         return torch.from_numpy(np.concatenate(crops)).to(self.device)
 

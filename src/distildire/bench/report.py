@@ -100,7 +100,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _by_batch(rows: Sequence[Row]) -> list[str]:
-    """Seconds a picture and the GPU's memory at every batch, where these were swept."""
+    """Seconds per picture and the GPU's memory at every batch, where these were swept."""
     swept = [row for row in rows if row.get("peak_gpu_bytes_by_batch")]
     if not swept:
         return []

@@ -70,7 +70,7 @@ def evaluate(
     ] = 0,
     heatmap_check: Annotated[
         int,
-        typer.Option(help="Pictures a class that measure the heat map; 0 leaves it out."),
+        typer.Option(help="Pictures per class that measure the heat map; 0 leaves it out."),
     ] = 0,
     by_source: Annotated[
         bool, typer.Option("--by-source", help="Intervals that draw whole sources.")
@@ -122,7 +122,7 @@ def calibrate(
     heatmap_check: Annotated[
         int,
         typer.Option(
-            help="Pictures a class that measure the heat map (what every heat map then says of "
+            help="Pictures per class that measure the heat map (what every heat map then says of "
             "itself); 0 leaves it out."
         ),
     ] = 100,

@@ -15,7 +15,7 @@ app.add_typer(models_app, name="models")
 
 @models_app.command("list")
 def models_list() -> None:
-    """The bundled models, one a line: name, size, crops and calibration."""
+    """The bundled models, one per line: name, size, crops and calibration."""
     from distildire.bundle import bundled, load_bundle
 
     for name in bundled():

@@ -37,7 +37,7 @@ def score(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder, a manifest (.parquet, .csv), a list (one path a line), tar shards, "
+            help="A folder, a manifest (.parquet, .csv), a list (one path per line), tar shards, "
             "Parquet with image bytes; a pattern or an address (s3://...) of them."
         ),
     ],
@@ -68,7 +68,7 @@ def score(
 ) -> None:
     """Score very many pictures; run it again after a kill, and it goes on.
 
-    A row an image, keyed by path, size and modification time; changed files are scored again.
+    One row per image, keyed by path, size and modification time; changed files are scored again.
     Exit code 0: every file has a score; 1: some rows have an error; 2: wrong usage.
     """
     if price is not None and not math.isfinite(price):

@@ -58,11 +58,11 @@ def noise(
     source: Annotated[str, typer.Option(help="nano, adm, or a folder or .pt of a UNet.")],
     out: Annotated[Path, typer.Option(help="Folder of the cache.")],
     dire: Annotated[
-        bool, typer.Option("--dire", help="DIRE in the place of eps0: 40 passes a picture.")
+        bool, typer.Option("--dire", help="DIRE in the place of eps0: 40 passes per picture.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    batch: Annotated[int, typer.Option(help="Pictures a pass.")] = 8,
+    batch: Annotated[int, typer.Option(help="Pictures per pass.")] = 8,
     split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
 ) -> None:
     """Compute eps0, or DIRE if asked, of a manifest's pictures into a cache; resumable.

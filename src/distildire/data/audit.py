@@ -70,7 +70,7 @@ class Audit:
     chance: float = 0.5
     """AUC that scores knowing nothing stay under in 99 of 100 sets of this size."""
     facts: Any = field(default=None, repr=False, compare=False)
-    """The table behind it, a row a readable file (pandas); not written to audit.json."""
+    """The table behind it, one row per readable file (pandas); not written to audit.json."""
 
     @property
     def leaky(self) -> bool:
@@ -95,7 +95,7 @@ def audit(
     """Audit a manifest as `read_manifest` gives it.
 
     Only file facts go into the classifier (format, size, aspect, JPEG quality and chroma
-    subsampling, EXIF, ICC, XMP, C2PA, text; bytes a pixel only where the format tells no
+    subsampling, EXIF, ICC, XMP, C2PA, text; bytes per pixel only where the format tells no
     quality, because at one quality they are a property of what the picture shows). Traces
     of resampling are reported by source but not counted: a generator's own upsampling
     leaves them too.
@@ -180,7 +180,7 @@ def _facts_of(path: str) -> AuditFacts:
 
 
 def _table_of(table: pd.DataFrame, facts: Sequence[AuditFacts]) -> pd.DataFrame:
-    """A row a readable file: its facts, beside what the manifest says of it."""
+    """One row per readable file: its facts, beside what the manifest says of it."""
     import pandas as pd
 
     readable = np.array([fact.error is None for fact in facts])

@@ -44,7 +44,7 @@ def audit_page(result: Audit) -> str:
         [
             "An AUC of 0.5 is chance. Over the limit, a detector trained here may judge files, "
             "not pictures, and figures measured here may mean nothing.",
-            "Bytes a pixel count as quality only where the format states none: at one JPEG "
+            "Bytes per pixel count as quality only where the format states none: at one JPEG "
             "quality they say how much detail the picture shows.",
             "resampling, jpeg_grid and detail are traces in the pixels. They differ where one "
             "class was rescaled or saved more often, but also because generators upsample: "
@@ -89,7 +89,7 @@ def _plots(page: Page, facts: Any) -> None:
         "shorter side, pixels": facts[["width", "height"]].min(axis=1),
         "aspect ratio": facts["aspect"],
         "JPEG quality": facts["quality"],
-        "bytes a pixel": facts["bytes_a_pixel"],
+        "bytes per pixel": facts["bytes_a_pixel"],
         "share of fine detail (log10)": np.log10(facts["detail"].clip(lower=1e-6)),
     }
     for ax, (title, values) in zip(axes[1:], numbers.items(), strict=True):

@@ -37,7 +37,7 @@ def _described(part: pd.DataFrame, kind: str) -> str:
         quality, chroma = part["quality"].median(), shares(part["subsampling"])
         known = f"median JPEG quality {quality:.0f}, " if quality == quality else ""
         first = next((f"{share:.0%} {name}, " for name, share in chroma.items() if name), "")
-        return f"{known}{first}{part['bytes_a_pixel'].median():.2f} bytes a pixel"
+        return f"{known}{first}{part['bytes_a_pixel'].median():.2f} bytes per pixel"
     return ", ".join(
         f"{part[name].mean():.0%} {name.upper() if len(name) < 5 else name}"
         for name in ("exif", "icc", "xmp", "c2pa", "text")

@@ -1,7 +1,7 @@
 """eps0 or DIRE on disk: computed once for each picture's content, exact, safe to interrupt.
 
 A cache is a folder. Each combination of weights, precision and preprocessing has its own
-subfolder, named by their hash, with a `settings.json`; in it an array a picture, named by
+subfolder, named by their hash, with a `settings.json`; in it one array per picture, named by
 the SHA-256 of the picture's file: `<hash>.eps0.npy` (float32 [crops, 3, H, W]) and
 `<hash>.dire20.npy` (uint8, same shape; 20 is the number of DDIM steps). Arrays appear whole
 or not at all, so that any number of workers may read and write at once.
@@ -82,7 +82,7 @@ class CacheOptions:
     steps: int = 20
     """DDIM steps each way."""
     batch: int = 8
-    """Pictures a pass."""
+    """Pictures per pass."""
 
 
 @dataclass

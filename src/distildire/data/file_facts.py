@@ -70,7 +70,7 @@ class AuditFacts:
     jpeg_grid: float = float("nan")
     """The same at the 8-pixel period: an earlier or present JPEG pass."""
     detail: float = float("nan")
-    """Share of the spectrum's power over 0.35 cycles a pixel: low after upscaling."""
+    """Share of the spectrum's power over 0.35 cycles per pixel: low after upscaling."""
     dhash: int = 0
     """64-bit difference hash of the grey picture."""
     thumbnail: bytes = b""

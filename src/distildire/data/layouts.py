@@ -209,7 +209,7 @@ def read_layout(dataset: str | Path) -> pd.DataFrame:
         dataset: a folder, or a list that a dataset comes with (ForensicHub .json, GRIP .csv).
 
     Returns:
-        A row a picture, in order of path: `path` (absolute), `label`, `split`, `generator`,
+        One row per picture, in order of path: `path` (absolute), `label`, `split`, `generator`,
         `source` (empty where the layout doesn't say). `attrs["layout"]` is the layout's name,
         `attrs["left_out"]` the number of derived pictures (DIRE maps, reconstructions).
 

@@ -1,4 +1,4 @@
-"""Manifests: one row an image, with its label and where it came from."""
+"""Manifests: one row per image, with its label and where it came from."""
 
 from __future__ import annotations
 

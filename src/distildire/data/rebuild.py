@@ -31,6 +31,7 @@ from distildire.io.hashing import sha256_of
 from distildire.io.perceptual_hashes import look
 from distildire.io.pictures import RGB, ImageError, decode, open_picture
 from distildire.io.preprocessing import encode_jpeg
+from distildire.io.progress import DoneOf
 from distildire.io.text import brief, spellings, words_of
 from distildire.io.writing import whole_file, write_json
 
@@ -333,7 +334,7 @@ class Rebuilt:
     """What a run came to."""
 
     table: pd.DataFrame
-    """One row a crop, every column filled; written to `out`/manifest.parquet."""
+    """One row per crop, every column filled; written to `out`/manifest.parquet."""
     problems: list[tuple[str, str, str]]
     """Repository, path and reason of each row that wasn't made, or came out different."""
 
@@ -377,7 +378,7 @@ def rebuild(
     *,
     reconstruct: Reconstruct | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: DoneOf | None = None,
 ) -> Rebuilt:
     """Make the crops of a manifest below `out`, and `out`/manifest.parquet.
 

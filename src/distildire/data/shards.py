@@ -37,7 +37,7 @@ def is_shards(source: str) -> bool:
 
 
 def read_shards(source: str) -> pd.DataFrame:
-    """A row a picture, in the shards' order: `path` (SHARD.tar::MEMBER) and what is told of it.
+    """One row per picture, in the shards' order: `path` (SHARD.tar::MEMBER) and what is told of it.
 
     As WebDataset groups them, `a/b.jpg`, `a/b.json` and `a/b.cls` are one sample. The object in
     a .json gives `label`, and every other plain value a column (`source`, `generator`, `split`,

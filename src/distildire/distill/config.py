@@ -154,7 +154,7 @@ class ValidationConfig:
     patience: int = 0
     """Validations without a better score before stopping (0: never)."""
     limit: int = 0
-    """Largest number of images a source (0: all)."""
+    """Largest number of images per source (0: all)."""
 
     def __post_init__(self) -> None:
         refuse_under(self, "validation.", every=1, patience=0, limit=0)

@@ -7,23 +7,24 @@ head on frozen ImageNet features is a detector of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distildire.distill.student import HiddenHead, Student
+from distildire.io.progress import Done
 
 BATCH, RATE = 256, 1e-3
-"""Features a step, and the highest learning rate, of a head with a hidden layer."""
+"""Features per step, and the highest learning rate, of a head with a hidden layer."""
 
 
 @torch.no_grad()
 def pooled_features(
     student: Student,
     batches: Iterable[tuple[Tensor, Tensor, Tensor]],
-    progress: Callable[[int], None] | None = None,
+    progress: Done | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What the head sees of batches of (x0, noise, labels): [N, channels] and labels [N]."""
     student.eval()
@@ -110,7 +111,7 @@ def fit_head(
     l2: float,
     epochs: int = 8,
     weight_decay: float = 0.01,
-    progress: Callable[[int], None] | None = None,
+    progress: Done | None = None,
 ) -> float:
     """Fit the head of `student` on its pooled maps.
 

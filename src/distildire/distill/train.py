@@ -59,7 +59,7 @@ def train(
 ) -> Path:
     """Train a student and return the path of the best checkpoint, `out`/best.pt.
 
-    Writes `config.json`, `metrics.jsonl` (one object a line), TensorBoard events,
+    Writes `config.json`, `metrics.jsonl` (one object per line), TensorBoard events,
     `checkpoint.pt` (everything that `resume` needs), `best.pt` (the weights chosen by
     `validation_summary`) and `val_scores.csv` (the best checkpoint's logits).
 

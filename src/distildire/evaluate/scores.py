@@ -45,7 +45,7 @@ def score_manifest(
     """Score every row of a manifest, `raw`, `equalized` or both.
 
     Returns the columns of `SCORE_COLUMNS`, `repository`, `split`, `variant` and `error` (empty, or
-    why the picture has no score; its score is then nan): a row a picture and variant.
+    why the picture has no score; its score is then nan): one row per picture and variant.
     """
     import pandas as pd
 

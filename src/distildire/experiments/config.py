@@ -38,7 +38,7 @@ class Families:
     min_images: int = 100
     """Fakes under which a family gets no arm."""
     test_limit: int = 100
-    """Largest number of test images a source (0: all)."""
+    """Largest number of test images per source (0: all)."""
 
 
 @dataclass(frozen=True)

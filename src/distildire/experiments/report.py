@@ -41,7 +41,7 @@ def write_report(results: dict[str, Any], out: Path) -> None:
 
 
 def table_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row an arm, figures as text."""
+    """One row per arm, figures as text."""
     timed = any(_of(arm, "latency_ms").n for arm in results["arms"].values())
     rows = []
     for name, arm in results["arms"].items():
@@ -49,10 +49,10 @@ def table_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
         row |= {figure: _of(arm, figure).text() for figure in FIGURES}
         row["vs first"] = "" if name == results["first"] else _of(arm, "auc_vs_first").text()
         if timed:
-            row["ms a picture"] = _of(arm, "latency_ms").mean
+            row["ms per picture"] = _of(arm, "latency_ms").mean
             params = _of(arm, "params").mean
             row["parameters"] = f"{params / 1e6:.2f} M" if params else None
-        row["s a step"] = _of(arm, "seconds_a_step").mean
+        row["s per step"] = _of(arm, "seconds_a_step").mean
         errors = sorted({run["error"] for run in arm["runs"] if "error" in run})
         row["note"] = "; ".join(f"failed: {error[:160]}" for error in errors)
         rows.append(row)
@@ -64,7 +64,7 @@ def _of(arm: dict[str, Any], figure: str) -> OverSeeds:
 
 
 def long_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a run, figures as numbers."""
+    """One row per run, figures as numbers."""
     return [{"arm": name, **run} for name, arm in results["arms"].items() for run in arm["runs"]]
 
 
@@ -90,7 +90,7 @@ def plot_of(results: dict[str, Any]) -> Any:
         return None
     if all(_of(arm, "latency_ms").n for arm in arms.values()):
         points = {n: (_of(a, "latency_ms").mean, _of(a, "auc").mean) for n, a in arms.items()}
-        return plots.pareto(points, "ms a picture, one thread", "AUC on held-out sources")
+        return plots.pareto(points, "ms per picture, one thread", "AUC on held-out sources")
     by_arm = {
         name: [run["auc"] for run in arm["runs"] if run.get("auc") is not None]
         for name, arm in arms.items()

@@ -139,7 +139,7 @@ def read_test_scores(folder: Path) -> pd.DataFrame:
 
 
 def latency_of(checkpoint: Path, bundle: Path, repeats: int = 21) -> Figures:
-    """Milliseconds a picture (all its crops, one thread), parameters and bytes of the graph."""
+    """Milliseconds per picture (all its crops, one thread), parameters and bytes of the graph."""
     from distildire.detector import Detector
 
     student, _, _ = load_checkpoint(checkpoint)

@@ -34,7 +34,7 @@ class OverSeeds:
 
 
 def over_seeds(values: Sequence[float]) -> OverSeeds:
-    """Summary of one value a seed; values that are nan are left out.
+    """Summary of one value per seed; values that are nan are left out.
 
     The interval speaks of other seeds on the same pictures, not of other pictures.
     """

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from distildire.io.boxes import box_at
+
 _COLOURS = np.mgrid[0:256:51, 0:256:51, 0:256:51].reshape(3, 1, -1).T.astype(np.uint8)
 """216 colours that a profile is tried on: [216, 1, 3]."""
 _SAME = 2.0
@@ -82,16 +84,9 @@ def _of_jp2(data: bytes) -> bytes | None:
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 0
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        start = at + 8
-        if size == 1:
-            start, size = start + 8, int.from_bytes(data[start : start + 8])
-        end = at + size if size else len(data)
-        if end < start:
-            return
-        yield kind, data[start:end]
-        at = end
+    while (box := box_at(data, at, len(data))) is not None:
+        yield box.kind, data[box.start : box.end]
+        at = box.end
 
 
 def _of_bmp(data: bytes) -> bytes | None:

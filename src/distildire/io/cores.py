@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 4
-"""Items a core that are begun before the first of them is taken."""
+"""Items per core that are begun before the first of them is taken."""
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -45,7 +45,7 @@ def _quota(cgroup: Path) -> float | None:
 def over_cores(
     work: Callable[[Item], Result], items: Iterable[Item], cores: int, *, ahead: int | None = None
 ) -> Iterator[Result]:
-    """`work` of each item, in their order: a thread a core, in bounded memory.
+    """`work` of each item, in their order: one thread per core, in bounded memory.
 
     Up to `ahead` items are begun before the first of them is taken; `AHEAD` a core by default.
     """

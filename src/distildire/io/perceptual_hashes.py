@@ -14,7 +14,7 @@ from distildire.io.pictures import RGB
 from distildire.io.preprocessing import limit_short_side
 
 _SIDE = 8
-"""Rows, and bits a row, of a difference hash."""
+"""Rows, and bits per row, of a difference hash."""
 
 
 def look(image: Image.Image) -> str:

@@ -25,7 +25,7 @@ def as_line(row: dict[str, Any], file: IO[str] | None = None) -> str:
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], file: IO[str]) -> None:
-    """One object a line, flushed line by line: a killed run keeps what it has judged."""
+    """One object per line, flushed line by line: a killed run keeps what it has judged."""
     for row in rows:
         file.write(as_line(row, file))
         file.flush()

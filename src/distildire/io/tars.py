@@ -1,7 +1,7 @@
 """Pictures inside a plain tar, by name and in any order: `SHARD.tar::MEMBER` in place of a path.
 
 A plain tar holds its members as they are, so that one is read as fast as a file of its own. The
-places of all are looked up once a process.
+places of all are looked up once per process.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def rows_of(
     Names in `needed` may be in capitals there. Rows without any text are left out.
 
     Args:
-        path: file in UTF-8, UTF-16, or a code of one byte a letter.
+        path: file in UTF-8, UTF-16, or a code of one byte per letter.
         needed: columns that the file must have.
         on_row: takes a sentence for each row that is left out; else the first raises.
         filled: columns of which no cell may be empty; `needed` by default.

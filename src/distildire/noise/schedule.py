@@ -132,7 +132,7 @@ def path_down(alpha_bar: Tensor, steps: int = 20) -> Path:
 
 
 def ddim(predict: Predict, x_t: Tensor, path: Path, progress: DoneOf | None = None) -> Tensor:
-    """Follow `path` from x_t [B, 3, H, W], one pass of the network a step (eta = 0)."""
+    """Follow `path` from x_t [B, 3, H, W], one pass of the network per step (eta = 0)."""
     for done, (t, alpha_bar_t, alpha_bar_to) in enumerate(path, start=1):
         eps = predict(x_t, torch.full((len(x_t),), t, device=x_t.device))
         x_t = ddim_step(x_t, eps, alpha_bar_t, alpha_bar_to)

@@ -148,6 +148,9 @@ def count_keys(
 ) -> None:
     """Strict key accounting: every wanted key is there in its shape, and no other.
 
+    `load_state_dict(strict=True)` would come too late: foreign checkpoints are renamed and
+    cut into our keys first, and the message is to name the keys of the file.
+
     Raises:
         WeightsError: naming the missing, the unexpected and the misshapen keys.
     """

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from distildire.io.boxes import box_at
 from distildire.io.containers import JXL_SIGNATURE, PNG_SIGNATURE
 from distildire.provenance.limits import (
     HEAD,
@@ -221,17 +222,12 @@ def _boxes(data: bytes) -> Iterator[Piece]:
     spans = [(0, len(data), b"")]
     for _ in range(MAX_PARTS):
         at, end, parent = spans.pop() if spans else (0, 0, b"")
-        if at + 8 > end:
+        box = box_at(data, at, end)
+        if box is None:
             if not spans:
                 return
             continue
-        size, kind = struct.unpack_from(">I4s", data, at)
-        body = at + 8
-        if size == 1:
-            size, body = struct.unpack_from(">Q", data, body)[0], body + 8
-        stop = min(at + size, end) if size else end
-        if stop < body:
-            continue
+        kind, body, stop = box
         spans.append((stop, end, parent))
         if kind in {b"moov", b"udta", b"meta", b"ilst"}:
             full = kind == b"meta" and data[body + 4 : body + 8] != b"hdlr"

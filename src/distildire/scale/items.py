@@ -73,7 +73,7 @@ def list_items(source: str | Path, on_error: OnError | None = None) -> Iterator[
     """The pictures of a source in a stable order, one at a time.
 
     A folder is walked recursively, videos left out. A manifest (.parquet, .csv or .tsv) has a
-    column `path`; any other file is read as one path a line. Their relative paths are
+    column `path`; any other file is read as one path per line. Their relative paths are
     relative to the file. A path that a list repeats is given each time. Both may be UTF-8,
     UTF-16 or Latin-1, and a .csv may separate by `,` `;` tab or `|`.
 
@@ -113,7 +113,7 @@ def entries(source: Path, on_error: OnError | None = None) -> Iterator[str]:
     if is_video(source) or kind in {".jsonl", ".ndjson", ".json"}:
         raise SourceError(
             f"{source}: {kind} is no kind of source: give pictures, a table (.parquet, .csv, "
-            ".tsv) with a column path, or a list of one path a line"
+            ".tsv) with a column path, or a list of one path per line"
         )
     is_table = kind in {".parquet", *_TEXT_TABLES}
     try:

@@ -58,7 +58,7 @@ def may_pass(error: str) -> bool:
 
 
 class DoneItems:
-    """Which items the parts of a folder hold, in 16 bytes a row.
+    """Which items the parts of a folder hold, in 16 bytes per row.
 
     A row whose error lies in the machine and not in the file doesn't count: it is tried again.
     """

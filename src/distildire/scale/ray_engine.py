@@ -1,4 +1,4 @@
-"""Scoring with Ray Data: an actor a core, each with a detector of its own (extra `scale`)."""
+"""Scoring with Ray Data: one actor per core, each with a detector of its own (extra `scale`)."""
 
 from __future__ import annotations
 

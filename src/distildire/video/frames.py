@@ -271,7 +271,7 @@ class _Scan:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise VideoError(f"too many pixels: {width} x {height} a frame")
+        raise VideoError(f"too many pixels: {width} x {height} per frame")
     if width and height and min(width, height) < MIN_SIDE:
         raise VideoError(
             f"too small to judge: {width} x {height} pixels, at least {MIN_SIDE} on each "

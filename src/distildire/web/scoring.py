@@ -1,6 +1,6 @@
 """Scoring across requests: one bounded queue, decoding in threads, a picture on each core.
 
-On a CPU nothing gathers a batch: it would cost more a picture than one by one, and its first
+On a CPU nothing gathers a batch: it would cost more per picture than one by one, and its first
 picture would wait for its last. A GPU takes whatever is ready at once, and waits for no more.
 """
 

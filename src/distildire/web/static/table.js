@@ -105,7 +105,7 @@ export class Table {
     return items;
   }
 
-  /** Many results a second come in: the rows are laid out once a frame. */
+  /** Many results a second come in: the rows are laid out once per frame. */
   refresh() {
     if (this.scheduled) return;
     this.scheduled = true;

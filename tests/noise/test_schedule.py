@@ -1,4 +1,4 @@
-"""DDIM against diffusers' own scheduler and closed forms."""
+"""The schedule and DDIM against diffusers' own scheduler and closed forms."""
 
 from __future__ import annotations
 
