@@ -12,7 +12,7 @@ import argparse
 import io
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +26,29 @@ from torch.nn import functional as F
 from distildire.data.manifest import FAKE
 from distildire.data.stream import sampling_weights
 from distildire.distill.checkpoint import save
-from distildire.distill.config import TrainConfig
-from distildire.distill.learner import Learner, freeze_norm, moving_average, parameter_groups
+from distildire.distill.config import DataConfig, TrainConfig
+from distildire.distill.learner import (
+    Learner,
+    freeze_norm,
+    moving_average,
+    parameter_groups,
+    rate_factor,
+)
+from distildire.distill.lora import merged
+from distildire.distill.loss import smoothed
 from distildire.distill.networks import Networks, build_networks, lesson, seen_of
 from distildire.distill.run_log import RunLog
-from distildire.distill.validation import validation_summary
+from distildire.distill.train import keep_best
+from distildire.distill.validation import Validation, validation_summary
 from distildire.io.config import load_config, to_dict
+from distildire.io.preprocessing import crop_corners
 from distildire.io.writing import whole_file, write_json
 from packed.views import STORED, ViewMaker
 
 Images = NDArray[np.uint8]
+
+VIEWS = 2
+"""Crops of a picture in validation, `halves` of the detector."""
 
 
 def _unpacked(image: bytes) -> Images:
@@ -62,20 +75,74 @@ def read_parts(parts: list[Path]) -> tuple[pd.DataFrame, Images]:
 def held_out_logits(
     student: torch.nn.Module, networks: Networks, stored: Tensor, crop: int
 ) -> Tensor:
-    """Mean logit over the two views that `Preprocessing(halves=2)` would cut."""
+    """Mean logit [N] of stored uint8 [N, 3, 256, 256] over the views of `Preprocessing.halves`."""
     student.eval()
     side = round(stored.shape[-1] * 0.5 / STORED)
+    corners = crop_corners(side, side, crop, VIEWS)
     found = []
     for batch in stored.split(250):
         half = F.interpolate(batch.float(), [side] * 2, mode="bicubic", antialias=True)
         half = half.round().clamp(0, 255).to(torch.uint8)
         logits = 0
-        for share in (0.5, 0.2):
-            at = round(share * (side - crop))
-            seen = seen_of(networks, half[:, :, at : at + crop, at : at + crop], [])
-            logits = logits + student(seen.x0, seen.noise).float() / 2
+        for top, left in corners:
+            seen = seen_of(networks, half[:, :, top : top + crop, left : left + crop], [])
+            logits = logits + student(seen.x0, seen.noise).float() / VIEWS
         found.append(logits)
     return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All pictures and what is drawn from them, on one device."""
+
+    stored: Tensor
+    """uint8 [N, 3, 256, 256]."""
+    fake: Tensor
+    """[N], 1.0 for generated."""
+    rows: Tensor
+    """Of those that are trained on."""
+    weights: Tensor
+    """How likely each of `rows` is drawn."""
+    val: pd.DataFrame
+    """The rows that are validated on."""
+    val_rows: Tensor
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(pictures, labels) of a batch."""
+        drawn = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        at = self.rows[drawn]
+        return self.stored[at], self.fake[at]
+
+
+def pictures_on(
+    device: torch.device, table: pd.DataFrame, images: Images, config: DataConfig
+) -> Pictures:
+    """The pictures of both splits, all of them on the device for good."""
+    rows = np.flatnonzero(table["split"] == config.split)
+    held_out = np.flatnonzero(table["split"] == config.val_split)
+    weights = sampling_weights(
+        table.iloc[rows].reset_index(drop=True), power=config.power,
+        max_share=config.max_share, pair_weight=config.pair_weight,
+    )  # fmt: skip
+    return Pictures(
+        stored=torch.from_numpy(images).to(device),
+        fake=torch.from_numpy((table["label"] == FAKE).to_numpy(copy=True)).float().to(device),
+        rows=torch.from_numpy(rows).to(device),
+        weights=torch.from_numpy(weights).to(device),
+        val=table.iloc[held_out].reset_index(drop=True),
+        val_rows=torch.from_numpy(held_out).to(device),
+    )
+
+
+def validated(
+    student: torch.nn.Module, networks: Networks, pictures: Pictures, config: TrainConfig
+) -> Validation:
+    """Scores of the held-out pictures, and their figures."""
+    with torch.autocast(pictures.stored.device.type, torch.bfloat16):
+        stored = pictures.stored[pictures.val_rows]
+        logits = held_out_logits(student, networks, stored, config.preprocessing.crop)
+    found = logits.double().cpu().numpy()
+    return Validation(pictures.val, found, validation_summary(pictures.val, found))
 
 
 def run(
@@ -87,20 +154,7 @@ def run(
     optim = config.optim
     torch.manual_seed(optim.seed)
     torch.set_float32_matmul_precision("high")
-    stored = torch.from_numpy(images)
-    rows = np.flatnonzero(table["split"] == config.data.split)
-    held_out = np.flatnonzero(table["split"] == config.data.val_split)
-    val = table.iloc[held_out].reset_index(drop=True)
-    train_rows = torch.from_numpy(rows).to(device)
-    stored = stored.to(device)
-    weights = torch.from_numpy(
-        sampling_weights(
-            table.iloc[rows].reset_index(drop=True), power=config.data.power,
-            max_share=config.data.max_share, pair_weight=config.data.pair_weight,
-        )
-    ).to(device)  # fmt: skip
-    fake = torch.from_numpy((table["label"] == FAKE).to_numpy(copy=True)).float().to(device)
-
+    pictures = pictures_on(device, table, images, config.data)
     networks = build_networks(config, device)
     for module in networks.student.modules():
         if hasattr(module, "fused_attn"):
@@ -121,44 +175,22 @@ def run(
         gone = (time.monotonic() - began) / seconds
         if gone >= (checks + 1) / validations:
             checks += 1
-            with torch.autocast(device.type, torch.bfloat16):
-                logits = held_out_logits(
-                    average.module, networks, stored[torch.from_numpy(held_out).to(device)],
-                    config.preprocessing.crop,
-                )  # fmt: skip
-            found = validation_summary(val, logits.double().cpu().numpy())
+            found = validated(average.module, networks, pictures, config)
             writer({"step": step, "seconds": time.monotonic() - began,
-                    **{f"val_{k}": v for k, v in found.items()}})  # fmt: skip
+                    **{f"val_{k}": v for k, v in found.summary.items()}})  # fmt: skip
             kept = replace(config, optim=replace(optim, steps=step))
-            state = {"student": average.module.state_dict()}
-            names = ["last.pt"]
-            if found["choice"] > best["choice"]:
-                best = found | {"step": step}
-                names.append("best.pt")
-                val.assign(logit=logits.cpu().numpy()).to_csv(out / "val_scores.csv", index=False)
-            for name in names:
-                save(out / name, state, kept, step=step, validation=found)
+            state = {"student": merged(average.module.state_dict())}
+            save(out / "last.pt", state, kept, step=step, validation=found.summary)
+            if found.summary["choice"] > best["choice"]:
+                best = found.summary | {"step": step}
+                keep_best(out, average.module, kept, step, found)
             if checks == validations:
                 break
-            learner.train()
-        warm = min(1.0, (step + 1) / max(1, optim.warmup))
-        factor = warm * 0.5 * (1 + np.cos(np.pi * min(1.0, gone)))
+        factor = rate_factor(step, optim.warmup, gone)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
-        learner.train()
-        if optim.freeze_norm:
-            freeze_norm(learner)
-        drawn = torch.multinomial(weights, optim.batch, replacement=True, generator=generator)
-        at = train_rows[drawn]
-        label = fake[at]
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            with torch.autocast(device.type, enabled=False):
-                crops = make(stored[at])
-            seen = seen_of(networks, crops, [])
-            target, taught = lesson(networks.teacher, seen, config)
-        smooth = label * (1 - optim.label_smoothing) + optim.label_smoothing / 2
-        with torch.autocast(device.type, torch.bfloat16):
-            losses = learner(seen.x0, seen.noise, smooth, target, taught)
+        stored, label = pictures.draw(optim.batch, generator)
+        losses = losses_of(learner, networks, make(stored), label, config)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -170,6 +202,23 @@ def run(
                     "seconds_a_step": (time.monotonic() - began) / step})  # fmt: skip
     writer.close()
     return best
+
+
+def losses_of(
+    learner: Learner, networks: Networks, crops: Tensor, label: Tensor, config: TrainConfig
+) -> dict[str, Tensor]:
+    """The learner's losses on crops uint8 [B, 3, S, S] with labels [B], in bfloat16."""
+    optim = config.optim
+    learner.train()
+    if optim.freeze_norm:
+        freeze_norm(learner)
+    with torch.no_grad(), torch.autocast(crops.device.type, torch.bfloat16):
+        seen = seen_of(networks, crops, [])
+        target, taught = lesson(networks.teacher, seen, config)
+    smooth = smoothed(label, optim.label_smoothing)
+    with torch.autocast(crops.device.type, torch.bfloat16):
+        losses: dict[str, Tensor] = learner(seen.x0, seen.noise, smooth, target, taught)
+    return losses
 
 
 def main() -> None:

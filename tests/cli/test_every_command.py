@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,8 @@ import uvicorn
 import yaml
 from click.testing import Result
 from PIL import Image
+from small_world.config import WorldConfig
+from small_world.generators import Report
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -246,6 +249,40 @@ def test_experiment(manifest: Path, tmp_path: Path) -> None:
     said = run("experiment", "no-distill", "--config", config, "--out", out, "--arm", "image only")
     assert "1 runs, 0 failed" in said
     assert list(json.loads((out / "results.json").read_text())["arms"]) == ["image only"]
+
+
+def test_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole world takes long: what it is told, and what it says of an answer."""
+    told: list[tuple[WorldConfig, Path]] = []
+
+    def world(config: WorldConfig, out: Path, report: Report) -> dict[str, object]:
+        told.append((config, out))
+        report("vae", 1, 2, 0.5)
+        answer = {"claim": "DIRE tells them", "family": "gan", "verdict": "holds"}
+        return {"answers": [answer]}
+
+    monkeypatch.setattr("small_world.run.small_world", world)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds to it
+    config, out = tmp_path / "world.yaml", tmp_path / "world"
+    config.write_text(yaml.safe_dump({"sampling_steps": 10, "student": {"seeds": [3]}}))
+    asked = ("experiment", "small-world", "--config", config, "--out", out)
+    said = run(*asked, "--set", "pictures.train=8")
+    assert "DIRE tells them (gan): holds" in said.splitlines()
+    assert str(out / "small-world.md") in said
+    ((given, folder),) = told
+    assert (given.sampling_steps, given.student.seeds, folder) == (10, (3,), out)
+    assert given.pictures.train == 8
+    assert "--config and --set" in run(*asked, "--seeds", "0", code=2)
+    assert "--config and --set" in run(*asked, "--arm", "dire", code=2)
+
+
+def test_the_small_world_needs_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "lib" / "site-packages" / "distildire" / "__init__.py"
+    monkeypatch.setattr("distildire.__file__", str(installed))
+    asked = ("--config", tmp_path / "world.yaml", "--out", tmp_path / "world")
+    said = run("experiment", "small-world", *asked, code=2)
+    assert "it runs from a checkout of the repository" in said
+    assert not (tmp_path / "world").exists()
 
 
 def test_bench(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from distildire.distill.config import OptimConfig, TeacherConfig, TrainConfig
-from distildire.distill.learner import Learner, learning_rate, moving_average, parameter_groups
+from distildire.distill.learner import (
+    Learner,
+    learning_rate,
+    moving_average,
+    parameter_groups,
+    rate_factor,
+)
 from distildire.distill.student import Student
 from distildire.distill.vit import DINO
 from distildire.io.config import build
@@ -19,6 +25,12 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert rates[9] == pytest.approx(1.0)
     assert rates[-1] < 0.01
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_rate_by_the_clock_ends_at_zero() -> None:
+    assert [rate_factor(step, 4, 0.9) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    falling = [rate_factor(4, 4, gone) for gone in (0.0, 0.25, 0.5, 1.0, 1.1)]
+    assert falling == pytest.approx([1.0, (2 + 2**0.5) / 4, 0.5, 0.0, 0.0])
 
 
 def test_moving_average_follows_weights_and_statistics() -> None:

@@ -21,6 +21,7 @@ from distildire.noise.schedule import (
     respaced_steps,
     sample,
     to_unit,
+    unit_dire,
 )
 
 
@@ -120,3 +121,11 @@ def test_a_part_of_the_way_down_ends_where_the_whole_does() -> None:
 def test_pixels_span_the_range() -> None:
     rgb = torch.tensor([0, 51, 255], dtype=torch.uint8)
     torch.testing.assert_close(to_unit(rgb), torch.tensor([-1.0, -0.6, 1.0]))
+
+
+def test_dire_and_its_bytes_are_one_input() -> None:
+    """2 k / 255 - 1 for each byte k, rounded once: the same from a cache as from a source."""
+    stored = torch.arange(256, dtype=torch.uint8)
+    exact = (2 * torch.arange(256, dtype=torch.float64) / 255).float() - 1
+    assert torch.equal(unit_dire(stored.float() / 255.0), exact)
+    assert torch.equal(to_unit(stored), exact)

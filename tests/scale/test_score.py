@@ -18,7 +18,7 @@ import crashing_decoder as crashing
 from distildire import Detector
 from distildire.io.writing import BusyError, only_writer
 from distildire.scale.folders import LOCK
-from distildire.scale.items import Item, SourceError, list_items
+from distildire.scale.items import Item, SourceError
 from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, write_part
 from distildire.scale.score import score
 from distildire.scale.sources import items_of
@@ -75,7 +75,7 @@ def test_lists_and_manifests_name_the_same_files(
     (folder / "list.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     (folder / "list.csv").write_text("label,path\n" + "".join(f"x,{n}\n" for n in names))
     pq.write_table(pa.table({"path": names}), folder / "list.parquet")
-    found = [list(list_items(folder / f"list.{kind}")) for kind in ("txt", "csv", "parquet")]
+    found = [list(items_of(folder / f"list.{kind}")) for kind in ("txt", "csv", "parquet")]
     assert found[0] == found[1] == found[2]
     report = score(folder / "list.txt", tmp_path / "out", model=bundle)
     rows = rows_of(tmp_path / "out")

@@ -6,7 +6,7 @@ Networks are made once and shared by the rows; `sweep` opens each row when its t
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, Literal, Protocol, TypeAlias
@@ -39,6 +39,7 @@ class Swept(Protocol):
     """One detector from files' bytes to logits, as many at a time as it is given."""
 
     passes: int
+    """Of the noise network for one picture."""
     note: str
 
     def figures(self, files: Sequence[bytes]) -> dict[str, Any]:
@@ -52,6 +53,10 @@ class Swept(Protocol):
     def flops(self, data: bytes) -> int:
         """Of everything that is run for this picture; a multiply-add is two."""
         ...
+
+
+Factory: TypeAlias = Callable[[str], Swept]
+"""Opens a method on a device, as torch calls it."""
 
 
 class TorchBatched:
@@ -217,16 +222,16 @@ def _nano_torch(device: str, precision: Precision) -> TorchBatched:
     )  # fmt: skip
 
 
-dire = partial(_paper, precision="fp32", dire=True)
-dire_bf16 = partial(_paper, precision="bf16", dire=True)
-distildire = partial(_paper, precision="fp32", dire=False)
-distildire_bf16 = partial(_paper, precision="bf16", dire=False)
-nano_torch = partial(_nano_torch, precision="fp32")
-nano_torch_bf16 = partial(_nano_torch, precision="bf16")
-nano = partial(BundleBatched, "nano")
-base = partial(BundleBatched, "base")
+dire: Factory = partial(_paper, precision="fp32", dire=True)
+dire_bf16: Factory = partial(_paper, precision="bf16", dire=True)
+distildire: Factory = partial(_paper, precision="fp32", dire=False)
+distildire_bf16: Factory = partial(_paper, precision="bf16", dire=False)
+nano_torch: Factory = partial(_nano_torch, precision="fp32")
+nano_torch_bf16: Factory = partial(_nano_torch, precision="bf16")
+nano: Factory = partial(BundleBatched, "nano")
+base: Factory = partial(BundleBatched, "base")
 
 
-def nano_cpu(device: str) -> BundleBatched:
+def nano_cpu(device: str) -> Swept:
     """The same machine's cores, to compare with."""
     return BundleBatched("nano", "cpu")

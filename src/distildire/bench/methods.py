@@ -96,8 +96,10 @@ class PaperMethod:
 
     def noise(self, picture: Tensor) -> Tensor:
         """DIRE scaled to [-1, 1], or eps0."""
+        from distildire.noise.schedule import unit_dire
+
         if self.dire:
-            return self.source.dire(picture, DIRE_STEPS) * 2.0 - 1.0
+            return unit_dire(self.source.dire(picture, DIRE_STEPS))
         return self.source.eps0(picture)
 
     def classify(self, picture: Tensor, noise: Tensor) -> float:

@@ -11,11 +11,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distildire.bench.worker import median_seconds, peak_rss
+
+if TYPE_CHECKING:
+    from distildire.bench.batched import Factory, Swept
 
 CAUTION = 1.2
 """A larger batch is tried if this many times what it should take is left of the time."""
@@ -52,10 +56,14 @@ class _Track:
         self.batches: list[int] = method["batches"]
         self.device, self.alive = device, True
         self._factory: str = method["factory"]
-        self._method: Any = None
         self._took = 0.0
         self._notes: list[str] = []
         self.row: dict[str, Any] = {"method": method["name"], "seconds_by_batch": {}, "note": ""}
+
+    @cached_property
+    def _method(self) -> Swept:
+        """Opened when it is first asked for."""
+        return _factory(self._factory)(self.device)
 
     def measure(self, data: bytes, size: int, deadline: float) -> None:
         """Figures of a batch of `size`; whatever happens ends up in the row's note."""
@@ -65,11 +73,10 @@ class _Track:
             self._end(size, "the time was up")
             return
         try:
-            if self._method is None:
-                self._method = _factory(self._factory)(self.device)
+            method = self._method
             begun = time.perf_counter()
             with _GpuMemory(self.device) as memory:
-                figures = self._method.figures([data] * size)
+                figures = method.figures([data] * size)
             self._took = time.perf_counter() - begun
         except Exception as error:  # a missing package, weights, memory: the other rows go on
             words = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -140,9 +147,9 @@ class _GpuMemory:
             self.peak = torch.cuda.max_memory_allocated() - self._before
 
 
-def _factory(name: str) -> Callable[[str], Any]:
+def _factory(name: str) -> Factory:
     module, _, function = name.partition(":")
-    found: Callable[[str], Any] = getattr(importlib.import_module(module), function)
+    found: Factory = getattr(importlib.import_module(module), function)
     return found
 
 

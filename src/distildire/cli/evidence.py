@@ -22,7 +22,11 @@ from distildire.cli.app import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from distildire.bundle import Bundle
     from distildire.calibration import Calibration
+    from distildire.detector import Detector
 
 
 @app.command()
@@ -134,51 +138,62 @@ def calibrate(
     """
     from distildire.data.manifest import FAKE, read_manifest, rows_of_split
     from distildire.detector import Detector
-    from distildire.evaluate.checks import heatmap_check as measure_heatmap
     from distildire.evaluate.fit_calibration import calibrate as fit
-    from distildire.evaluate.scores import logits_of
 
     if not model.is_dir():
         fail(f"{model}: no such folder: give that of a bundle, where its calibration is written")
     detector = Detector(model.resolve())  # never the installed model of that name
-    bundle = detector.bundle
     table = rows_of_split(read_manifest(manifest), split)
     if by and by not in table:
         fail(f"--by {by}: {manifest} has no such column (it has {', '.join(table.columns)})")
-    logits = logits_of(
-        detector, table["path"].to_list(), equalized=equalize, progress=progress_bar("calibrate")
-    )
-    asked = len(table)
-    table = table.assign(logit=logits).dropna(subset="logit")
-    if len(table) < asked:
-        warn(f"{asked - len(table)} of {asked} pictures could not be scored, and are left out")
+    table = _scored(detector, table, equalize=equalize)
     found = fit(
-        table["logit"], table["label"] == FAKE, bundle.sha256,
+        table["logit"], table["label"] == FAKE, detector.bundle.sha256,
         kinds=table[by].fillna("").astype(str) if by else None,
         sources=table["source"], confidence=confidence,
     )  # fmt: skip
     form = "equalized" if equalize else "as they are"
     found = replace(found, data=f"{table['source'].nunique()} sources, {form}")
-    bundle = bundle.with_calibration(found)
+    bundle = detector.bundle.with_calibration(found)
     if heatmap_check and "cam" in detector.graph_outputs:
-        measured = measure_heatmap(detector, table, heatmap_check)
-        bundle = replace(bundle, heatmap=measured)
-        typer.echo(bundle.heatmap_note)
+        bundle = _with_heatmap(bundle, detector, table, heatmap_check)
     bundle.save()
+    _show_calibration(bundle.name, found, by)
+
+
+def _scored(detector: Detector, table: pd.DataFrame, *, equalize: bool) -> pd.DataFrame:
+    """The rows whose pictures can be scored, with the column `logit`."""
+    from distildire.evaluate.scores import logits_of
+
+    logits = logits_of(
+        detector, table["path"].to_list(), equalized=equalize, progress=progress_bar("calibrate")
+    )
+    scored = table.assign(logit=logits).dropna(subset="logit")
+    if lost := len(table) - len(scored):
+        warn(f"{lost} of {len(table)} pictures could not be scored, and are left out")
+    return scored
+
+
+def _with_heatmap(bundle: Bundle, detector: Detector, table: pd.DataFrame, count: int) -> Bundle:
+    """The bundle with what its heat maps are worth, on `count` pictures a class."""
+    from distildire.evaluate.checks import heatmap_check
+
+    bundle = replace(bundle, heatmap=heatmap_check(detector, table, count))
+    typer.echo(bundle.heatmap_note)
+    return bundle
+
+
+def _show_calibration(name: str, found: Calibration, by: str) -> None:
     typer.echo(
-        f"{bundle.name}: temperature {found.temperature:.3f}, bias {found.bias:+.3f}, from "
+        f"{name}: temperature {found.temperature:.3f}, bias {found.bias:+.3f}, from "
         f"{found.n_real} real and {found.n_fake} fake pictures"
     )
     _show_thresholds(found)
-    _show_kinds(found, by)
-
-
-def _show_kinds(found: Calibration, by: str) -> None:
-    for name, kind in found.kinds.items():
+    for kind_name, kind in found.kinds.items():
         few = "" if kind.has_thresholds else ": too few real pictures, thresholds of all pictures"
-        typer.echo(f"{by} {name}: {kind.n_real} real and {kind.n_fake} fake pictures{few}")
+        typer.echo(f"{by} {kind_name}: {kind.n_real} real and {kind.n_fake} fake pictures{few}")
         if kind.has_thresholds:
-            _show_thresholds(found.for_kind(name))
+            _show_thresholds(found.for_kind(kind_name))
 
 
 def _show_thresholds(calibration: Calibration) -> None:

@@ -18,7 +18,7 @@ from distildire.distill.student import activation_map
 from distildire.distill.vit import VitBackbone
 from distildire.io.config import to_dict
 from distildire.io.hashing import sha256_of
-from distildire.noise.schedule import to_unit
+from distildire.noise.schedule import to_unit, unit_dire
 
 BLOCK = 128
 """Weights of a row that share a scale where they are stored in four bits."""
@@ -63,7 +63,7 @@ class DetectorGraph(nn.Module):
         if source is None:
             cam = activation_map(student.head, student.forward_maps(x0, x0))
             return cam.mean(dim=(1, 2)), cam
-        eps0 = source.dire(x0) * 2.0 - 1.0 if self.dire else source.eps0(x0)
+        eps0 = unit_dire(source.dire(x0)) if self.dire else source.eps0(x0)
         cam = activation_map(student.head, student.forward_maps(x0, eps0))
         return cam.mean(dim=(1, 2)), cam, eps0
 

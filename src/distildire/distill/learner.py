@@ -95,10 +95,15 @@ def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Factor on the peak rate at `step`: linear warm-up, then a cosine to zero."""
     optim = config.optim
-    if step < optim.warmup:
-        return (step + 1) / optim.warmup
     total = max(1, optim.steps - optim.warmup)
-    return 0.5 * (1.0 + float(np.cos(np.pi * min(1.0, (step - optim.warmup) / total))))
+    return rate_factor(step, optim.warmup, (step - optim.warmup) / total)
+
+
+def rate_factor(step: int, warmup: int, gone: float) -> float:
+    """Linear in the first `warmup` steps, then a cosine that ends at 0 once `gone` is 1."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + float(np.cos(np.pi * min(1.0, gone))))
 
 
 def moving_average(student: Student, decay: float) -> torch.optim.swa_utils.AveragedModel:

@@ -83,7 +83,7 @@ class Seen(NamedTuple):
 
 
 def seen_of(networks: Networks, crops: Tensor, dire: Sequence[Tensor]) -> Seen:
-    """Of crops uint8 [B, 3, S, S] and, in `dire`, of their maps if there are any."""
+    """Of crops uint8 [B, 3, S, S] and, in `dire`, of their DIRE maps, bytes too, if any."""
     x0 = unit_planes(crops)
     dire_map = unit_planes(dire[0]) if dire else None
     if networks.source is not None:

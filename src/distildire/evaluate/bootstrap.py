@@ -7,9 +7,11 @@ many resamples together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -97,23 +99,12 @@ def bootstrap_intervals(
     kernel = MetricKernel(fake, scores, probability)
     values = np.concatenate([kernel(weights) for weights in resamples])
     estimate = kernel(np.ones((1, len(fake)), np.int32))[0]
-    counts = {"real_acc": (~fake).sum(), "fake_acc": fake.sum(), "acc": len(fake)}
-    smaller = min(int((~fake).sum()), int(fake.sum()))
-    intervals = {}
-    for name in names:
-        i = METRICS.index(name)
-        told, drawn = float(estimate[i]), values[:, i]
-        if name == "ece":
-            intervals[name] = _ece_interval(told, drawn)
-        elif name in TPR_BUDGETS and clusters is None:
-            drawn = tpr_draws(
-                scores[~fake], scores[fake], TPR_BUDGETS[name], draws=2 * repeats, seed=seed
-            )
-            intervals[name] = _percentiles(told, drawn)
-        else:
-            count = int(counts.get(name, smaller))
-            intervals[name] = logit_interval(told, drawn, count, biased=name == "ap")
-    return intervals
+    images = _Images(scores[~fake], scores[fake], clusters is not None, repeats, seed)
+    columns = {name: METRICS.index(name) for name in names}
+    return {
+        name: _RECIPES[name](float(estimate[column]), values[:, column], images)
+        for name, column in columns.items()
+    }
 
 
 def approximate_intervals(n_real: int, n_fake: int, *, clustered: bool = False) -> list[str]:
@@ -190,6 +181,51 @@ def _ece_interval(estimate: float, values: NDArray[np.float64]) -> tuple[float, 
     low = np.sqrt(max(0.0, 2 * estimate**2 - float(np.quantile(values, 1.0 - tail)) ** 2))
     reach = NormalDist().inv_cdf(1.0 - tail) * float(values.std())
     return float(low), min(1.0, estimate + reach)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What is judged, and how it is drawn."""
+
+    real: NDArray[np.float64]
+    """Scores of the real images."""
+    fake: NDArray[np.float64]
+    clustered: bool
+    """Whole clusters are drawn."""
+    repeats: int
+    seed: int
+
+    @property
+    def fewer(self) -> int:
+        """Images of the smaller class."""
+        return min(len(self.real), len(self.fake))
+
+
+def _tpr_interval(
+    estimate: float, values: NDArray[np.float64], images: _Images, *, budget: float
+) -> tuple[float, float]:
+    """Percentiles of `tpr_draws`, which know no clusters."""
+    if images.clustered:
+        return logit_interval(estimate, values, images.fewer)
+    draws = tpr_draws(
+        images.real, images.fake, budget, draws=2 * images.repeats, seed=images.seed
+    )  # fmt: skip
+    return _percentiles(estimate, draws)
+
+
+Recipe: TypeAlias = Callable[[float, NDArray[np.float64], _Images], tuple[float, float]]
+"""(estimate, its value in each resample [repeats], what was drawn from) -> (low, high)."""
+
+_RECIPES: dict[str, Recipe] = {
+    "acc": lambda told, drawn, of: logit_interval(told, drawn, len(of.real) + len(of.fake)),
+    "real_acc": lambda told, drawn, of: logit_interval(told, drawn, len(of.real)),
+    "fake_acc": lambda told, drawn, of: logit_interval(told, drawn, len(of.fake)),
+    "ap": lambda told, drawn, of: logit_interval(told, drawn, of.fewer, biased=True),
+    "auc": lambda told, drawn, of: logit_interval(told, drawn, of.fewer),
+    "ece": lambda told, drawn, of: _ece_interval(told, drawn),
+    **{name: partial(_tpr_interval, budget=budget) for name, budget in TPR_BUDGETS.items()},
+}
+"""How the interval of each of `METRICS` is made; `bootstrap_intervals` says why so."""
 
 
 def _supported(fake: NDArray[np.bool_], clusters: ArrayLike | None) -> list[str]:

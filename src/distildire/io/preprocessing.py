@@ -144,11 +144,17 @@ class Preprocessing:
     def _cut(self, rgb: RGB, crops: int) -> list[RGB]:
         rgb = reflect_to(rgb, self.crop)
         height, width = rgb.shape[:2]
-        cut = []
-        for y, x in _CROP_CENTRES[:crops]:
-            top, left = round(y * (height - self.crop)), round(x * (width - self.crop))
-            cut.append(rgb[top : top + self.crop, left : left + self.crop])
-        return cut
+        return [
+            rgb[top : top + self.crop, left : left + self.crop]
+            for top, left in crop_corners(height, width, self.crop, crops)
+        ]
+
+
+def crop_corners(height: int, width: int, side: int, crops: int) -> list[tuple[int, int]]:
+    """(top, left) of the first 1 to 5 crops of `side` pixels in a picture at least as large."""
+    return [
+        (round(y * (height - side)), round(x * (width - side))) for y, x in _CROP_CENTRES[:crops]
+    ]
 
 
 def resize_and_crop(size: int = 256) -> Preprocessing:

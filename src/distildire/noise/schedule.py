@@ -30,7 +30,10 @@ BETA_START, BETA_END = 1e-4, 0.02
 
 
 def to_unit(rgb: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1], in any layout: the range of x0, and of DIRE as an input."""
+    """uint8 -> float32 in [-1, 1], in any layout: the range of x0.
+
+    Of DIRE's bytes it makes the input that `unit_dire` makes of DIRE, to the bit.
+    """
     return rgb.float() / 127.5 - 1.0
 
 
@@ -167,3 +170,11 @@ def quantise_dire(x0: Tensor, x0_reconstructed: Tensor) -> Tensor:
     """DIRE |x0 - x0'| as the reference stores it: uint8 [B, 3, H, W], truncated, 255 for 2."""
     dire = (x0 - x0_reconstructed).abs()
     return (dire * 255.0 / 2.0).clamp(0.0, 255.0).to(torch.uint8)
+
+
+def unit_dire(dire: Tensor) -> Tensor:
+    """DIRE [B, 3, H, W] in [0, 1] -> [-1, 1]: the input of DIRE's classifier (Wang et al. 2023).
+
+    The reference's classifier reads DIRE as a picture, in a picture's range.
+    """
+    return dire * 2.0 - 1.0

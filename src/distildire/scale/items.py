@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from distildire.io.finding import OnError, find_files, is_video
+from distildire.io.finding import OnError, is_video
 from distildire.io.tars import member_size, split_member
 from distildire.io.text import (
     TextError,
@@ -69,30 +69,17 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(storable(text).encode(), digest_size=16).digest()
 
 
-def list_items(source: str | Path, on_error: OnError | None = None) -> Iterator[Item]:
-    """The pictures of a source in a stable order, one at a time.
+def listed(source: Path, on_error: OnError | None = None) -> Iterator[str]:
+    """The paths and addresses that a manifest or a list names, in its order.
 
-    A folder is walked recursively, videos left out. A manifest (.parquet, .csv or .tsv) has a
-    column `path`; any other file is read as one path per line. Their relative paths are
-    relative to the file. A path that a list repeats is given each time. Both may be UTF-8,
-    UTF-16 or Latin-1, and a .csv may separate by `,` `;` tab or `|`.
+    A manifest (.parquet, .csv or .tsv) has a column `path`; any other file is read as one path per
+    line. Their relative paths are relative to the file. A path that a list repeats is given
+    each time. Both may be UTF-8, UTF-16 or Latin-1, and a .csv may separate by `,` `;` tab or
+    `|`.
 
     Args:
-        source: folder, manifest or list.
-        on_error: takes a sentence for each folder that can't be listed and each row that
-            names no file; they are left out.
-
-    Raises:
-        SourceError: no such source, not readable, or a manifest without `path`.
-    """
-    source = Path(source)
-    if source.is_dir():
-        return map(item_of, (p for p in find_files([source], on_error) if not is_video(p)))
-    return map(item_of, listed(source, on_error))
-
-
-def listed(source: Path, on_error: OnError | None = None) -> Iterator[str]:
-    """The paths and addresses that a manifest or a list names; see `list_items`.
+        source: manifest or list.
+        on_error: takes a sentence for each row that names no file; it is left out.
 
     Raises:
         SourceError: no such file, not readable, or a manifest without `path`.

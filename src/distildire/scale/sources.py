@@ -49,9 +49,15 @@ MANIFESTS = (".parquet", ".csv", ".txt")
 def items_of(source: str | Path, on_error: OnError | None = None) -> Generator[Item]:
     """The pictures of a source in a stable order, one at a time.
 
-    A source is what `list_items` takes, one picture, a tar, a Parquet file with image bytes,
-    a pattern of these (`*`, `?`, `[..]`, and WebDataset's `{0000..0099}` and `{a,b}`), and
-    the address of any of them.
+    A source is a folder, which is walked recursively, videos left out; a manifest or a text list
+    (see `listed`), whose lines may name shards and pictures in them; one picture, a tar, a
+    Parquet file with image bytes; a pattern of these (`*`, `?`, `[..]`, and WebDataset's
+    `{0000..0099}` and `{a,b}`); and the address of any of them.
+
+    Args:
+        source: as above.
+        on_error: takes a sentence for each folder that can't be listed and each row that
+            names no file; they are left out.
 
     Raises:
         SourceError: no such source, or one that can't be read; of several, the others are
