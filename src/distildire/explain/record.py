@@ -21,7 +21,7 @@ from distildire import __version__
 from distildire.detector import NO_EVIDENCE, Detector
 from distildire.explain.explanation import heat_summary, stability_of
 from distildire.explain.provenance import file_facts
-from distildire.explain.words import LIMITS, paragraph
+from distildire.explain.words import LIMITS, headline, paragraph
 from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
 from distildire.io.hashing import sha256_of
@@ -131,6 +131,7 @@ def make_record(  # noqa: PLR0913
         "heatmap": heat,
         "model": _model(detector),
         "software": _software(),
+        "headline": headline(result, checked),
         "summary": paragraph(result, checked, c2pa, detector.bundle.calibration),
         "limits": list(LIMITS),
     }

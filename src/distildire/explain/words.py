@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distildire.calibration import Calibration
+from distildire.calibration import Calibration, Label
 
 HEADLINES = {
     "fake": "Likely AI-generated",
     "real": "No sign of AI generation found",
-    "unsure": "Unsure: the score decides nothing",
+    "unsure": "Unsure: the score supports neither verdict",
 }
+UNSTABLE = "Unsure: the verdict doesn't survive re-encoding and resizing"
 
 LIMITS = (
     "The score speaks of how the pixels were made, not of whether what they show is true.",
@@ -26,6 +27,18 @@ LIMITS = (
     "A real picture with a generated part, or a generated one pasted together, may be judged "
     "by either part.",
 )
+
+
+def final_verdict(result: Mapping[str, Any], stability: Mapping[str, Any] | None) -> Label:
+    """The verdict of a result after its stability check, where that was made."""
+    verdict: Label = (stability or result)["verdict"]
+    return verdict
+
+
+def headline(result: Mapping[str, Any], stability: Mapping[str, Any] | None) -> str:
+    """A result in a few words, no surer than its stability check."""
+    verdict = final_verdict(result, stability)
+    return HEADLINES[verdict] if verdict == result["verdict"] else UNSTABLE
 
 
 def paragraph(
@@ -65,7 +78,8 @@ def paragraph(
         sentences.append(
             "The verdict stays the same when the picture is re-encoded and resized."
             if stability["stable"]
-            else "The verdict changes when the picture is re-encoded or resized, and so is weak."
+            else "The verdict changes when the picture is re-encoded or resized: it is too weak to "
+            "be used."
         )
     if c2pa.get("declares_generated") and c2pa["status"] in {"Valid", "Trusted"}:
         sentences.append(

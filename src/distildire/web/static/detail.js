@@ -7,7 +7,7 @@ import { clock, timeline } from "./timeline.js";
 const HEADLINES = {
   fake: "Likely AI-generated",
   real: "No sign of AI generation found",
-  unsure: "Unsure: the score decides nothing",
+  unsure: "Unsure: the score supports neither verdict",
 };
 
 export class Detail {
@@ -58,6 +58,9 @@ export class Detail {
     try {
       const explained = await api.explain(item.file, threshold.fpr, signal);
       const { record } = explained;
+      const title = head.querySelector("h2");
+      title.textContent = record.headline;
+      title.className = (record.stability ?? record.result).verdict;
       waiting.replaceWith(el("p", { class: "summary" }, record.summary));
       view.fill(record.heatmap, explained.noise);
       view.node.after(...[
