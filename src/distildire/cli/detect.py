@@ -342,13 +342,14 @@ def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
             found = check(detector, rgb, fpr=asked.fpr, logit=verdict.logit)
             row |= {"verdict": found.verdict, "stability": found.to_dict()}
         if asked.heatmap is not None:
-            from distildire.explain.heatmap import heat_of, save_heatmap
+            from distildire.explain.heatmap import heat_of, judged_places, save_heatmap
 
             stem = "stdin" if verdict.path == STDIN else Path(verdict.path).stem
             # A name of a file has 255 bytes at most.
             target = asked.heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
             note = detector.bundle.heatmap_note
-            save_heatmap(target, rgb, heat_of(detector, rgb), note)
+            judged = judged_places(detector.bundle.preprocessing, rgb)
+            save_heatmap(target, rgb, heat_of(detector, rgb), note, judged=judged)
             row |= {"heatmap": str(target), "heatmap_note": note}
     except OSError:  # a full disk is every file's
         raise

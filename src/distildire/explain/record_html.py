@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from distildire.calibration import Label
-from distildire.explain.words import HEADLINES, final_verdict, headline
+from distildire.explain.words import HEADLINES, WHOLE, final_verdict, headline
 
 _STYLE = """
 :root{--ink:#16191d;--soft:#5a626c;--line:#d9dde2;--paper:#fff;--fake:#b23a1e;--real:#1f5f8f;
@@ -102,6 +102,7 @@ def _pictures(tree: Mapping[str, Any]) -> str:
     picture = escape(tree["input"]["thumbnail"])
     cells = [f'<div><img src="{picture}" alt="The picture examined, reduced"></div>']
     caption = "The picture, reduced."
+    whole = tree["result"]["looked_at"]["share"] >= WHOLE
     if tree["heatmap"]:
         over = escape(tree["heatmap"]["overlay"])
         cells.append(
@@ -110,8 +111,10 @@ def _pictures(tree: Mapping[str, Any]) -> str:
         )
         caption = (
             "Left, the picture, reduced. Right, where the score comes from: warm places speak "
-            "for generated, cool ones against. It shows what the model weighed, not what was "
-            f"altered. {escape(tree['heatmap']['note'])}"
+            "for generated, cool ones against"
+            + (", and under the grey veil it didn't look" if not whole else "")
+            + ". It shows what the model weighed, not what was altered. "
+            + escape(tree["heatmap"]["note"])
         )
     return f"<figure>{''.join(cells)}<figcaption>{caption}</figcaption></figure>"
 
@@ -130,6 +133,7 @@ def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         *note,
         ("Verdict of the score alone", HEADLINES[result["verdict"]]),
+        ("Looked at", result["looked_at"]["words"]),
         ("Calibrated probability of generated", f"{100 * result['probability']:.2f}%"),
         ("Uncalibrated score (logit)", result["logit"]),
         ("Error budget", f"{100 * result['fpr']:g}% of camera pictures"),
@@ -151,7 +155,7 @@ def _file_rows(file: Mapping[str, Any]) -> list[tuple[str, object]]:
 def _provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, object]]:
     c2pa, file = tree["provenance"]["c2pa"], tree["input"]
     about = tree["provenance"]
-    rows: list[tuple[str, object]] = [("Of its origin", about["declares"] or "nothing")]
+    rows: list[tuple[str, object]] = [("Says of its origin", about["declares"] or "nothing")]
     rows += [
         (f"{finding['source']} ({finding['kind']})", finding["value"])
         for finding in about["findings"]
@@ -190,11 +194,11 @@ def _stability_rows(stability: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _model_rows(model: Mapping[str, Any]) -> list[tuple[str, object]]:
-    cut, fit = model["preprocessing"], model["calibration"]
+    fit = model["calibration"]
     return [
         ("Name", model["name"]),
         ("SHA-256 of the weights", model["sha256"]),
-        ("Preprocessing", ", ".join(f"{name} {value}" for name, value in cut.items())),
+        ("Looks at", model["looks_at"]),
         (
             "Calibrated on",
             f"{fit['n_real']} camera and {fit['n_fake']} generated pictures"

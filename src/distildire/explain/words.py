@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distildire.calibration import Calibration, Label
+from distildire.io.preprocessing import Piece
 
 HEADLINES = {
     "fake": "Likely AI-generated",
@@ -13,6 +14,9 @@ HEADLINES = {
     "unsure": "Unsure: the score supports neither verdict",
 }
 UNSTABLE = "Unsure: the verdict doesn't survive re-encoding and resizing"
+
+WHOLE = 0.995
+"""Share of a picture from which on it is the whole one."""
 
 LIMITS = (
     "The score speaks of how the pixels were made, not of whether what they show is true.",
@@ -27,6 +31,17 @@ LIMITS = (
     "A real picture with a generated part, or a generated one pasted together, may be judged "
     "by either part.",
 )
+
+
+def looked_at(pieces: Sequence[Piece], share: float) -> str:
+    """What part of a picture the score comes from."""
+    if share >= WHOLE:
+        return "the whole picture"
+    part = f"{100 * share:.0f}% of the picture"
+    if len(pieces) > 1:
+        return f"{part}, in {len(pieces)} pieces"
+    ((left, top, width, height),) = pieces
+    return f"{part}, its middle: {width} × {height} pixels from ({left}, {top})"
 
 
 def final_verdict(result: Mapping[str, Any], stability: Mapping[str, Any] | None) -> Label:
@@ -74,6 +89,9 @@ def paragraph(
             f"{note[0].upper()}{note[1:]}.",
             "The score, whatever it is, supports neither verdict.",
         ]
+    seen = result.get("looked_at")
+    if seen is not None and seen["share"] < WHOLE:
+        sentences.append(f"The score comes from {seen['words']}; of the rest it says nothing.")
     if stability is not None:
         sentences.append(
             "The verdict stays the same when the picture is re-encoded and resized."
