@@ -191,7 +191,7 @@ class Preprocessing:
         def of(count: int, side: int) -> str:
             if count == 1:
                 return f"one piece of {side} px from the middle"
-            return f"{count} pieces of {side} px, the first from the middle"
+            return f"{count} pieces of {side} px (the first from the middle)"
 
         native = [of(self.crops, self.crop)] if self.crops else []
         half = [of(self.halves, 2 * self.crop) + ", at half size"] if self.halves else []
