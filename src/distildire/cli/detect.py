@@ -135,7 +135,7 @@ def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> D
     say_device(detector, device)
     if asked.heatmap is not None:
         if "cam" not in detector.graph_outputs:
-            fail(f"--heatmap: the model {detector.name} has no activation map")
+            fail(f"--heatmap: the model {detector.given} has no activation map")
         make_folder(asked.heatmap)
     return detector
 
@@ -364,7 +364,7 @@ def _note(detector: Detector, fpr: float) -> str:
     images = f"{calibration.n_real} real and {calibration.n_fake} fake" if calibration else "no"
     data = f" ({calibration.data})" if calibration and detector.kind else ""
     return (
-        f"Model {detector.name}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
+        f"Model {detector.given}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
         f"at an error budget of {100 * fpr:g}%, from {images} held-out pictures{data}; a verdict "
         "is a reason to look closer, not a proof."
     )
