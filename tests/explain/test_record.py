@@ -165,6 +165,7 @@ def test_the_headline_is_no_surer_than_the_stability_check(
     page = record.to_html()
     assert f'<h1 class="unsure">{escape(record.tree["headline"])}</h1>' in page
     assert record.tree["headline"].startswith("Unsure")
+    assert escape(detector.bundle.preprocessing.in_words()) in page
     alone = make_record(detector, photo, stability=False, heatmap=False)
     assert alone.tree["headline"] == "Likely AI-generated"
 
