@@ -173,6 +173,11 @@ class Detector:
         """Of the model."""
         return self.bundle.name
 
+    @property
+    def given(self) -> str:
+        """The name or folder by which the model was asked for."""
+        return str(self._arguments["model"])
+
     def predict(
         self,
         items: Source | Iterable[Source],
@@ -298,7 +303,7 @@ class Detector:
     def _calibration(self) -> Calibration:
         if self.bundle.calibration is None:
             raise BundleError(
-                f"{self.name}: not calibrated yet: run distildire calibrate MODEL MANIFEST"
+                f"{self.given}: not calibrated yet: run distildire calibrate {self.given} MANIFEST"
             )
         return self.bundle.calibration
 

@@ -131,6 +131,23 @@ def test_stability_and_heatmap(folder: Path, bundle: Path, tmp_path: Path) -> No
         assert row["heatmap_note"] in image.text["Description"]
 
 
+def test_the_table_says_what_was_done(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    heat = tmp_path / "heat"
+    done = run("detect", folder / "a.png", "--model", bundle, "--heatmap", heat)
+    (written,) = heat.iterdir()
+    said = "".join(done.stdout.split())
+    assert f"heatmap:{written}" in said
+    assert f"Model{bundle}." in said
+    checked = {"flips": [], "verdicts": {"as it is": "real", "jpeg 70": "real", "crop 0.9": "real"}}
+    row = {
+        "path": "a.png", "error": None, "verdict": "real", "probability": 0.1, "width": 1,
+        "height": 2, "stability": checked,
+    }  # fmt: skip
+    table = io.StringIO()
+    write_table([row], table, "the note")
+    assert "a.png: the verdict stays the same under jpeg 70, crop 0.9\n" in table.getvalue()
+
+
 def test_heatmaps_among_the_pictures_are_none_of_them(folder: Path, bundle: Path) -> None:
     out, heat = folder.parent / "rows.jsonl", folder / "heat"
     common = ("detect", folder, "--model", bundle, "--format", "jsonl", "--out", out, "--resume")

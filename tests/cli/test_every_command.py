@@ -96,10 +96,14 @@ def test_detect(picture: Path, model: Path) -> None:
 
 def test_models(model: Path) -> None:
     assert "nano" in run("models", "list")
+    whole = json.loads(run("models", "show", model, "--json"))
+    assert whole == json.loads((model / "bundle.json").read_text())
     shown = run("models", "show", model)
-    about, _ = json.JSONDecoder().raw_decode(shown)
-    assert about["name"] == "standin"
-    assert "A detector for tests only." in shown
+    assert f'"{len(whole["calibration"]["real_quantiles"])} entries"' in shown
+    assert whole["name"] == "standin"
+    card, about = shown.split("{\n", 1)
+    assert "A detector for tests only." in card
+    assert json.loads("{" + about)["name"] == "standin"
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from PIL import Image
 
 from distildire import web
 from distildire.evaluate.patch_insertion import insert_patch, patch_insertion, points_inside
-from distildire.explain.explanation import heat_colours
+from distildire.explain.explanation import heat_colours, looked_at
 from distildire.explain.heatmap import (
     COOL,
+    VEIL,
     WARM,
     assemble,
     crop_corners,
+    heat_of,
+    judged_places,
     limit_of,
     noise_view,
     overlay,
@@ -88,6 +92,45 @@ def test_a_detector_of_half_size_shows_its_own_scale() -> None:
     assert heat.shape == (256, 320)
     assert sum(seen) == 3 * 4  # of 128 x 160 pixels, half overlapping
     assert heat[:96, :128].mean() > 0.9 > 0.1 > heat[160:, 192:].mean()
+
+
+class _Brightness:
+    """A detector whose map is how bright each place is, and whose logit is the map's mean."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.bundle = SimpleNamespace(preprocessing=preprocessing, heatmap_note="")
+        self.graph_outputs = {"cam"}
+
+    def run_graph(self, output: str, crops: np.ndarray) -> np.ndarray:
+        rows = np.linspace(0, 1, crops.shape[1] // 8, dtype=np.float32)[:, None]
+        return brightness(crops) * rows  # so that a turned crop has another map
+
+
+@pytest.mark.parametrize("turns", [1, 8])
+@pytest.mark.parametrize("size", [(427, 640), (700, 500), (128, 128)])
+def test_what_the_score_looks_at_has_its_mean_and_the_rest_no_colour(
+    size: tuple[int, int], turns: int
+) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    cut = Preprocessing(crop=64, crops=0, short_side=128, halves=1, turns=turns)
+    detector = _Brightness(cut)
+    heat, judged = heat_of(detector, rgb), judged_places(cut, rgb)
+    logit = detector.run_graph("cam", cut(rgb)).mean()
+    assert heat[judged].mean() == pytest.approx(logit, abs=1e-3)
+    # The middle square, within a pixel.
+    short = min(size)
+    ys, xs = np.nonzero(judged)
+    top, left = ((n - short) / 2 for n in size)
+    found = (ys.min(), ys.max() + 1, xs.min(), xs.max() + 1)
+    assert found == pytest.approx((top, top + short, left, left + short), abs=short / 64)
+    seen = looked_at(cut, rgb)
+    assert seen["share"] == pytest.approx(short / max(size), abs=0.02)
+    ((place, share),) = [((b["left"], b["top"]), seen["words"]) for b in seen["boxes"]]
+    assert place == (xs.min(), ys.min())
+    assert ("middle" in share) == (size != (128, 128))
+    outside = overlay(rgb, heat, judged=judged)[~judged].astype(int)
+    assert (np.ptp(outside, axis=-1) < 0.3 * 256).all()
+    assert (heat_colours(heat, 1.0, judged)[~judged] == (*VEIL, 190)).all()
 
 
 def test_overlay_reddens_fake_and_blues_real(tmp_path: Path) -> None:

@@ -154,6 +154,22 @@ def test_one_picture_is_decoded_and_scored_once(
     assert as_it_is == record.tree["result"]["probability"]
 
 
+def test_the_headline_is_no_surer_than_the_stability_check(
+    detector: Detector, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shaky = {"stable": False, "verdict": "unsure", "scores": {"as it is": 0.9}, "verdicts": {}}
+    monkeypatch.setattr("distildire.explain.record.stability_of", lambda *args: shaky)
+    monkeypatch.setattr(detector, "verdict_of", lambda *args: (0.9, "fake"))
+    record = make_record(detector, photo, heatmap=False)
+    assert record.tree["result"]["verdict"] == "fake"
+    page = record.to_html()
+    assert f'<h1 class="unsure">{escape(record.tree["headline"])}</h1>' in page
+    assert record.tree["headline"].startswith("Unsure")
+    assert escape(detector.bundle.preprocessing.in_words()) in page
+    alone = make_record(detector, photo, stability=False, heatmap=False)
+    assert alone.tree["headline"] == "Likely AI-generated"
+
+
 def test_no_score_no_record(detector: Detector) -> None:
     with pytest.raises(ImageError, match="not a picture"):
         make_record(detector, b"hello")

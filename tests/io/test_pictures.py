@@ -6,7 +6,14 @@ import pytest
 from PIL import Image, ImageOps
 
 from distildire.io.pictures import MIN_SIDE, ImageError, decode
-from distildire.io.preprocessing import Preprocessing, equalize, jpeg, limit_short_side, reflect_to
+from distildire.io.preprocessing import (
+    Preprocessing,
+    equalize,
+    jpeg,
+    limit_short_side,
+    reflect_to,
+    resize_and_crop,
+)
 from made_pictures import huge_png, picture, saved
 
 
@@ -238,3 +245,27 @@ def test_narrow_pictures_are_not_enlarged_to_gigabytes() -> None:
         cut(np.zeros((32, 20_000, 3), np.uint8))
     wide = Preprocessing(crop=144, crops=1)
     assert wide(np.zeros((32, 20_000, 3), np.uint8)).shape == (1, 144, 144, 3)
+
+
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        (
+            Preprocessing(crop=224, crops=0, short_side=448, halves=1),
+            "one piece of 448 px from the middle, at half size; "
+            "the picture's shorter side is brought to 448 px first",
+        ),
+        (
+            Preprocessing(crop=160, crops=2, halves=1, turns=2),
+            "2 pieces of 160 px (the first from the middle) and one piece of 320 px from the "
+            "middle, at half size, mirrored too; a shorter side over 512 px is reduced to it first",
+        ),
+        (
+            resize_and_crop(256),
+            "one piece of 256 px from the middle; "
+            "the picture's shorter side is brought to 256 px first",
+        ),
+    ],
+)
+def test_a_preprocessing_in_words(cut: Preprocessing, words: str) -> None:
+    assert cut.in_words() == words

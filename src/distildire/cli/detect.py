@@ -135,7 +135,7 @@ def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> D
     say_device(detector, device)
     if asked.heatmap is not None:
         if "cam" not in detector.graph_outputs:
-            fail(f"--heatmap: the model {detector.name} has no activation map")
+            fail(f"--heatmap: the model {detector.given} has no activation map")
         make_folder(asked.heatmap)
     return detector
 
@@ -342,13 +342,14 @@ def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
             found = check(detector, rgb, fpr=asked.fpr, logit=verdict.logit)
             row |= {"verdict": found.verdict, "stability": found.to_dict()}
         if asked.heatmap is not None:
-            from distildire.explain.heatmap import heat_of, save_heatmap
+            from distildire.explain.heatmap import heat_of, judged_places, save_heatmap
 
             stem = "stdin" if verdict.path == STDIN else Path(verdict.path).stem
             # A name of a file has 255 bytes at most.
             target = asked.heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
             note = detector.bundle.heatmap_note
-            save_heatmap(target, rgb, heat_of(detector, rgb), note)
+            judged = judged_places(detector.bundle.preprocessing, rgb)
+            save_heatmap(target, rgb, heat_of(detector, rgb), note, judged=judged)
             row |= {"heatmap": str(target), "heatmap_note": note}
     except OSError:  # a full disk is every file's
         raise
@@ -363,7 +364,7 @@ def _note(detector: Detector, fpr: float) -> str:
     images = f"{calibration.n_real} real and {calibration.n_fake} fake" if calibration else "no"
     data = f" ({calibration.data})" if calibration and detector.kind else ""
     return (
-        f"Model {detector.name}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
+        f"Model {detector.given}. P(fake) assumes equal shares of real and fake pictures. Verdicts "
         f"at an error budget of {100 * fpr:g}%, from {images} held-out pictures{data}; a verdict "
         "is a reason to look closer, not a proof."
     )

@@ -74,7 +74,7 @@ def evaluate(
     ] = 0,
     heatmap_check: Annotated[
         int,
-        typer.Option(help="Pictures per class that measure the heat map; 0 leaves it out."),
+        typer.Option(help="Pictures of each class to measure the heat map on; 0 leaves it out."),
     ] = 0,
     by_source: Annotated[
         bool, typer.Option("--by-source", help="Intervals that draw whole sources.")
@@ -126,8 +126,8 @@ def calibrate(
     heatmap_check: Annotated[
         int,
         typer.Option(
-            help="Pictures per class that measure the heat map (what every heat map then says of "
-            "itself); 0 leaves it out."
+            help="Pictures of each class to measure the heat map on (every heat map then says how "
+            "far to trust it); 0 leaves it out."
         ),
     ] = 100,
 ) -> None:

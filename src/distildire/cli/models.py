@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +12,13 @@ from distildire.cli.app import app, progress_bar
 models_app = typer.Typer(no_args_is_help=True, help="List, show, fetch and convert models.")
 app.add_typer(models_app, name="models")
 
+_LONG = 10
+"""Entries of a list that `show` prints at most."""
+
 
 @models_app.command("list")
 def models_list() -> None:
-    """The bundled models, one per line: name, size, crops and calibration."""
+    """The bundled models, one per line: name, size, what it looks at, calibration."""
     from distildire.bundle import bundled, load_bundle
 
     for name in bundled():
@@ -23,29 +26,41 @@ def models_list() -> None:
         cut, size = bundle.preprocessing, bundle.graph.stat().st_size / 1e6
         images = bundle.calibration.n_real + bundle.calibration.n_fake if bundle.calibration else 0
         typer.echo(
-            f"{name}\t{size:.1f} MB\t{cut.views} crops of {cut.crop} px\t"
-            f"calibrated on {images} pictures\tsha256 {bundle.sha256[:12]}"
+            f"{name}\t{size:.1f} MB\t{cut.in_words()}\t"
+            f"calibrated on {images:,} pictures\tsha256 {bundle.sha256[:12]}"
         )
 
 
 @models_app.command("show")
 def models_show(
     model: Annotated[str, typer.Argument(help="Name or folder.")] = "nano",
+    everything: Annotated[
+        bool, typer.Option("--json", help="All that is recorded of it, as JSON, and no card.")
+    ] = False,
 ) -> None:
-    """Everything that is recorded of a model, then its card."""
+    """A model's card, then what is recorded of it: without its config, long lists as a count."""
     import json
 
     from distildire.bundle import load_bundle
 
     bundle = load_bundle(model)
     about = json.loads((bundle.folder / "bundle.json").read_text())
-    if about.get("calibration"):
-        for key in ("real_quantiles", "fake_quantiles"):
-            about["calibration"].pop(key, None)
-    typer.echo(json.dumps(about, indent=2))
     card = bundle.folder / "MODEL_CARD.md"
-    if card.is_file():
-        typer.echo("\n" + card.read_text())
+    if not everything:
+        if card.is_file():
+            typer.echo(card.read_text())
+        (about.get("provenance") or {}).pop("config", None)
+        about = _brief(about)
+    typer.echo(json.dumps(about, indent=2))
+
+
+def _brief(value: Any) -> Any:
+    """A tree with its long lists as their length, and numbers of six digits."""
+    if isinstance(value, dict):
+        return {name: _brief(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return f"{len(value)} entries" if len(value) > _LONG else [_brief(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 @models_app.command("fetch")

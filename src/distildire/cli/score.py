@@ -63,7 +63,8 @@ def score(
         typer.Option(help="With --engine ray on GPUs: part of one that an actor takes, 0 to 1."),
     ] = 1.0,
     price: Annotated[
-        float | None, typer.Option(help="Price of a core-hour: say what a million cost.", min=0.0)
+        float | None,
+        typer.Option(help="Of a core-hour: says what a million pictures would cost.", min=0.0),
     ] = None,
 ) -> None:
     """Score very many pictures; run it again after a kill, and it goes on.

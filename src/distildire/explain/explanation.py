@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distildire.detector import Detector
+from distildire.explain import words
 from distildire.explain.heatmap import (
     COOL,
+    VEIL,
     WARM,
     crop_corners,
     heat_of,
+    judged_places,
     limit_of,
     noise_view,
     over_tiles,
@@ -24,7 +27,7 @@ from distildire.explain.heatmap import (
 from distildire.explain.stability import stability
 from distildire.io.data_uri import png
 from distildire.io.pictures import RGB
-from distildire.io.preprocessing import reflect_to
+from distildire.io.preprocessing import Preprocessing, reflect_to
 
 _OVERLAY = 384
 """Longest side of the heat overlay in pixels; a viewer stretches it over the picture."""
@@ -33,31 +36,55 @@ _GRID = 16
 """Places on the longer side of the grid of heat values."""
 
 
+def looked_at(preprocessing: Preprocessing, rgb: RGB) -> dict[str, Any]:
+    """What the score comes from: `boxes` in the picture's pixels, their `share` of it, `words`."""
+    height, width = rgb.shape[:2]
+    pieces = [
+        piece._replace(
+            width=min(piece.width, width - piece.left), height=min(piece.height, height - piece.top)
+        )
+        for piece in preprocessing.pieces(rgb)
+    ]
+    share = round(float(judged_places(preprocessing, rgb).mean()), 4)
+    return {
+        "boxes": [piece._asdict() for piece in pieces],
+        "share": share,
+        "words": words.looked_at(pieces, share),
+    }
+
+
 def heat_summary(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
     """Where the score comes from; None where the model has no activation map.
 
     `values` are the logits of a grid of places, top to bottom; `overlay` is a picture with
     alpha to lay over the original, warm where a place speaks for generated, cool against,
-    in full colour at a logit of `limit`; `note` says how far it can be trusted.
+    in full colour at a logit of `limit`, veiled in grey where the score doesn't look; `note`
+    says how far it can be trusted.
     """
     if "cam" not in detector.graph_outputs:
         return None
     heat = heat_of(detector, rgb)
-    limit = limit_of(heat)
+    judged = judged_places(detector.bundle.preprocessing, rgb)
+    limit = limit_of(heat[judged])
+    shrunk = _shrunk(judged.astype(np.float32), _OVERLAY) >= 0.5
     return {
         "values": np.round(_shrunk(heat, _GRID), 3).tolist(),
         "limit": round(limit, 3),
-        "overlay": png(heat_colours(_shrunk(heat, _OVERLAY), limit)),
+        "overlay": png(heat_colours(_shrunk(heat, _OVERLAY), limit, shrunk)),
         "note": detector.bundle.heatmap_note,
     }
 
 
-def heat_colours(heat: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
-    """Logits [h, w] -> RGBA uint8 [h, w, 4]; opaque at `limit`, clear at 0."""
+def heat_colours(
+    heat: NDArray[np.float32], limit: float, judged: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Logits [h, w] -> RGBA uint8 [h, w, 4]: opaque at `limit`, clear at 0; veiled if unjudged."""
     strength = np.clip(heat / limit, -1.0, 1.0)
     rgba = np.empty((*heat.shape, 4), np.uint8)
     rgba[..., :3] = np.where(strength[..., None] > 0, WARM, COOL)
     rgba[..., 3] = np.rint(255 * np.abs(strength))
+    if judged is not None:
+        rgba[~judged] = (*VEIL, 190)
     return rgba
 
 

@@ -2,7 +2,8 @@
 
 A detector whose head is one linear unit on a pooled map has an exact class activation map
 (Zhou et al. 2016): the unit applied at every place, whose mean plus the bias is the logit.
-A large picture is covered by overlapping crops, whose maps are laid together.
+A large picture is covered by overlapping crops, whose maps are laid together; where the score
+itself looks, the maps are those of its own crops.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from distildire.bundle import Bundle
 from distildire.io.pictures import RGB
-from distildire.io.preprocessing import Preprocessing, halve, reflect_to
+from distildire.io.preprocessing import Preprocessing, halve, reflect_to, turned_back
 from distildire.io.writing import make_folder, whole_file
 
 Heat: TypeAlias = NDArray[np.float32]
-"""[H, W] in logits: positive leans to fake; its mean is about the logit of the picture."""
+"""[H, W] in logits: positive leans to fake; its mean over what is judged is the logit."""
 
 WARM, COOL = (214, 69, 40), (38, 110, 168)
 """Evidence for and against generation: apart for red-green colour blindness too."""
+
+VEIL = (128, 128, 128)
+"""Laid over what the score doesn't look at."""
 
 CamOf: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Crops uint8 [N, S, S, 3] -> activation maps float32 [N, h, w]."""
@@ -134,9 +138,32 @@ class HasGraph(Protocol):
 
 
 def heat_of(detector: HasGraph, rgb: RGB) -> Heat:
-    """Where the score of a decoded picture RGB [H, W, 3] comes from: logits [H, W]."""
+    """Where the score of a decoded picture RGB [H, W, 3] comes from: logits [H, W].
+
+    Of one piece, the mean over `judged_places` is the logit. The other places have what the
+    detector would say of them; the score does without.
+    """
     preprocessing = detector.bundle.preprocessing
-    return picture_heat(lambda crops: detector.run_graph("cam", crops), rgb, preprocessing)
+    heat = picture_heat(lambda crops: detector.run_graph("cam", crops), rgb, preprocessing)
+    cams = turned_back(detector.run_graph("cam", preprocessing(rgb)), preprocessing.turns)
+    heat[judged_places(preprocessing, rgb)] = 0.0
+    laid = np.zeros(heat.shape, np.uint8)
+    for cam, piece in zip(cams, preprocessing.pieces(rgb), strict=True):
+        own = stretch(cam, piece.width, piece.height)
+        own = own + (cam.mean() - own.mean())
+        height, width = heat[piece.place].shape
+        heat[piece.place] += own[:height, :width]
+        laid[piece.place] += 1
+    heat /= np.maximum(laid, 1)
+    return heat
+
+
+def judged_places(preprocessing: Preprocessing, rgb: RGB) -> NDArray[np.bool_]:
+    """Which places of a picture RGB [H, W, 3] the score looks at: [H, W]."""
+    judged = np.zeros(rgb.shape[:2], np.bool_)
+    for piece in preprocessing.pieces(rgb):
+        judged[piece.place] = True
+    return judged
 
 
 def limit_of(heat: Heat) -> float:
@@ -147,19 +174,32 @@ def limit_of(heat: Heat) -> float:
     return max(1.0, float(np.quantile(np.abs(heat), 0.99)))
 
 
-def overlay(rgb: RGB, heat: Heat, limit: float | None = None) -> RGB:
+def overlay(
+    rgb: RGB,
+    heat: Heat,
+    limit: float | None = None,
+    *,
+    judged: NDArray[np.bool_] | None = None,
+) -> RGB:
     """Blend heat [H, W] over RGB [H, W, 3]: red leans to fake, blue to real.
 
-    `limit` is the heat that gets the full colour, by default `limit_of`.
+    Args:
+        rgb: the picture.
+        heat: of the same size.
+        limit: the heat that gets the full colour, by default `limit_of` what is judged.
+        judged: where the score looks, [H, W]; the rest is veiled in grey.
     """
     if heat.shape != rgb.shape[:2]:
         raise ValueError(f"heat is {heat.shape}, the picture {rgb.shape[:2]}: give one size")
     if limit is None:
-        limit = limit_of(heat)
+        limit = limit_of(heat if judged is None else heat[judged])
     strength = np.clip(heat / limit, -1, 1)[:, :, None]
     colour = np.where(strength > 0, WARM, COOL)
     alpha = 0.7 * np.abs(strength)
     grey = rgb.mean(axis=2, keepdims=True) * 0.5 + rgb * 0.5
+    if judged is not None:
+        colour = np.where(judged[:, :, None], colour, VEIL)
+        alpha = np.where(judged[:, :, None], alpha, 0.75)
     blend = grey * (1 - alpha) + colour * alpha
     return np.asarray(np.clip(np.rint(blend), 0, 255), np.uint8)
 
@@ -170,10 +210,20 @@ def noise_view(eps0: NDArray[np.float32]) -> RGB:
     return np.asarray(np.clip(np.rint(127.5 + 127.5 * eps0 / limit), 0, 255), np.uint8)
 
 
-def save_heatmap(path: Path, rgb: RGB, heat: Heat, note: str = "") -> None:
-    """Write the overlay as PNG, with a line on how to read it (and `note`) below the picture."""
-    picture = Image.fromarray(overlay(rgb, heat))
-    text = ["red: leans to generated, blue: leans to camera", *([note] if note else [])]
+def save_heatmap(
+    path: Path,
+    rgb: RGB,
+    heat: Heat,
+    note: str = "",
+    *,
+    judged: NDArray[np.bool_] | None = None,
+) -> None:
+    """Write the `overlay` as PNG, with a line on how to read it (and `note`) below the picture."""
+    picture = Image.fromarray(overlay(rgb, heat, judged=judged))
+    text = ["red: leans to generated, blue: leans to camera"]
+    if judged is not None and not judged.all():
+        text.append("grey veil: the score doesn't look there")
+    text += [note] if note else []
     # The font is six pixels wide.
     lines = [part for line in text for part in textwrap.wrap(line, max(20, picture.width // 6))]
     canvas = Image.new("RGB", (picture.width, picture.height + 14 * len(lines) + 4), "white")

@@ -19,9 +19,9 @@ import numpy as np
 
 from distildire import __version__
 from distildire.detector import NO_EVIDENCE, Detector
-from distildire.explain.explanation import heat_summary, stability_of
+from distildire.explain.explanation import heat_summary, looked_at, stability_of
 from distildire.explain.provenance import file_facts
-from distildire.explain.words import LIMITS, paragraph
+from distildire.explain.words import LIMITS, headline, paragraph
 from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
 from distildire.io.hashing import sha256_of
@@ -113,6 +113,7 @@ def make_record(  # noqa: PLR0913
     logit = float(detector.score_crops(crops).mean(dtype=np.float64))
     note = nothing_to_judge(rgb, crops)
     result = _result(detector, logit, note, budget)
+    result["looked_at"] = looked_at(detector.bundle.preprocessing, rgb)
     # What holds nothing to judge has no verdict that could be stable, and no place of evidence.
     checked = stability_of(detector, rgb, budget, logit) if stability and note is None else None
     heat = heat_summary(detector, rgb) if heatmap and note is None else None
@@ -131,6 +132,7 @@ def make_record(  # noqa: PLR0913
         "heatmap": heat,
         "model": _model(detector),
         "software": _software(),
+        "headline": headline(result, checked),
         "summary": paragraph(result, checked, c2pa, detector.bundle.calibration),
         "limits": list(LIMITS),
     }
@@ -188,6 +190,7 @@ def _model(detector: Detector) -> dict[str, Any]:
         "name": bundle.name,
         "sha256": bundle.sha256,
         "preprocessing": dataclasses.asdict(bundle.preprocessing),
+        "looks_at": bundle.preprocessing.in_words(),
         "calibration": {
             "temperature": calibration.temperature,
             "bias": calibration.bias,

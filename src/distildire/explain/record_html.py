@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from distildire.explain.words import HEADLINES
+from distildire.calibration import Label
+from distildire.explain.words import HEADLINES, WHOLE, final_verdict, headline
 
 _STYLE = """
 :root{--ink:#16191d;--soft:#5a626c;--line:#d9dde2;--paper:#fff;--fake:#b23a1e;--real:#1f5f8f;
@@ -42,12 +43,13 @@ _COLOURS = {"fake": "#b23a1e", "real": "#1f5f8f", "unsure": "#76601a"}
 def render(tree: Mapping[str, Any]) -> str:
     """The tree of a record -> HTML."""
     file, result, model = tree["input"], tree["result"], tree["model"]
-    title = HEADLINES[result["verdict"]]
+    title = headline(result, tree["stability"])
+    verdict = final_verdict(result, tree["stability"])
     parts = [
         f"<header><p>Forensic record · distildire {escape(tree['software']['distildire'])}</p>",
-        f'<h1 class="{result["verdict"]}">{escape(title)}</h1></header>',
+        f'<h1 class="{verdict}">{escape(title)}</h1></header>',
         f"<p>{escape(tree['summary'])}</p>",
-        scale(result),
+        scale(result, verdict),
         _pictures(tree),
         _section("Result", _result_rows(result)),
         _section("File", _file_rows(file)),
@@ -74,8 +76,8 @@ def render(tree: Mapping[str, Any]) -> str:
     )
 
 
-def scale(result: Mapping[str, Any]) -> str:
-    """The probability on a line from 0 to 100%, with the unsure band, as SVG."""
+def scale(result: Mapping[str, Any], verdict: Label) -> str:
+    """The probability in the verdict's colour, from 0 to 100%, with the unsure band, as SVG."""
 
     def at(probability: float) -> float:
         return 10 + 580 * probability
@@ -89,7 +91,7 @@ def scale(result: Mapping[str, Any]) -> str:
         '<rect x="10" y="28" width="580" height="6" fill="#e4e7eb"/>'
         f'<rect x="{at(low):.1f}" y="28" width="{max(1.0, at(high) - at(low)):.1f}" height="6" '
         'fill="#c9b86a"/>'
-        f'<circle cx="{at(p):.1f}" cy="31" r="8" fill="{_COLOURS[result["verdict"]]}"/>'
+        f'<circle cx="{at(p):.1f}" cy="31" r="8" fill="{_COLOURS[verdict]}"/>'
         f'<text x="{at(p):.1f}" y="16" text-anchor="{anchor}">{100 * p:.1f}%</text>'
         '<text x="10" y="56">0% · camera</text>'
         '<text x="590" y="56" text-anchor="end">generated · 100%</text></svg>'
@@ -100,6 +102,7 @@ def _pictures(tree: Mapping[str, Any]) -> str:
     picture = escape(tree["input"]["thumbnail"])
     cells = [f'<div><img src="{picture}" alt="The picture examined, reduced"></div>']
     caption = "The picture, reduced."
+    whole = tree["result"]["looked_at"]["share"] >= WHOLE
     if tree["heatmap"]:
         over = escape(tree["heatmap"]["overlay"])
         cells.append(
@@ -108,8 +111,10 @@ def _pictures(tree: Mapping[str, Any]) -> str:
         )
         caption = (
             "Left, the picture, reduced. Right, where the score comes from: warm places speak "
-            "for generated, cool ones against. It shows what the model weighed, not what was "
-            f"altered. {escape(tree['heatmap']['note'])}"
+            "for generated, cool ones against"
+            + (", and under the grey veil it didn't look" if not whole else "")
+            + ". It shows what the model weighed, not what was altered. "
+            + escape(tree["heatmap"]["note"])
         )
     return f"<figure>{''.join(cells)}<figcaption>{caption}</figcaption></figure>"
 
@@ -127,6 +132,8 @@ def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, object]]:
     note = [("Note", result["note"])] if result["note"] else []
     return [
         *note,
+        ("Verdict of the score alone", HEADLINES[result["verdict"]]),
+        ("Looked at", result["looked_at"]["words"]),
         ("Calibrated probability of generated", f"{100 * result['probability']:.2f}%"),
         ("Uncalibrated score (logit)", result["logit"]),
         ("Error budget", f"{100 * result['fpr']:g}% of camera pictures"),
@@ -148,7 +155,7 @@ def _file_rows(file: Mapping[str, Any]) -> list[tuple[str, object]]:
 def _provenance_rows(tree: Mapping[str, Any]) -> list[tuple[str, object]]:
     c2pa, file = tree["provenance"]["c2pa"], tree["input"]
     about = tree["provenance"]
-    rows: list[tuple[str, object]] = [("Of its origin", about["declares"] or "nothing")]
+    rows: list[tuple[str, object]] = [("Says of its origin", about["declares"] or "nothing")]
     rows += [
         (f"{finding['source']} ({finding['kind']})", finding["value"])
         for finding in about["findings"]
@@ -187,11 +194,11 @@ def _stability_rows(stability: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _model_rows(model: Mapping[str, Any]) -> list[tuple[str, object]]:
-    cut, fit = model["preprocessing"], model["calibration"]
+    fit = model["calibration"]
     return [
         ("Name", model["name"]),
         ("SHA-256 of the weights", model["sha256"]),
-        ("Preprocessing", ", ".join(f"{name} {value}" for name, value in cut.items())),
+        ("Looks at", model["looks_at"]),
         (
             "Calibrated on",
             f"{fit['n_real']} camera and {fit['n_fake']} generated pictures"

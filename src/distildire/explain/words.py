@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distildire.calibration import Calibration
+from distildire.calibration import Calibration, Label
+from distildire.io.preprocessing import Piece
 
 HEADLINES = {
     "fake": "Likely AI-generated",
     "real": "No sign of AI generation found",
-    "unsure": "Unsure: the score decides nothing",
+    "unsure": "Unsure: the score supports neither verdict",
 }
+UNSTABLE = "Unsure: the verdict doesn't survive re-encoding and resizing"
+
+WHOLE = 0.995
+"""Share of a picture from which on it is the whole one."""
 
 LIMITS = (
     "The score speaks of how the pixels were made, not of whether what they show is true.",
@@ -26,6 +31,29 @@ LIMITS = (
     "A real picture with a generated part, or a generated one pasted together, may be judged "
     "by either part.",
 )
+
+
+def looked_at(pieces: Sequence[Piece], share: float) -> str:
+    """What part of a picture the score comes from."""
+    if share >= WHOLE:
+        return "the whole picture"
+    part = f"{100 * share:.0f}% of the picture"
+    if len(pieces) > 1:
+        return f"{part}, in {len(pieces)} pieces"
+    ((left, top, width, height),) = pieces
+    return f"{part}, its middle: {width} × {height} pixels from ({left}, {top})"
+
+
+def final_verdict(result: Mapping[str, Any], stability: Mapping[str, Any] | None) -> Label:
+    """The verdict of a result after its stability check, where that was made."""
+    verdict: Label = (stability or result)["verdict"]
+    return verdict
+
+
+def headline(result: Mapping[str, Any], stability: Mapping[str, Any] | None) -> str:
+    """A result in a few words, no surer than its stability check."""
+    verdict = final_verdict(result, stability)
+    return HEADLINES[verdict] if verdict == result["verdict"] else UNSTABLE
 
 
 def paragraph(
@@ -61,11 +89,15 @@ def paragraph(
             f"{note[0].upper()}{note[1:]}.",
             "The score, whatever it is, supports neither verdict.",
         ]
+    seen = result.get("looked_at")
+    if seen is not None and seen["share"] < WHOLE:
+        sentences.append(f"The score comes from {seen['words']}; of the rest it says nothing.")
     if stability is not None:
         sentences.append(
             "The verdict stays the same when the picture is re-encoded and resized."
             if stability["stable"]
-            else "The verdict changes when the picture is re-encoded or resized, and so is weak."
+            else "The verdict changes when the picture is re-encoded or resized: it is too weak to "
+            "be used."
         )
     if c2pa.get("declares_generated") and c2pa["status"] in {"Valid", "Trusted"}:
         sentences.append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,20 @@ def equalize(rgb: RGB, short_side: int = 512, quality: int = 90) -> RGB:
 _CROP_CENTRES = ((0.5, 0.5), (0.2, 0.2), (0.8, 0.8), (0.8, 0.2), (0.2, 0.8))
 
 
+class Piece(NamedTuple):
+    """What a crop shows of a picture, in the picture's pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """As an index into [H, W]."""
+        return np.s_[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """From a decoded picture to what the network sees: square crops at native resolution.
@@ -138,23 +153,56 @@ class Preprocessing:
         Seen at half its size alone, it must have twice a crop's side: continued by
         reflection, small photographs look generated.
         """
-        least = self.short_side if self.enlarge else 0 if self.crops else 2 * self.crop
-        return enlarge_short_side(limit_short_side(rgb, self.short_side), least)
+        return enlarge_short_side(limit_short_side(rgb, self.short_side), self._least)
+
+    @property
+    def _least(self) -> int:
+        """Smallest shorter side that is not enlarged."""
+        return self.short_side if self.enlarge else 0 if self.crops else 2 * self.crop
 
     def _cut(self, rgb: RGB, crops: int) -> list[RGB]:
         rgb = reflect_to(rgb, self.crop)
-        height, width = rgb.shape[:2]
-        return [
-            rgb[top : top + self.crop, left : left + self.crop]
-            for top, left in crop_corners(height, width, self.crop, crops)
-        ]
+        side = self.crop
+        corners = crop_corners(rgb.shape[0], rgb.shape[1], side, crops)
+        return [rgb[top : top + side, left : left + side] for top, left in corners]
+
+    def pieces(self, rgb: RGB) -> list[Piece]:
+        """What each crop of the picture [H, W, 3] shows, in their order (before they are turned).
+
+        A piece reaches over the right or lower border where the crop goes on by reflection.
+        """
+        height, width = self.scaled(rgb).shape[:2]
+        y, x = rgb.shape[0] / height, rgb.shape[1] / width
+        found = []
+        for step, crops in ((1, self.crops), (2, self.halves)):
+            for top, left in crop_corners(height // step, width // step, self.crop, crops):
+                up, down = round(top * step * y), round((top + self.crop) * step * y)
+                start, end = round(left * step * x), round((left + self.crop) * step * x)
+                found.append(Piece(start, up, end - start, down - up))
+        return found
+
+    def in_words(self) -> str:
+        """What is looked at of a picture, for people."""
+
+        def of(count: int, side: int) -> str:
+            if count == 1:
+                return f"one piece of {side} px from the middle"
+            return f"{count} pieces of {side} px (the first from the middle)"
+
+        native = [of(self.crops, self.crop)] if self.crops else []
+        half = [of(self.halves, 2 * self.crop) + ", at half size"] if self.halves else []
+        words = " and ".join(native + half)
+        words += {1: "", 2: ", mirrored too"}.get(self.turns, f", in {self.turns} orientations")
+        if self._least == self.short_side:
+            return f"{words}; the picture's shorter side is brought to {self.short_side} px first"
+        words += f"; a shorter side over {self.short_side} px is reduced to it first"
+        return words + (f", one under {self._least} px is enlarged to it" if self._least else "")
 
 
 def crop_corners(height: int, width: int, side: int, crops: int) -> list[tuple[int, int]]:
-    """(top, left) of the first 1 to 5 crops of `side` pixels in a picture at least as large."""
-    return [
-        (round(y * (height - side)), round(x * (width - side))) for y, x in _CROP_CENTRES[:crops]
-    ]
+    """(top, left) of the first 1 to 5 crops of `side` pixels; 0 along a side that is shorter."""
+    down, right = max(0, height - side), max(0, width - side)
+    return [(round(y * down), round(x * right)) for y, x in _CROP_CENTRES[:crops]]
 
 
 def resize_and_crop(size: int = 256) -> Preprocessing:
@@ -195,6 +243,21 @@ def turned(crops: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:
     if turns >= 8:
         crops = np.concatenate([crops, crops.swapaxes(1, 2)])
     return crops
+
+
+def turned_back(maps: NDArray[np.float32], turns: int) -> NDArray[np.float32]:
+    """Maps [turns * N, h, w] of crops that were `turned`, each turned back; means [N, h, w]."""
+    half = np.float32(0.5)
+    if turns >= 8:
+        first, second = np.split(maps, 2)
+        maps = half * (first + second.swapaxes(1, 2))
+    if turns >= 4:
+        first, second = np.split(maps, 2)
+        maps = half * (first + second[:, ::-1])
+    if turns >= 2:
+        first, second = np.split(maps, 2)
+        maps = half * (first + second[:, :, ::-1])
+    return maps
 
 
 def reflect_to(rgb: RGB, side: int) -> RGB:

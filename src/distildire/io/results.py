@@ -46,8 +46,8 @@ def write_csv(
 def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> None:
     """A table for reading; under it what is to be said of single rows, and of the numbers.
 
-    Of single rows: why there is nothing to judge, what a file declares of itself, and which
-    re-encodings change the verdict.
+    Of single rows: why there is nothing to judge, what a file declares of itself, which
+    re-encodings change the verdict, and where the heat map was written.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -63,9 +63,9 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
     for row in rows:
         # As Text, not as a string: a name with brackets is no markup.
         path = Text(shown(row["path"]))
-        flips = (row.get("stability") or {}).get("flips")
-        changes = f"the verdict changes under {', '.join(flips)}" if flips else None
-        said = [words for words in (row.get("note"), row.get("declares"), changes) if words]
+        written = f"heat map: {row['heatmap']}" if row.get("heatmap") else None
+        remarked = (row.get("note"), row.get("declares"), _stability(row), written)
+        said = [words for words in remarked if words]
         remarks += [f"{row['path']}: {words}" for words in said]
         if row["error"]:
             table.add_row(path, Text("error", "magenta"), "", Text(shown(row["error"])), "")
@@ -83,6 +83,16 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
     for remark in remarks:
         console.print(Text(shown(remark), "dim"))
     console.print(Text(shown(note), "dim"))
+
+
+def _stability(row: dict[str, Any]) -> str | None:
+    checked = row.get("stability")
+    if checked is None:
+        return None
+    if checked["flips"]:
+        return f"the verdict changes under {', '.join(checked['flips'])}"
+    copies = [name for name in checked["verdicts"] if name != "as it is"]
+    return f"the verdict stays the same under {', '.join(copies)}"
 
 
 class LineFile(io.TextIOBase):

@@ -232,10 +232,16 @@ def _check(folder: Folder, about: dict[str, Any]) -> None:
             raise PartsError(f"{folder}/{held}: damaged: give another --out")
         # Version and name of the model don't change a score; older notes name no device.
         same = {"sha256": "model", "fpr": "fpr", "device": "device"}
-        changed = [same[k] for k in same if k in about and before.get(k, about[k]) != about[k]]
+        changed = [k for k in same if k in about and before.get(k, about[k]) != about[k]]
         if changed:
-            words = ", ".join(changed)
-            raise PartsError(f"{folder}: holds scores with another {words}: give another --out")
+            words = ", ".join(same[k] for k in changed)
+            values = ", ".join(
+                f"{same[k]} {str(before[k])[:12]} there, {str(about[k])[:12]} asked"
+                for k in changed
+            )
+            raise PartsError(
+                f"{folder}: holds scores with another {words}: give another --out ({values})"
+            )
         _bring_up_to_date(folder, about)
         if before != about:
             _write_note(folder, about)

@@ -7,7 +7,7 @@ import { clock, timeline } from "./timeline.js";
 const HEADLINES = {
   fake: "Likely AI-generated",
   real: "No sign of AI generation found",
-  unsure: "Unsure: the score decides nothing",
+  unsure: "Unsure: the score supports neither verdict",
 };
 
 export class Detail {
@@ -58,8 +58,11 @@ export class Detail {
     try {
       const explained = await api.explain(item.file, threshold.fpr, signal);
       const { record } = explained;
+      const title = head.querySelector("h2");
+      title.textContent = record.headline;
+      title.className = (record.stability ?? record.result).verdict;
       waiting.replaceWith(el("p", { class: "summary" }, record.summary));
-      view.fill(record.heatmap, explained.noise);
+      view.fill(record, explained.noise);
       view.node.after(...[
         record.stability && stability(record.stability, threshold), facts(record), limits(record),
       ].filter(Boolean));
@@ -149,10 +152,11 @@ class View {
     this.stack.style.width = `min(100%, ${(ratio * 56).toFixed(2)}vh)`;
   }
 
-  fill(heatmap, noise) {
+  fill({ heatmap, result }, noise) {
     if (heatmap) {
       this.heat.src = heatmap.overlay;
-      this.caution.textContent = heatmap.note;
+      this.caution.textContent = `${result.looked_at.share < 0.995
+        ? "Grey: the score does not look there. " : ""}${heatmap.note}`;
     }
     if (noise) this.noise.src = noise;
     for (const [i, there] of [[1, heatmap], [2, noise]]) {
@@ -197,7 +201,7 @@ function brief(text) {
 }
 
 function facts(record) {
-  const { input, model, provenance } = record;
+  const { input, model, provenance, result } = record;
   const credentials = {
     none: "none", unchecked: "not checked on this server", unreadable: "damaged",
   }[provenance.c2pa.status] ?? `${provenance.c2pa.status}: `
@@ -205,7 +209,8 @@ function facts(record) {
     + (provenance.c2pa.claim_generator ? ` (${provenance.c2pa.claim_generator})` : "");
   const rows = [
     ["Format", `${input.format}, ${input.width} × ${input.height}, ${input.mode}`],
-    ["Of its origin", provenance.declares ?? "nothing"],
+    ["Looked at", result.looked_at.words],
+    ["Says of its origin", provenance.declares ?? "nothing"],
     ...provenance.findings.map(({ source, kind, value }) => [`${source} (${kind})`, brief(value)]),
     ["Content credentials", credentials],
     ...Object.entries(input.exif).map(([name, value]) => [name, brief(value)]),
