@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from distildire.detector import Detector
 from distildire.io.addresses import is_address
@@ -141,12 +144,45 @@ def connect() -> Mapping[str, float]:
     return resources
 
 
+def device_of(actors: Actors, options: ScoreOptions) -> str:
+    """What runs the network where one of the actors would be; "auto" is decided here, for all.
+
+    Raises:
+        ValueError: the device doesn't work there; the message says why.
+    """
+    task: Any = ray.remote(_opened_device)
+    with _in_a_sentence():
+        device: str = ray.get(
+            task.options(num_cpus=actors.cores, num_gpus=actors.gpus).remote(options)
+        )
+    return device
+
+
+def _opened_device(options: ScoreOptions) -> str:
+    return Detector(str(options.model), fpr=options.fpr, threads=1, device=options.device).device
+
+
+@contextlib.contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """Ray's errors carry tracebacks of other machines, whose last line says what is wrong."""
+    try:
+        yield
+    except RayError as error:
+        words = str(error).strip().split("\n")[-1].strip()
+        raise ValueError(re.sub(r"^[\w.]+: ", "", words)) from error
+
+
 def score_items(
     items: Iterable[Item], options: ScoreOptions, actors: Actors, once: Once | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the parts, in no particular order; with `once` equal bytes are scored once."""
-    rows = _scored(items, options, actors, None if once is None else claims_for(once))
-    yield from rows if once is None else with_copies(rows, once)
+    """Rows of the parts, in no particular order; with `once` equal bytes are scored once.
+
+    Raises:
+        ValueError: Ray can't go on; the message says why.
+    """
+    with _in_a_sentence():
+        rows = _scored(items, options, actors, None if once is None else claims_for(once))
+        yield from rows if once is None else with_copies(rows, once)
 
 
 def _scored(
