@@ -25,6 +25,7 @@ from distildire.cli.app import app as cli
 from distildire.runtime.engines import CUDA
 from distildire.scale import addresses
 from distildire.scale.items import Item
+from distildire.scale.options import ScoreOptions
 from distildire.scale.score import score
 from distildire.scale.shards import Shard
 from distildire.web.app import create_app
@@ -163,13 +164,19 @@ def test_actors_share_cores_and_gpus_out() -> None:
 
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="CUDA may work here")
 def test_gpus_that_do_not_work_are_told_of(
-    cluster: None, pictures: Path, bundle: Path, tmp_path: Path
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cluster says that it has one."""
-    took: list[str] = []
+    given: list[object] = []
+
+    def no_rows(_: object, options: ScoreOptions, actors: Actors, __: object) -> Iterator[object]:
+        given.extend([options.device, actors])
+        return iter(())
+
+    monkeypatch.setattr("distildire.scale.score._rows_of_actors", no_rows)
     out = tmp_path / "auto"
-    report = score(pictures, out, model=bundle, engine="ray", device="auto", on_device=took.append)
-    assert (took, report.cores) == (["cpu"], 2)
+    score(pictures, out, model=bundle, engine="ray", device="auto", on_device=given.append)
+    assert given == ["cpu", "cpu", Actors(2)]
     assert json.loads((out / "_score.json").read_text())["device"] == "cpu"
     mend = r"^device cuda: .* has no CUDA: pip install [^\n]* give the device cpu$"
     with pytest.raises(ValueError, match=mend):
@@ -188,6 +195,16 @@ def test_an_error_of_rays_is_its_last_line(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match=r"no GPU: give cpu$") as found:
         list(ray_engine.score_items([], None, Actors(1)))  # type: ignore[arg-type]
     assert "\n" not in str(found.value)
+
+
+def test_a_cluster_that_can_not_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ValueError, match=r"^Failed to connect .*:6379: .* RAY_AUTH_MODE=token"):
+        ray_engine.connect()
 
 
 def test_the_service_answers_as_without_ray(

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 
 from distildire.detector import Detector
 from distildire.io.addresses import is_address
@@ -37,6 +37,23 @@ BLOCK = 256
 
 CHUNK_BYTES = 256 * 2**20
 """The same where the driver has read them, out of a shard."""
+
+
+CONNECT_MEND = (
+    "see that the cluster of RAY_ADDRESS runs; where it was started with a token, set "
+    "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` says there"
+)
+
+_HARMLESS = {
+    "ray._private.authentication.authentication_token_setup": (
+        "Token authentication is enabled for this Ray cluster"
+    ),
+    "ray.data._internal.progress": "Progress bars disabled",
+    "ray.data._internal.execution.operators.map_operator": (
+        "Specifying both num_cpus and num_gpus"
+    ),
+}
+"""Ray's warnings of what is meant to be so: logger, and how the message begins."""
 
 
 class ScoringActor:
@@ -134,14 +151,28 @@ def actors_for(resources: Mapping[str, float], device: str, gpu_share: float = 1
 
 
 def connect() -> Mapping[str, float]:
-    """The resources of the cluster that runs already (`RAY_ADDRESS`), or of one started here."""
-    if not ray.is_initialized():
-        ray.init(logging_level="warning", include_dashboard=False, log_to_driver=False)
+    """The resources of the cluster that runs already (`RAY_ADDRESS`), or of one started here.
+
+    Raises:
+        ValueError: there is none at that address, or it asks for a token that wasn't sent.
+    """
     # Progress is the command's own, and only on a terminal.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for name in _HARMLESS:
+        logging.getLogger(name).addFilter(_is_to_be_told)
+    if not ray.is_initialized():
+        try:
+            ray.init(logging_level="warning", include_dashboard=False, log_to_driver=False)
+        except (ConnectionError, AuthenticationError) as error:
+            words = re.split(r"\.\s|\n", str(error).strip())[0]
+            raise ValueError(f"{words}: {CONNECT_MEND}") from error
     resources: Mapping[str, float] = ray.cluster_resources()
     return resources
+
+
+def _is_to_be_told(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_HARMLESS[record.name])
 
 
 def device_of(actors: Actors, options: ScoreOptions) -> str:
