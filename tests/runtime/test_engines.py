@@ -22,8 +22,9 @@ TOLERANCE = 0.002
 """Logits of two devices differ by so much at most, on the same weights in float32."""
 
 TOLERANCE_FEW_BITS = 0.6
-"""The same where weights have few bits, on photographs: ONNX Runtime on the CPU and OpenVINO
-round the activations to eight bits, each in its own way, and CUDA doesn't round them."""
+"""The same where weights have few bits, on the examples: ONNX Runtime on the CPU and OpenVINO
+round the activations to eight bits, each in its own way, and CUDA doesn't round them. Other
+pictures may differ by more: docs/scale.md has how much."""
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.*g"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import typer
 import yaml
@@ -20,8 +22,10 @@ from PIL import Image
 
 from distildire import Detector
 from distildire.cli.app import app as cli
+from distildire.runtime.engines import CUDA
 from distildire.scale import addresses
 from distildire.scale.items import Item
+from distildire.scale.options import ScoreOptions
 from distildire.scale.score import score
 from distildire.scale.shards import Shard
 from distildire.web.app import create_app
@@ -30,6 +34,7 @@ from scale.rows import assert_same_rows, without_order
 pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
 import ray
 
+from distildire.scale import ray_engine
 from distildire.scale.ray_engine import Actors, actors_for, row_for_actor
 from distildire.scale.ray_once import Claims
 
@@ -43,8 +48,8 @@ def cluster() -> Iterator[None]:
     for attempt in range(5):  # it waits for 30 seconds, which a busy machine may take
         try:
             ray.init(
-                num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False,
-                object_store_memory=150 * 2**20,
+                num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error",
+                log_to_driver=False, object_store_memory=150 * 2**20,
             )  # fmt: skip
             break
         except Exception as error:
@@ -155,6 +160,51 @@ def test_actors_share_cores_and_gpus_out() -> None:
         actors_for({"CPU": 8.0}, "cuda")
     with pytest.raises(ValueError, match="share of a GPU is 0"):
         actors_for({"CPU": 8.0, "GPU": 1.0}, "cuda", 0.0)
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="CUDA may work here")
+def test_gpus_that_do_not_work_are_told_of(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster says that it has one."""
+    given: list[object] = []
+
+    def no_rows(_: object, options: ScoreOptions, actors: Actors, __: object) -> Iterator[object]:
+        given.extend([options.device, actors])
+        return iter(())
+
+    monkeypatch.setattr("distildire.scale.score._rows_of_actors", no_rows)
+    out = tmp_path / "auto"
+    score(pictures, out, model=bundle, engine="ray", device="auto", on_device=given.append)
+    assert given == ["cpu", "cpu", Actors(2)]
+    assert json.loads((out / "_score.json").read_text())["device"] == "cpu"
+    mend = r"^device cuda: .* has no CUDA: pip install [^\n]* give the device cpu$"
+    with pytest.raises(ValueError, match=mend):
+        score(pictures, tmp_path / "cuda", model=bundle, engine="ray", device="cuda")
+    assert not (tmp_path / "cuda").exists()
+
+
+def test_an_error_of_rays_is_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Iterator[dict[str, object]]:
+        yield {"path": "a.png"}
+        raise ray.exceptions.RaySystemError(
+            "Traceback:\n  File x\na.b.BundleError: no GPU: give cpu"
+        )
+
+    monkeypatch.setattr(ray_engine, "_scored", fail)
+    with pytest.raises(ValueError, match=r"no GPU: give cpu$") as found:
+        list(ray_engine.score_items([], None, Actors(1)))  # type: ignore[arg-type]
+    assert "\n" not in str(found.value)
+
+
+def test_a_cluster_that_can_not_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ValueError, match=r"^Failed to connect .*:6379: .* RAY_AUTH_MODE=token"):
+        ray_engine.connect()
 
 
 def test_the_service_answers_as_without_ray(

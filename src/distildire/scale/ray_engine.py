@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError, RayError
 
 from distildire.detector import Detector
 from distildire.io.addresses import is_address
@@ -34,6 +37,23 @@ BLOCK = 256
 
 CHUNK_BYTES = 256 * 2**20
 """The same where the driver has read them, out of a shard."""
+
+
+CONNECT_MEND = (
+    "see that the cluster of RAY_ADDRESS runs; where it was started with a token, set "
+    "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` says there"
+)
+
+_HARMLESS = {
+    "ray._private.authentication.authentication_token_setup": (
+        "Token authentication is enabled for this Ray cluster"
+    ),
+    "ray.data._internal.progress": "Progress bars disabled",
+    "ray.data._internal.execution.operators.map_operator": (
+        "Specifying both num_cpus and num_gpus"
+    ),
+}
+"""Ray's warnings of what is meant to be so: logger, and how the message begins."""
 
 
 class ScoringActor:
@@ -131,22 +151,69 @@ def actors_for(resources: Mapping[str, float], device: str, gpu_share: float = 1
 
 
 def connect() -> Mapping[str, float]:
-    """The resources of the cluster that runs already (`RAY_ADDRESS`), or of one started here."""
-    if not ray.is_initialized():
-        ray.init(logging_level="warning", include_dashboard=False, log_to_driver=False)
+    """The resources of the cluster that runs already (`RAY_ADDRESS`), or of one started here.
+
+    Raises:
+        ValueError: there is none at that address, or it asks for a token that wasn't sent.
+    """
     # Progress is the command's own, and only on a terminal.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for name in _HARMLESS:
+        logging.getLogger(name).addFilter(_is_to_be_told)
+    if not ray.is_initialized():
+        try:
+            ray.init(logging_level="warning", include_dashboard=False, log_to_driver=False)
+        except (ConnectionError, AuthenticationError) as error:
+            words = re.split(r"\.\s|\n", str(error).strip())[0]
+            raise ValueError(f"{words}: {CONNECT_MEND}") from error
     resources: Mapping[str, float] = ray.cluster_resources()
     return resources
+
+
+def _is_to_be_told(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_HARMLESS[record.name])
+
+
+def device_of(actors: Actors, options: ScoreOptions) -> str:
+    """What runs the network where one of the actors would be; "auto" is decided here, for all.
+
+    Raises:
+        ValueError: the device doesn't work there; the message says why.
+    """
+    task: Any = ray.remote(_opened_device)
+    with _in_a_sentence():
+        device: str = ray.get(
+            task.options(num_cpus=actors.cores, num_gpus=actors.gpus).remote(options)
+        )
+    return device
+
+
+def _opened_device(options: ScoreOptions) -> str:
+    return Detector(str(options.model), fpr=options.fpr, threads=1, device=options.device).device
+
+
+@contextlib.contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """Ray's errors carry tracebacks of other machines, whose last line says what is wrong."""
+    try:
+        yield
+    except RayError as error:
+        words = str(error).strip().split("\n")[-1].strip()
+        raise ValueError(re.sub(r"^[\w.]+: ", "", words)) from error
 
 
 def score_items(
     items: Iterable[Item], options: ScoreOptions, actors: Actors, once: Once | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the parts, in no particular order; with `once` equal bytes are scored once."""
-    rows = _scored(items, options, actors, None if once is None else claims_for(once))
-    yield from rows if once is None else with_copies(rows, once)
+    """Rows of the parts, in no particular order; with `once` equal bytes are scored once.
+
+    Raises:
+        ValueError: Ray can't go on; the message says why.
+    """
+    with _in_a_sentence():
+        rows = _scored(items, options, actors, None if once is None else claims_for(once))
+        yield from rows if once is None else with_copies(rows, once)
 
 
 def _scored(

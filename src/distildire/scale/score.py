@@ -8,11 +8,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distildire import __version__
+from distildire.bundle import load_bundle
 from distildire.detector import DEFAULT_FPR, MAX_WORKERS, Detector
 from distildire.io.finding import OnError
 from distildire.io.tars import BETWEEN
@@ -126,14 +127,13 @@ def _run(
     on_error: OnError | None,
     on_device: Callable[[str], None] | None,
 ) -> Report:
-    detector, actors = _open_engine(options)
+    detector, actors, options = _open_engine(options)
     cores = detector.cores if actors is None else actors.count * actors.cores
-    took = "cuda" if actors is not None and actors.gpus else detector.device
     if on_device is not None:
-        on_device(took)
+        on_device(options.device)
     about = {
         "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
-        "device": took, "version": __version__,
+        "device": options.device, "version": __version__,
     }  # fmt: skip
     pending = _Pending(source, on_error)  # refuses an empty one before there is a folder for it
     folder = folder_of(out)
@@ -159,17 +159,22 @@ def _run(
         return Report(scored, pending.present, errors, copies, seconds, cores)
 
 
-def _open_engine(options: ScoreOptions) -> tuple[Detector, Actors | None]:
-    """The detector, and the actors that score in its place where Ray is asked for."""
-    on_ray = options.engine == "ray"
-    # Ray's driver scores nothing, and may have no GPU.
-    here = "cpu" if on_ray and options.device == "cuda" else options.device
-    detector = Detector(options.model, fpr=options.fpr, device=here)
-    if not on_ray:
-        return detector, None
-    from distildire.scale.ray_engine import actors_for, connect
+def _open_engine(options: ScoreOptions) -> tuple[Detector, Actors | None, ScoreOptions]:
+    """The detector; where Ray is asked for, the actors in its place; the device that works."""
+    if options.engine != "ray":
+        detector = Detector(options.model, fpr=options.fpr, device=options.device)
+        return detector, None, replace(options, device=detector.device)
+    from distildire.scale.ray_engine import actors_for, connect, device_of
 
-    return detector, actors_for(connect(), options.device, options.gpu_share)
+    # The driver scores nothing, and may have no GPU.
+    here = options.device
+    if here in {"cuda", "auto"}:
+        here = "openvino" if here == "auto" and load_bundle(options.model).is_ir else "cpu"
+    detector = Detector(options.model, fpr=options.fpr, device=here)
+    resources = connect()
+    actors = actors_for(resources, options.device, options.gpu_share)
+    options = replace(options, device=device_of(actors, options) if actors.gpus else here)
+    return detector, actors_for(resources, options.device, options.gpu_share), options
 
 
 def _rows_of_actors(
