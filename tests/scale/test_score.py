@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,26 @@ def test_errors_that_lie_in_the_machine_are_tried_again(
         assert score(folder, out, model=bundle).scored == again
         assert len(rows_of(out)) == 4
         assert sum(row["error"] == error for row in rows_of(out)) == 1 - again
+
+
+def test_a_file_that_went_between_listing_and_reading_is_tried_again(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, source = folder / "a.png", folder / "list.txt"
+    source.write_text("a.png\nnone.png\n")
+
+    def listed_then_gone(*given: object) -> Iterator[Item]:
+        for item in items_of(source):
+            if away.exists():
+                away.rename(tmp_path / "away")
+            yield item
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distildire.scale.score.items_of", listed_then_gone)
+        assert score(source, tmp_path / "out", model=bundle).errors == 2
+    (tmp_path / "away").rename(away)
+    again = score(source, tmp_path / "out", model=bundle)
+    assert (again.scored, again.present, again.errors) == (1, 1, 1)
 
 
 def test_a_second_writer_is_refused(folder: Path, bundle: Path, tmp_path: Path) -> None:
