@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +21,7 @@ from PIL import Image
 import crashing_decoder as crashing
 from distildire import Detector
 from distildire.io.writing import BusyError, only_writer
-from distildire.scale.folders import LOCK
+from distildire.scale.folders import LOCK, LocalFolder
 from distildire.scale.items import Item, SourceError, list_items
 from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, write_part
 from distildire.scale.score import score
@@ -248,6 +251,25 @@ def test_a_file_that_went_between_listing_and_reading_is_tried_again(
     (tmp_path / "away").rename(away)
     again = score(source, tmp_path / "out", model=bundle)
     assert (again.scored, again.present, again.errors) == (1, 1, 1)
+
+
+def test_parts_are_read_by_no_thread_of_arrows(tmp_path: Path) -> None:
+    """One that still holds a file of Python's when the process ends aborts it."""
+    readers = set()
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            readers.add(threading.get_ident())
+            return super().read(size)
+
+    class Folder(LocalFolder):
+        def open(self, name: str) -> BinaryIO:
+            return Watched((self.path / name).read_bytes())
+
+    row = dict.fromkeys(SCHEMA.names) | {"path": "a.png", "size": 3, "mtime": 1.5}
+    write_part(pa.Table.from_pylist([row], SCHEMA), tmp_path, "part-000000.parquet")
+    assert Item("a.png", 3, 1.5) in DoneItems(Folder(tmp_path))
+    assert readers == {threading.get_ident()}
 
 
 def test_a_second_writer_is_refused(folder: Path, bundle: Path, tmp_path: Path) -> None:

@@ -183,10 +183,12 @@ def _damaged(folder: Folder, part: str, error: Exception) -> PartsError:
 
 def _read(folder: Folder, part: str, columns: Sequence[str] | None) -> pa.Table:
     try:
-        with folder.open(part) as file, pq.ParquetFile(file) as table:
+        # A thread of Arrow's may hold a file of Python's beyond the read; where it lets go of it
+        # while the process ends, the process aborts.
+        with folder.open(part) as file, pq.ParquetFile(file, pre_buffer=False) as table:
             if columns is not None:
                 columns = [name for name in columns if name in table.schema_arrow.names]
-            return table.read(columns=columns)
+            return table.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(folder, part, error) from None
 
