@@ -43,6 +43,23 @@ def test_what_can_not_be_scored_is_one_line(bundle: Path, tmp_path: Path) -> Non
     assert end.value.code == 2
 
 
+def test_an_empty_source_is_refused(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from distildire.cli import main
+
+    out = tmp_path / "out"
+    for source in ("", "file://"):
+        command = ["distildire", "score", source, "--out", str(out), "--model", str(bundle)]
+        monkeypatch.setattr("sys.argv", command)
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        assert "the source is empty" in capsys.readouterr().err
+        assert not out.exists()
+
+
 def test_a_price_that_is_no_number_is_refused(folder: Path, bundle: Path, tmp_path: Path) -> None:
     command = ["score", str(folder), "--out", str(tmp_path / "out"), "--model", str(bundle)]
     for price in ("inf", "nan"):

@@ -106,6 +106,19 @@ def test_equal_bytes_are_scored_once(
     assert len(without_order(tmp_path / "there")) == number + 3
 
 
+@pytest.mark.parametrize("dedup", [False, True])
+def test_what_is_in_the_drivers_memory_is_scored(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path, dedup: bool
+) -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    root = f"memory://{tmp_path.name}"
+    memory.put(str(pictures), f"/{tmp_path.name}", recursive=True)
+    score(root, tmp_path / "here", model=bundle)
+    report = score(root, tmp_path / "there", model=bundle, engine="ray", dedup=dedup)
+    assert (report.scored, report.errors) == (4, 1)
+    assert_same_rows(tmp_path / "there", tmp_path / "here")
+
+
 def test_a_file_may_claim_its_bytes_again_and_another_may_not() -> None:
     claims = Claims([b"old"])
     assert claims.claim([b"a", b"a", b"old", None], ["x", "y", "z", "w"]) == [
@@ -261,8 +274,8 @@ def test_the_yaml_deploys_the_application() -> None:
 
 
 def test_actors_read_objects_and_are_told_what_is_wrong_with_the_rest() -> None:
-    whole = addresses.item_from("memory://b/a.png", {"size": 3})
-    large = addresses.item_from("memory://b/a.png", {"size": 2**40})
+    whole = addresses.item_from("s3://b/a.png", {"size": 3})
+    large = addresses.item_from("s3://b/a.png", {"size": 2**40})
     broken = Shard(Item("memory://b/s.tar", 9, 1.0), io.BytesIO).failed("the tar is damaged")
     assert row_for_actor(whole)["data"] is row_for_actor(whole)["wrong"] is None
     assert "too large" in row_for_actor(large)["wrong"]

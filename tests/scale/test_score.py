@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +21,7 @@ from PIL import Image
 import crashing_decoder as crashing
 from distildire import Detector
 from distildire.io.writing import BusyError, only_writer
-from distildire.scale.folders import LOCK
+from distildire.scale.folders import LOCK, LocalFolder
 from distildire.scale.items import Item, SourceError
 from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, write_part
 from distildire.scale.score import score
@@ -227,6 +231,45 @@ def test_errors_that_lie_in_the_machine_are_tried_again(
         assert score(folder, out, model=bundle).scored == again
         assert len(rows_of(out)) == 4
         assert sum(row["error"] == error for row in rows_of(out)) == 1 - again
+
+
+def test_a_file_that_went_between_listing_and_reading_is_tried_again(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, source = folder / "a.png", folder / "list.txt"
+    source.write_text("a.png\nnone.png\n")
+
+    def listed_then_gone(*given: object) -> Iterator[Item]:
+        for item in items_of(source):
+            if away.exists():
+                away.rename(tmp_path / "away")
+            yield item
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distildire.scale.score.items_of", listed_then_gone)
+        assert score(source, tmp_path / "out", model=bundle).errors == 2
+    (tmp_path / "away").rename(away)
+    again = score(source, tmp_path / "out", model=bundle)
+    assert (again.scored, again.present, again.errors) == (1, 1, 1)
+
+
+def test_parts_are_read_by_no_thread_of_arrows(tmp_path: Path) -> None:
+    """One that still holds a file of Python's when the process ends aborts it."""
+    readers = set()
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            readers.add(threading.get_ident())
+            return super().read(size)
+
+    class Folder(LocalFolder):
+        def open(self, name: str) -> BinaryIO:
+            return Watched((self.path / name).read_bytes())
+
+    row = dict.fromkeys(SCHEMA.names) | {"path": "a.png", "size": 3, "mtime": 1.5}
+    write_part(pa.Table.from_pylist([row], SCHEMA), tmp_path, "part-000000.parquet")
+    assert Item("a.png", 3, 1.5) in DoneItems(Folder(tmp_path))
+    assert readers == {threading.get_ident()}
 
 
 def test_a_second_writer_is_refused(folder: Path, bundle: Path, tmp_path: Path) -> None:

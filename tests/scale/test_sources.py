@@ -595,6 +595,30 @@ def test_a_shard_that_was_mended_leaves_no_error(
     assert score(shard, out, model=bundle).errors == 0
 
 
+def test_an_error_goes_when_its_shard_was_read_whole_alone(
+    pictures: Pictures, bundle: Path, tmp_path: Path
+) -> None:
+    """Not for another file whose name goes on after `::`, nor for one picture of a cut tar."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"no picture")
+    (folder / "a.jpg::b.jpg").write_bytes(pictures["a/0.png"])
+    assert score(folder, out, model=bundle).errors == 1
+    assert set(rows_in(out)) == {f"{folder}/a.jpg", f"{folder}/a.jpg::b.jpg"}
+
+    shard, some = tar_of(tmp_path / "cut.tar", pictures), tmp_path / "list.txt"
+    shard.write_bytes(shard.read_bytes()[:2000])
+    packed = tar_of(tmp_path / "cut.tar.gz", pictures, "w:gz")
+    packed.write_bytes(packed.read_bytes()[:-2000])
+    for path in (shard, packed):
+        score(path, tmp_path / path.name[3:], model=bundle)
+        before = rows_in(tmp_path / path.name[3:])
+        assert "cut short" in before[str(path)]["error"]
+        some.write_text(f"{path}::a/0.png\n")
+        score(some, tmp_path / path.name[3:], model=bundle)
+        assert rows_in(tmp_path / path.name[3:]) == before
+
+
 def test_copies_are_written_as_they_come_and_passing_errors_tried_again(
     pictures: Pictures, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,8 @@ class Item:
     """Gives the bytes, or raises what is wrong with them; None for a file at `path`."""
     at_once: bool = field(default=False, compare=False)
     """`read` works only until the next item is asked for."""
+    shard: str | None = field(default=None, compare=False)
+    """Of which this is a picture, where the shard is read from its beginning to its end."""
 
     @property
     def key(self) -> bytes:

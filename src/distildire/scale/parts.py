@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,11 @@ class PartsError(ValueError):
 _KEY = ("path", "size", "mtime", "etag")
 
 
-def may_pass(error: str) -> bool:
+def may_pass(row: Mapping[str, Any]) -> bool:
     """Whether an error may be gone next time although size and time of the file are the same."""
-    if error.endswith("no such file"):
-        return False  # once it is there it has a size and a time
+    error = row["error"] or ""
+    if error.endswith("no such file") and all(row.get(name) is None for name in _KEY[1:]):
+        return False  # it wasn't there when it was listed; once it is, it has a size and a time
     passing = ("cannot be read", "memory at hand", "needs a package")
     return any(words in error for words in passing)
 
@@ -67,12 +68,9 @@ class DoneItems:
         folder = folder_of(folder)
         keys: list[NDArray[np.bytes_]] = [np.empty(0, "S16")]
         for part in part_files(folder):
-            table = _read(folder, part, [*_KEY, "error"])
-            again = [error is not None and may_pass(error) for error in table["error"].to_pylist()]
-            table = table.filter(pa.array([not one for one in again], pa.bool_()))
-            here = [name for name in _KEY if name in table.column_names]
-            columns = zip(*(table[name].to_pylist() for name in here), strict=True)
-            keys.append(np.array([Item(*values).key for values in columns], "S16"))
+            rows = _read(folder, part, [*_KEY, "error"]).to_pylist()
+            done = [Item(*map(row.get, _KEY)) for row in rows if not may_pass(row)]
+            keys.append(np.array([item.key for item in done], "S16"))
         self._keys = np.sort(np.concatenate(keys))
 
     def __len__(self) -> int:
@@ -185,10 +183,12 @@ def _damaged(folder: Folder, part: str, error: Exception) -> PartsError:
 
 def _read(folder: Folder, part: str, columns: Sequence[str] | None) -> pa.Table:
     try:
-        with folder.open(part) as file, pq.ParquetFile(file) as table:
+        # A thread of Arrow's may hold a file of Python's beyond the read; where it lets go of it
+        # while the process ends, the process aborts.
+        with folder.open(part) as file, pq.ParquetFile(file, pre_buffer=False) as table:
             if columns is not None:
                 columns = [name for name in columns if name in table.schema_arrow.names]
-            return table.read(columns=columns)
+            return table.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(folder, part, error) from None
 
@@ -197,7 +197,7 @@ def scored_before(folder: Folder) -> Iterator[dict[str, Any]]:
     """The rows of the parts that have a hash, but for errors that may pass."""
     for part in part_files(folder):
         for row in _read(folder, part, None).to_pylist():
-            if row["sha256"] is not None and not may_pass(row["error"] or ""):
+            if row["sha256"] is not None and not may_pass(row):
                 yield row
 
 

@@ -92,10 +92,12 @@ def _picture(path: Any, data: Any, wrong: Any) -> str | Unread:
 
 
 def row_for_actor(item: Item) -> dict[str, Any]:
-    """What an actor is told; bytes only of what stands in a shard."""
+    """What an actor is told; bytes only of what stands in a shard, or in this process's memory."""
     row: dict[str, Any] = {name: getattr(item, name) for name in ("path", "size", "mtime", "etag")}
     row |= {"data": None, "wrong": None}
-    by_actors = getattr(item.read, "func", None) is read_address
+    in_store = getattr(item.read, "func", None) is read_address
+    # Also of a chain, `zip://a.png::memory://x.zip`.
+    by_actors = in_store and "memory://" not in item.path
     if item.read is not None and not by_actors:
         try:
             row["data"] = item.read()

@@ -16,7 +16,6 @@ from distildire import __version__
 from distildire.bundle import load_bundle
 from distildire.detector import DEFAULT_FPR, MAX_WORKERS, Detector
 from distildire.io.finding import OnError
-from distildire.io.tars import BETWEEN
 from distildire.isolation.pool import Workers
 from distildire.loading import Given, Loaded, Unread
 from distildire.scale.folders import folder_of
@@ -236,8 +235,9 @@ class _Pending:
     def __iter__(self) -> Iterator[Item]:
         try:
             for item in self._items:
-                shard, inside, _ = item.path.partition(BETWEEN)
-                self.whole.add(shard) if inside else self.whole.discard(shard)
+                if item.shard is not None:
+                    self.whole.add(item.shard)
+                self.whole.discard(item.path)  # a shard stands here where it is wrong
                 if item in self.done:
                     self.present += 1
                 else:

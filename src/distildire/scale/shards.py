@@ -47,7 +47,8 @@ class Shard:
     def holds(self, name: str, size: int | None, read: Callable[[], bytes]) -> Item:
         """One of its pictures."""
         whole = f"{self.path}{BETWEEN}{name}"
-        return Item(whole, size, self.item.mtime, self.item.etag, read, at_once=True)
+        item = self.item
+        return Item(whole, size, item.mtime, item.etag, read, at_once=True, shard=item.path)
 
     def failed(self, sentence: str) -> Item:
         """The row of the shard itself."""

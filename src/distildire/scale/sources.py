@@ -63,7 +63,9 @@ def items_of(source: str | Path, on_error: OnError | None = None) -> Generator[I
         SourceError: no such source, or one that can't be read; of several, the others are
             given, and it has an item that fails.
     """
-    names = expand(local_form(str(source)))
+    if not (name := local_form(str(source))):
+        raise SourceError("the source is empty: give a folder, a list or shards")
+    names = expand(name)
     first = next(names)
     rest = list(itertools.islice(names, 1))
     for name in itertools.chain([first], rest, names):
