@@ -134,7 +134,7 @@ class OptimConfig:
     workers: int = 1
     """Processes that decode and augment."""
     report_every: int = 50
-    """Steps between rows in metrics.jsonl."""
+    """Steps between rows in metrics.jsonl; each validation has one too."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
 
