@@ -139,7 +139,8 @@ def test_two_views_and_a_detector_as_the_teacher(config: TrainConfig, tmp_path: 
     optim = replace(config.optim, consistency=0.1)
     taught = replace(config.teacher, checkpoint=str(first), logits=2.0, lambda_=0.5)
     rows: list[dict[str, float]] = []
-    config = replace(config, optim=optim, teacher=taught)
+    once = replace(config.validation, every=config.optim.steps)
+    config = replace(config, optim=optim, teacher=taught, validation=once)
     train(config, tmp_path / "student", report=rows.append)
     (row,) = (r for r in rows if "bce" in r)
     parts = row["bce"] + 0.5 * row["imitation"] + 2 * row["logit_kl"] + 0.1 * row["consistency"]

@@ -228,9 +228,10 @@ def fit_head_first(
             yield seen.x0, seen.noise, label
 
     def progress(count: int) -> None:
-        if report is not None and count % (32 * 50) == 0:
-            report({"step": 0, "probe_crops": count})
+        if report is not None and count % (32 * 10) == 0:
+            report({"step": 0, "probe_crops": count, "of": optim.probe_crops})
 
+    progress(0)
     bce = fit_head(
         networks.student, batches(), l2=optim.probe_l2, epochs=optim.probe_epochs,
         weight_decay=optim.weight_decay, progress=progress,
