@@ -148,7 +148,7 @@ def test_processes_that_would_train_over_each_other_are_refused(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun does; on its own it makes no group
-    with pytest.raises(ValueError, match="2 processes were started .*ACCELERATE_USE_CPU=true"):
+    with pytest.raises(ValueError, match=r"2 processes were started .*ACCELERATE_USE_CPU=true"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

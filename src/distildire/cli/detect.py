@@ -66,10 +66,14 @@ def detect(
     sort: Annotated[bool, typer.Option("--sort", help="Most likely fakes first.")] = False,
     stability: Annotated[
         bool,
-        typer.Option("--stability", help="Score re-encoded copies of pictures too; 'unsure' where it flips."),
+        typer.Option(
+            "--stability",
+            help="Score re-encoded copies of pictures too; 'unsure' where it flips.",
+        ),
     ] = False,
     heatmap: Annotated[
-        Path | None, typer.Option(help="Write where a picture's score comes from, as PNG, into DIR.")
+        Path | None,
+        typer.Option(help="Write where a picture's score comes from, as PNG, into DIR."),
     ] = None,
     device: DeviceOption = DeviceName.cpu,
 ) -> None:
