@@ -183,7 +183,10 @@ def load_bundle(model: str | Path) -> Bundle:
     folder = _installed(str(model)) or Path(model)
     if not folder.is_dir():
         if package := PACKAGES.get(str(model)):
-            raise BundleError(f"{model}: this model is a package of its own: pip install {package}")
+            raise BundleError(
+                f"{model}: this model is a package of its own: pip install {package}, or from a "
+                f"checkout of distildire: pip install . packages/{package}"
+            )
         raise BundleError(
             f"{model}: no such model; bundled are {', '.join(bundled()) or 'none'}, or give the "
             "folder of a bundle"

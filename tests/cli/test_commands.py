@@ -148,6 +148,34 @@ def test_the_table_says_what_was_done(folder: Path, bundle: Path, tmp_path: Path
     assert "a.png: the verdict stays the same under jpeg 70, crop 0.9\n" in table.getvalue()
 
 
+def test_what_is_not_for_videos_is_told(bundle: Path, tmp_path: Path, busy: np.ndarray) -> None:
+    clips = pytest.importorskip("clips")
+    clip, heat = clips.write_clip(tmp_path / "a.mp4", [busy] * 5), tmp_path / "heat"
+    done = run("detect", clip, "--model", bundle, "--stability", "--heatmap", heat)
+    assert done.returncode == 0
+    assert done.stderr.count("not for videos") == 1
+    assert "heat map" not in done.stdout
+    assert not heat.exists()
+    picture = tmp_path / "a.png"
+    Image.fromarray(busy).save(picture)
+    done = run("detect", picture, "--model", bundle, "--heatmap", heat)
+    assert "heat map" in done.stdout
+    assert done.stderr == ""
+
+
+def test_evaluate_says_that_the_files_leak(tmp_path: Path, busy: np.ndarray) -> None:
+    rows = ["path,label,source,score"]
+    for i in range(60):
+        label, suffix = ("real", "bmp") if i % 2 else ("fake", "png")
+        Image.fromarray(np.roll(busy, i, 0)[:64, :64]).save(tmp_path / f"{i}.{suffix}")
+        rows.append(f"{i}.{suffix},{label},s{i % 6},{i / 60}")
+    (tmp_path / "all.csv").write_text("\n".join(rows))
+    said = run("evaluate", tmp_path / "all.csv", tmp_path / "all.csv", "--out", tmp_path / "out")
+    assert said.returncode == 0
+    (line,) = said.stderr.splitlines()
+    assert line.startswith("distildire: The class leaks: ")
+
+
 def test_heatmaps_among_the_pictures_are_none_of_them(folder: Path, bundle: Path) -> None:
     out, heat = folder.parent / "rows.jsonl", folder / "heat"
     common = ("detect", folder, "--model", bundle, "--format", "jsonl", "--out", out, "--resume")

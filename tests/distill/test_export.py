@@ -35,7 +35,9 @@ def test_cam_averages_to_the_logit(fusion: Fusion) -> None:
     assert torch.allclose(logit, expected, atol=1e-5)
 
 
-def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
+def test_a_wide_student_exports_with_an_exact_map(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     torch.manual_seed(0)
     options = {
         "student": {"backbone": "tf_efficientnet_lite0", "wide": True},
@@ -46,6 +48,7 @@ def test_a_wide_student_exports_with_an_exact_map(tmp_path: Path) -> None:
     nn.init.normal_(student.head.weight, std=0.02)
     save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
     detector = Detector(export(tmp_path / "best.pt", tmp_path / "bundle", weights="float32").folder)
+    assert not [w for w in recwarn if w.category.__name__ == "TracerWarning"]
     rgb = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
     crops = detector.bundle.preprocessing(rgb)
     assert crops.shape == (3, 96, 96, 3)

@@ -74,10 +74,19 @@ def test_a_hidden_head_is_fitted_exported_and_explained(
     }, "the bundle must say all that makes the student"  # fmt: skip
 
 
+@pytest.mark.parametrize("crops", [1, 31])
+def test_too_few_crops_for_a_head_are_refused(config: TrainConfig, crops: int) -> None:
+    with pytest.raises(ValueError, match=f"probe_crops is {crops}: give a number of at least 32"):
+        replace(config.optim, probe_crops=crops)
+
+
 def test_a_fitted_head_alone_is_a_detector(config: TrainConfig, tmp_path: Path) -> None:
     optim = replace(config.optim, steps=0, probe_crops=64)
     alone = replace(config, optim=optim)
-    best = train(alone, tmp_path / "run")
+    rows: list[dict[str, float]] = []
+    best = train(alone, tmp_path / "run", report=rows.append)
+    assert rows[0] == {"step": 0, "probe_crops": 0, "of": 64}
+    assert "probe_bce" in rows[1]
     student, _, facts = load_checkpoint(best)
     assert facts["step"] == 0
     assert student.head.weight.abs().sum() > 0

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
 from distildire import Detector
@@ -100,7 +101,19 @@ def test_training_learns_and_exports(config: TrainConfig, tmp_path: Path) -> Non
     assert float(heat.mean()) == pytest.approx(detector.logit(rgb), abs=0.5)
 
 
+def rows_of(out: Path) -> list[dict[str, float]]:
+    """What a run says of itself, but for its seconds."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    return [{k: v for k, v in row.items() if k != "seconds_a_step"} for row in rows]
+
+
+def steps_on_board(out: Path) -> list[int]:
+    board = EventAccumulator(str(out / "tensorboard")).Reload()
+    return [event.step for event in board.Scalars("loss")]
+
+
 def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, optim=replace(config.optim, report_every=5))
     train(config, tmp_path / "whole")
     # Killed right after the first checkpoint: only what is on disk is left.
     state = {"stopped": False}
@@ -113,12 +126,18 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "broken", report=stop)
     assert state["stopped"]
+    with (tmp_path / "broken/metrics.jsonl").open("a") as file:
+        file.write('{"step": 1')  # what a power cut leaves
     train(config, tmp_path / "broken", resume=True)
     one, two = (
         torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["learner"]
         for name in ("whole", "broken")
     )
     assert all(torch.allclose(one[k].float(), two[k].float(), atol=1e-6) for k in one)
+    rows, again = (rows_of(tmp_path / name) for name in ("whole", "broken"))
+    assert [row["step"] for row in again] == [5, 10, 12, 12, 15, 20, 24, 24]
+    assert again == [pytest.approx(row, rel=1e-5) for row in rows]
+    assert steps_on_board(tmp_path / "broken") == [5, 10, 12, 15, 20, 24]
     last, *_ = load_checkpoint(tmp_path / "whole" / "checkpoint.pt")
     average = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["average"]
     assert all(torch.equal(v, average[f"module.{k}"]) for k, v in last.state_dict().items())
@@ -127,6 +146,15 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_
         train(changed, tmp_path / "broken", resume=True)
     with pytest.raises(ValueError, match="nothing to resume"):
         train(config, tmp_path / "absent", resume=True)
+
+
+def test_processes_that_would_train_over_each_other_are_refused(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun does; on its own it makes no group
+    with pytest.raises(ValueError, match=r"2 processes were started .*ACCELERATE_USE_CPU=true"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])
@@ -182,7 +210,8 @@ def test_two_views_and_a_detector_as_the_teacher(rough_fakes: TrainConfig, tmp_p
     optim = replace(rough_fakes.optim, consistency=0.1)
     taught = replace(rough_fakes.teacher, checkpoint=str(first), logits=2.0, lambda_=0.5)
     rows: list[dict[str, float]] = []
-    config = replace(rough_fakes, optim=optim, teacher=taught)
+    once = replace(rough_fakes.validation, every=optim.steps)
+    config = replace(rough_fakes, optim=optim, teacher=taught, validation=once)
     train(config, tmp_path / "student", report=rows.append)
     (row,) = (r for r in rows if "bce" in r)
     parts = row["bce"] + 0.5 * row["imitation"] + 2 * row["logit_kl"] + 0.1 * row["consistency"]

@@ -106,7 +106,9 @@ def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
     assert 'src="http' not in page
-    assert "## Robustness" in (tmp_path / "out" / "report.md").read_text()
+    told = (tmp_path / "out" / "report.md").read_text()
+    assert "## Robustness" in told
+    assert "## Curves" not in told  # its plots are in report.html alone
     for name in ("scores.csv", "audit.json", "audit.html", "robustness.json"):
         assert (tmp_path / "out" / name).is_file()
 

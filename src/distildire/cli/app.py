@@ -211,7 +211,8 @@ def stage_bar(stage: str, done: int, total: int) -> None:
 
 def show_row(row: dict[str, Any], run: str = "") -> None:
     """One row of a training log on stderr; `run` tells which run where there are several."""
-    values = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
+    numbers = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items() if k != "step"}
+    values = "  ".join(f"{k} {v}" for k, v in numbers.items())
     typer.echo(f"{run}{': ' if run else ''}step {row['step']}: {values}", err=True)
 
 

@@ -66,10 +66,14 @@ def detect(
     sort: Annotated[bool, typer.Option("--sort", help="Most likely fakes first.")] = False,
     stability: Annotated[
         bool,
-        typer.Option("--stability", help="Score re-encoded copies too; 'unsure' where it flips."),
+        typer.Option(
+            "--stability",
+            help="Score re-encoded copies of pictures too; 'unsure' where it flips.",
+        ),
     ] = False,
     heatmap: Annotated[
-        Path | None, typer.Option(help="Write where the score comes from, as PNG, into DIR.")
+        Path | None,
+        typer.Option(help="Write where a picture's score comes from, as PNG, into DIR."),
     ] = None,
     device: DeviceOption = DeviceName.cpu,
 ) -> None:
@@ -128,7 +132,6 @@ class Asked:
 def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> Detector:
     """The detector; one that can't give what is asked is refused before anything is written."""
     from distildire.detector import Detector
-    from distildire.io.writing import make_folder
 
     detector = Detector(model, fpr=asked.fpr, kind=kind, device=device.value)
     detector.verdict_of(0.0)  # refuses a model that isn't calibrated
@@ -136,7 +139,8 @@ def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> D
     if asked.heatmap is not None:
         if "cam" not in detector.graph_outputs:
             fail(f"--heatmap: the model {detector.given} has no activation map")
-        make_folder(asked.heatmap)
+        if asked.heatmap.exists() and not asked.heatmap.is_dir():
+            fail(f"--heatmap {asked.heatmap}: a file has this name: give a folder")
     return detector
 
 
@@ -160,8 +164,7 @@ def _write(
     elif format is Format.csv:
         write_csv(map(_flat, results), (*COLUMNS, *asked.columns), file)
     else:
-        caution = f" {detector.bundle.heatmap_note}" if asked.heatmap else ""
-        write_table(results, file, _note(detector, asked.fpr) + caution)
+        write_table(results, file, _note(detector, asked.fpr))
 
 
 class _Tally:
@@ -283,8 +286,12 @@ def _judged(detector: Detector, asked: Asked, files: Iterable[str]) -> Iterator[
 
 
 def _judge(detector: Detector, asked: Asked, files: Iterable[str]) -> Iterator[Row]:
+    told = False
     for kind, group in itertools.groupby(files, _kind_of):
         if kind == "video":
+            if asked.more and not told:
+                told = True
+                warn("--stability and --heatmap are not for videos, which get a verdict alone")
             yield from (_judge_video(detector, path, asked.fpr) for path in group)
         elif kind == "stdin":
             for _ in group:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distildire.cli.app import (
-    AcceptLeak,
     DeviceName,
     DeviceOption,
     app,
@@ -57,7 +56,14 @@ def evaluate(
     both: Annotated[
         bool, typer.Option("--both", help="Raw and equalized results side by side.")
     ] = False,
-    accept_leak: AcceptLeak = False,
+    accept_leak: Annotated[
+        bool,
+        typer.Option(
+            "--accept-leak",
+            help="With --no-equalize, which refuses files that give the class away: go on all "
+            "the same.",
+        ),
+    ] = False,
     split: Annotated[str, typer.Option(help="Only rows of this split.")] = "",
     robustness: Annotated[
         int, typer.Option(help="Pictures of the robustness grid; 0 leaves it out.")
@@ -93,6 +99,8 @@ def evaluate(
         intervals="source" if by_source else "image",
     )  # fmt: skip
     result = run(model, manifest, out, options, progress=stage_bar)
+    if result.audit is not None and result.audit.leaky:
+        warn(result.audit.verdict)
     figures = result.metrics.get("equalized", result.metrics)["overall"]
     shown = ("n_real", "n_fake", "acc", "ap", "auc", "tpr_at_5fpr", "ece")
     line = "  ".join(

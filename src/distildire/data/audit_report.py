@@ -84,7 +84,7 @@ def _plots(page: Page, facts: Any) -> None:
     axes[0].set_xticks(np.arange(len(formats)), formats)
     axes[0].set_ylabel("share")
     axes[0].set_title("format")
-    axes[0].legend(frameon=False)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)  # no bar lies there
     numbers = {
         "shorter side, pixels": facts[["width", "height"]].min(axis=1),
         "aspect ratio": facts["aspect"],

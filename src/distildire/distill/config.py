@@ -134,7 +134,7 @@ class OptimConfig:
     workers: int = 1
     """Processes that decode and augment."""
     report_every: int = 50
-    """Steps between rows in metrics.jsonl."""
+    """Steps between rows in metrics.jsonl; each validation has one too."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
 
@@ -143,6 +143,8 @@ class OptimConfig:
             self, "optim.", steps=0, batch=1, lr=0, body_lr=-1, lora=0, probe_crops=0, warmup=0,
             workers=0, report_every=1,
         )  # fmt: skip
+        if self.probe_crops:  # of two or three, one class may be missing
+            refuse_under(self, "optim.", probe_crops=32)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,16 +135,19 @@ def export(
 def _write_onnx(graph: DetectorGraph, example: Tensor, path: Path, weights: Weights) -> None:
     import onnx
 
-    torch.onnx.export(
-        graph,
-        (example,),
-        str(path),
-        input_names=["rgb"],
-        output_names=list(graph.outputs),
-        dynamic_axes={name: {0: "N"} for name in ("rgb", *graph.outputs)},
-        opset_version=17,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        # Shapes are fixed but for N, and `_check` compares the graph at another N.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        torch.onnx.export(
+            graph,
+            (example,),
+            str(path),
+            input_names=["rgb"],
+            output_names=list(graph.outputs),
+            dynamic_axes={name: {0: "N"} for name in ("rgb", *graph.outputs)},
+            opset_version=17,
+            dynamo=False,
+        )
     if weights == "int8":
         _eight_bits(path)
     model = onnx.load(str(path))

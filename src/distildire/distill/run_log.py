@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from distildire.io.writing import write_text
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -18,13 +20,20 @@ Log = Callable[[dict[str, Any]], None]
 
 
 class RunLog:
-    """JSON lines and TensorBoard, side by side."""
+    """JSON lines and TensorBoard, side by side.
 
-    def __init__(self, out: Path, report: Log | None) -> None:
+    `resumed` is the step that the run goes on from: rows of later steps, which will come
+    again, are dropped.
+    """
+
+    def __init__(self, out: Path, report: Log | None, resumed: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        if resumed is not None:
+            _drop_later(out / "metrics.jsonl", resumed)
         self.file = (out / "metrics.jsonl").open("a")
-        self.board = SummaryWriter(str(out / "tensorboard"))
+        purge = None if resumed is None else resumed + 1
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=purge)
         self.report = report
 
     def __call__(self, row: dict[str, Any]) -> None:
@@ -42,6 +51,14 @@ class RunLog:
         """Write what is left and end TensorBoard's thread."""
         self.file.close()
         self.board.close()
+
+
+def _drop_later(path: Path, step: int) -> None:
+    """Leave the whole rows up to `step`."""
+    rows = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    # A power cut leaves half a row, which is the last one.
+    whole = (row for row in rows if row.endswith("}\n"))
+    write_text(path, "".join(row for row in whole if json.loads(row)["step"] <= step))
 
 
 class Means:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -64,7 +65,8 @@ def train(
     `validation_summary`) and `val_scores.csv` (the best checkpoint's logits).
 
     Raises:
-        ValueError: nothing to resume, or a resumed run with another config.
+        ValueError: nothing to resume, or a resumed run with another config; several processes
+            that can't find one another.
     """
     from accelerate import Accelerator
     from accelerate.utils import broadcast_object_list, set_seed
@@ -80,6 +82,12 @@ def train(
 
     # Networks -----------------------------------------------------------------------------
     accelerator = Accelerator(mixed_precision=optim.precision)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != accelerator.num_processes:
+        raise ValueError(
+            f"{world} processes were started and each would train alone, over the others' files: "
+            "no GPU works here (see nvidia-smi); start one process, or set ACCELERATE_USE_CPU=true"
+        )
     networks = build_networks(config, accelerator.device)
     learner = Learner(networks.student, networks.projection, config.teacher, optim)
     learner = learner.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -116,7 +124,8 @@ def train(
     loader = accelerator.prepare(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
     )
-    writer = RunLog(out, report) if accelerator.is_main_process else None
+    resumed = standing.step if resume else None
+    writer = RunLog(out, report, resumed) if accelerator.is_main_process else None
 
     def validated(standing: Standing) -> Standing:
         with accelerator.autocast():
@@ -156,13 +165,14 @@ def train(
         means.add(losses)
 
         # Report and validate --------------------------------------------------------------
-        if step % optim.report_every == 0 or step == optim.steps:
+        checked = step % config.validation.every == 0 or step == optim.steps
+        if checked or step % optim.report_every == 0:  # a resumed run begins its means anew
             row = means.take(accelerator)
             history.append(row)
             seconds = (time.monotonic() - started) / (step - since)
             if writer is not None:
                 writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
-        if step % config.validation.every == 0 or step == optim.steps:
+        if checked:
             standing = replace(standing, step=step)
             if accelerator.is_main_process:
                 standing = validated(standing)
@@ -218,9 +228,10 @@ def fit_head_first(
             yield seen.x0, seen.noise, label
 
     def progress(count: int) -> None:
-        if report is not None and count % (32 * 50) == 0:
-            report({"step": 0, "probe_crops": count})
+        if report is not None and count % (32 * 10) == 0:
+            report({"step": 0, "probe_crops": count, "of": optim.probe_crops})
 
+    progress(0)
     bce = fit_head(
         networks.student, batches(), l2=optim.probe_l2, epochs=optim.probe_epochs,
         weight_decay=optim.weight_decay, progress=progress,

@@ -106,7 +106,9 @@ def forest(labels: Sequence[str], values: Sequence[float], intervals: Sequence[A
         ax.plot(value, y, "o", color=FAKE if interval is not None else "#8c959f", markersize=4)
     ax.axvline(0.5, linestyle=":", color="grey")
     ax.set_yticks(np.arange(len(labels)), labels, fontsize=8)
-    ax.set(xlim=(0, 1.02), xlabel="AUC, 95% interval (grey: too few images for one)")
+    ax.set(xlim=(0, 1.02))
+    # Of the whole figure: long names leave the axes less width than these words take.
+    figure.supxlabel("AUC, 95% interval (grey: too few images for one)", fontsize="medium")
     ax.invert_yaxis()
     return figure
 

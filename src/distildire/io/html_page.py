@@ -87,8 +87,12 @@ class Page:
         )
 
     def markdown(self) -> str:
-        """The same without its figures, for a paper."""
-        return "\n".join(self._markdown)
+        """The same without its figures, and headings that stand over figures alone."""
+        followed = zip(self._markdown, [*self._markdown[1:], "## "], strict=True)
+        return "\n".join(
+            part for part, after in followed
+            if not (part.startswith("## ") and after.startswith("## "))
+        )  # fmt: skip
 
 
 def cell(value: Any) -> str:

@@ -47,7 +47,8 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
     """A table for reading; under it what is to be said of single rows, and of the numbers.
 
     Of single rows: why there is nothing to judge, what a file declares of itself, which
-    re-encodings change the verdict, and where the heat map was written.
+    re-encodings change the verdict, and where the heat map was written. Of heat maps, where some
+    were drawn: how far to trust them.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -59,7 +60,7 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("picture", "verdict", "P(fake)", "", "size"):
         table.add_column(name, justify="right" if name == "P(fake)" else "left", overflow="fold")
-    remarks = []
+    remarks, caution = [], ""
     for row in rows:
         # As Text, not as a string: a name with brackets is no markup.
         path = Text(shown(row["path"]))
@@ -67,6 +68,7 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
         remarked = (row.get("note"), row.get("declares"), _stability(row), written)
         said = [words for words in remarked if words]
         remarks += [f"{row['path']}: {words}" for words in said]
+        caution = row.get("heatmap_note") or caution
         if row["error"]:
             table.add_row(path, Text("error", "magenta"), "", Text(shown(row["error"])), "")
             continue
@@ -82,7 +84,7 @@ def write_table(rows: Iterable[dict[str, Any]], file: IO[str], note: str) -> Non
     console.print(table)
     for remark in remarks:
         console.print(Text(shown(remark), "dim"))
-    console.print(Text(shown(note), "dim"))
+    console.print(Text(shown(f"{note} {caution}".rstrip()), "dim"))
 
 
 def _stability(row: dict[str, Any]) -> str | None:
