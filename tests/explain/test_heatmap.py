@@ -18,7 +18,6 @@ from distildire.explain.heatmap import (
     VEIL,
     WARM,
     assemble,
-    crop_corners,
     heat_of,
     judged_places,
     limit_of,
@@ -26,6 +25,7 @@ from distildire.explain.heatmap import (
     overlay,
     picture_heat,
     save_heatmap,
+    tile_corners,
 )
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import Preprocessing
@@ -45,17 +45,17 @@ def brightness_heat(rgb: RGB) -> np.ndarray:
 @pytest.mark.parametrize("size", [(64, 64), (65, 300), (200, 97)])
 def test_crops_cover_the_picture(size: tuple[int, int]) -> None:
     covered = np.zeros(size, int)
-    for top, left in crop_corners(*size, 64, 32):
+    for top, left in tile_corners(*size, 64, 32):
         piece = covered[top : top + 64, left : left + 64]
         assert piece.shape == (64, 64)
         piece += 1
     assert covered.min() >= 1
     with pytest.raises(ValueError, match="smaller than a crop"):
-        crop_corners(32, 64, 64, 32)
+        tile_corners(32, 64, 64, 32)
 
 
 def test_a_constant_map_stays_constant() -> None:
-    corners = crop_corners(150, 100, 64, 32)
+    corners = tile_corners(150, 100, 64, 32)
     heat = assemble(np.full((len(corners), 5, 5), 2.5, np.float32), corners, 64, 150, 100)
     np.testing.assert_allclose(heat, 2.5, rtol=1e-5)
 

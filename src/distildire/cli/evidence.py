@@ -183,7 +183,7 @@ def _scored(detector: Detector, table: pd.DataFrame, *, equalize: bool) -> pd.Da
 
 
 def _with_heatmap(bundle: Bundle, detector: Detector, table: pd.DataFrame, count: int) -> Bundle:
-    """The bundle with what its heat maps are worth, on `count` pictures a class."""
+    """The bundle with what its heat maps are worth, on `count` pictures of each class."""
     from distildire.evaluate.checks import heatmap_check
 
     bundle = replace(bundle, heatmap=heatmap_check(detector, table, count))

@@ -17,12 +17,12 @@ from distildire.explain.heatmap import (
     COOL,
     VEIL,
     WARM,
-    crop_corners,
     heat_of,
     judged_places,
     limit_of,
     noise_view,
     over_tiles,
+    tile_corners,
 )
 from distildire.explain.stability import stability
 from distildire.io.data_uri import png
@@ -101,7 +101,7 @@ def noise_of(detector: Detector, rgb: RGB) -> str | None:
     height, width = rgb.shape[:2]
     padded = reflect_to(rgb, side)
     noise = np.empty(padded.shape, np.float32)
-    corners = crop_corners(padded.shape[0], padded.shape[1], side, side)
+    corners = tile_corners(padded.shape[0], padded.shape[1], side, side)
     eps0 = over_tiles(lambda tiles: detector.run_graph("eps0", tiles), padded, corners, side)
     for (top, left), tile in zip(corners, eps0, strict=True):
         noise[top : top + side, left : left + side] = tile.transpose(1, 2, 0)

@@ -38,7 +38,7 @@ _BATCH = 4
 """Tiles in one run of the graph."""
 
 
-def crop_corners(height: int, width: int, side: int, stride: int) -> list[tuple[int, int]]:
+def tile_corners(height: int, width: int, side: int, stride: int) -> list[tuple[int, int]]:
     """(top, left) of the crops of `side` that cover height x width at steps of about `stride`.
 
     Raises:
@@ -117,7 +117,7 @@ def picture_heat(
     padded = reflect_to(small, preprocessing.crop)
     side = preprocessing.crop
     stride = max(1, round(side * (1.0 - overlap)))
-    corners = crop_corners(padded.shape[0], padded.shape[1], side, stride)
+    corners = tile_corners(padded.shape[0], padded.shape[1], side, stride)
     heat = assemble(
         over_tiles(cam_of, padded, corners, side), corners, side, padded.shape[0], padded.shape[1]
     )

@@ -34,11 +34,16 @@ def resize(rgb: RGB, width: int, height: int) -> RGB:
 
 def limit_short_side(rgb: RGB, short_side: int) -> RGB:
     """Scale down so that the shorter side is at most `short_side`; never scale up."""
-    height, width = rgb.shape[:2]
+    height, width = _limited(rgb.shape[0], rgb.shape[1], short_side)
+    return rgb if (height, width) == rgb.shape[:2] else resize(rgb, width, height)
+
+
+def _limited(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width after `limit_short_side`."""
     if min(height, width) <= short_side:
-        return rgb
+        return height, width
     scale = short_side / min(height, width)
-    return resize(rgb, max(1, round(width * scale)), max(1, round(height * scale)))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def encode_jpeg(rgb: RGB, quality: int, subsampling: int = 2) -> bytes:
@@ -171,7 +176,9 @@ class Preprocessing:
 
         A piece reaches over the right or lower border where the crop goes on by reflection.
         """
-        height, width = self.scaled(rgb).shape[:2]
+        height, width = _enlarged(
+            *_limited(rgb.shape[0], rgb.shape[1], self.short_side), self._least
+        )
         y, x = rgb.shape[0] / height, rgb.shape[1] / width
         found = []
         for step, crops in ((1, self.crops), (2, self.halves)):
@@ -216,16 +223,21 @@ def enlarge_short_side(rgb: RGB, least: int) -> RGB:
     Raises:
         ImageError: so narrow that it would then have over `MAX_ENLARGED` pixels.
     """
-    height, width = rgb.shape[:2]
+    height, width = _enlarged(rgb.shape[0], rgb.shape[1], least)
+    return rgb if (height, width) == rgb.shape[:2] else resize(rgb, width, height)
+
+
+def _enlarged(height: int, width: int, least: int) -> tuple[int, int]:
+    """Height and width after `enlarge_short_side`, which see."""
     scale = least / min(height, width)
     if scale <= 1:
-        return rgb
+        return height, width
     if width * height * scale**2 > MAX_ENLARGED:
         raise ImageError(
             f"too narrow to judge: {width} x {height} pixels, and the shorter side would have to "
             f"be enlarged to {least}"
         )
-    return resize(rgb, max(least, round(width * scale)), max(least, round(height * scale)))
+    return max(least, round(height * scale)), max(least, round(width * scale))
 
 
 def halve(rgb: RGB) -> RGB:
