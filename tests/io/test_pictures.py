@@ -13,6 +13,8 @@ from distildire.io.preprocessing import (
     limit_short_side,
     reflect_to,
     resize_and_crop,
+    turned,
+    turned_back,
 )
 from made_pictures import huge_png, picture, saved
 
@@ -190,6 +192,13 @@ TURNS = {
     4: [lambda p: p[::-1], lambda p: p[::-1, ::-1]],
     8: [np.rot90, lambda p: np.rot90(p, 3), lambda p: np.rot90(p)[:, ::-1]],
 }
+
+
+@pytest.mark.parametrize("turns", [1, 2, 4, 8])
+def test_maps_of_turned_crops_come_back_as_the_crops_lie(turns: int) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, 5, 5, 3), dtype=np.uint8)
+    maps = turned(crops, turns)[..., 0].astype(np.float32)
+    np.testing.assert_array_equal(turned_back(maps, turns), crops[..., 0])
 
 
 @pytest.mark.parametrize("turns", TURNS)
