@@ -171,3 +171,11 @@ def test_a_pattern_fills_all_but_two_of_nine_windows(plain: int, pattern: bool) 
         top, left = 224 * (place // 3), 224 * (place % 3)
         grey[top : top + 64, left : left + 64] = 130
     assert is_pattern(grey.astype(np.uint8)) == pattern
+
+
+@pytest.mark.parametrize(("faintest", "pattern"), [(50, True), (10, False)])
+def test_a_pattern_is_as_strong_everywhere(faintest: int, pattern: bool) -> None:
+    """Bars that fade from left to right are the folds of a curtain."""
+    across = np.arange(512)
+    bars = np.sin(2 * np.pi * across / 8) * np.linspace(50, faintest, 512)
+    assert is_pattern(np.tile(128 + bars, (512, 1)).astype(np.uint8)) == pattern

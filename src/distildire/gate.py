@@ -161,13 +161,17 @@ _WINDOW = 64
 _ALIKE = 0.82
 """Autocorrelation above which a window repeats."""
 
+_EVEN = 0.58
+"""Least ratio of the third weakest to the third strongest of nine windows, by their contrast."""
+
 
 def is_pattern(grey: NDArray[np.uint8]) -> bool:
     """Whether the windows of grey levels [H, W] match themselves, moved by 6 to 28 pixels.
 
     By their autocorrelation, 1 for what repeats exactly or varies in one direction alone: stripes,
     checks, dots, gratings and, window by window, circles. All but two of nine windows match, at
-    full size or at half; coarse shades, which match in every photograph, are taken out.
+    full size or at half, and are about as strong as each other, which the folds of a curtain or
+    the bars of a fence are not; coarse shades, which match in every photograph, are taken out.
     """
     halved = np.asarray(Image.fromarray(grey).reduce(2))
     return any(_repeats(level) for level in (grey, halved) if min(level.shape) >= 32)
@@ -181,17 +185,19 @@ def _repeats(grey: NDArray[np.uint8]) -> bool:
     side = min(_WINDOW, height, width)
     mask, most, ring = _window(side)
     tops, lefts = (np.linspace(0, length - side, 3).astype(int) for length in (height, width))
-    unlike = 0
+    unlike, powers = 0, []
     for top in tops:  # of most photographs the first three tell
         windows = np.stack([fine[top : top + side, left : left + side] for left in lefts])
         windows -= windows.mean(axis=(1, 2), keepdims=True)
         matches = _matches(windows * mask)
         power = matches[:, 0, 0] / most[0, 0]
+        powers.extend(power)
         best = (matches[:, ring] / most[ring]).max(axis=1) / (power + 0.25)
         unlike += int((best <= _ALIKE).sum())
         if unlike > 2:
             return False
-    return True
+    contrasts = np.sqrt(np.sort(powers))
+    return bool(contrasts[2] > _EVEN * contrasts[-3])
 
 
 @cache
