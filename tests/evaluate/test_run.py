@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from distildire import Detector
 from distildire.data.audit import LeakError
 from distildire.data.manifest import ManifestError, read_manifest
+from distildire.evaluate.kept_logits import keeping_logits
 from distildire.evaluate.metrics import METRICS
 from distildire.evaluate.robustness import robustness, subsample
 from distildire.evaluate.run import EvaluationOptions, evaluate
@@ -302,3 +304,56 @@ def test_each_core_scores_a_picture_and_the_order_stays(tmp_path: Path) -> None:
     assert logits_of(Counting(), table["path"].to_list()).tolist() == one_by_one
     scores = score_manifest(Counting(), table)
     assert scores.set_index("path").loc[table["path"], "logit"].tolist() == one_by_one
+
+
+def test_a_run_that_was_stopped_goes_on(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, out = pictures(tmp_path), tmp_path / "out"
+    options = EvaluationOptions(equalize="both", robustness_count=6, repeats=20)
+    whole = evaluate(Detector(bundle), manifest, tmp_path / "whole", options)
+    for module in ("scores", "robustness"):
+        monkeypatch.setattr(f"distildire.evaluate.{module}.usable_cores", lambda: 1)
+    left, asked = 20, 0
+    logit = Detector.logit
+
+    def counted(self: Detector, rgb: RGB, *, alone: bool = True) -> float:
+        nonlocal asked
+        if asked == left:
+            raise KeyboardInterrupt
+        asked += 1
+        return logit(self, rgb, alone=alone)
+
+    monkeypatch.setattr(Detector, "logit", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Detector(bundle), manifest, out, options)
+    kept = out / "logits.jsonl"
+    assert len(kept.read_text().splitlines()) == 1 + left
+    with kept.open("a") as file:
+        file.write('["half a li')
+    asked, left = 0, -1
+    again = evaluate(Detector(bundle), manifest, out, options)
+    first = asked
+    assert again.scores.equals(whole.scores)
+    assert again.robustness == whole.robustness
+    assert not kept.exists()
+    asked = 0
+    evaluate(Detector(bundle), manifest, out, options)
+    assert asked == first + 20
+
+
+def test_logits_of_another_model_are_not_taken(tmp_path: Path, bundle: Path) -> None:
+    detector, path = Detector(bundle), tmp_path / "logits.jsonl"
+    rgb = np.full((64, 64, 3), 90, np.uint8)
+    with keeping_logits(detector, path) as kept:
+        first = kept.logit(rgb)
+        lines = path.read_text().splitlines()
+    about, (key, logit) = json.loads(lines[0]), json.loads(lines[1])
+    assert logit == first
+    assert about["model"] == detector.bundle.sha256
+    for model, expected in ((about["model"], 7.5), ("another", first)):
+        path.write_text(
+            "".join(json.dumps(x) + "\n" for x in ({**about, "model": model}, [key, 7.5]))
+        )
+        with keeping_logits(detector, path) as kept:
+            assert kept.logit(rgb) == expected

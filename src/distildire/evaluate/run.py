@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +13,7 @@ from distildire.data.audit_report import save_audit
 from distildire.data.manifest import fingerprint, read_manifest, rows_of_split
 from distildire.evaluate.breakdown import VerdictOf, parts_of
 from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
+from distildire.evaluate.kept_logits import keeping_logits
 from distildire.evaluate.report import report_page
 from distildire.evaluate.robustness import robustness
 from distildire.evaluate.scores import Scorer, read_scores, score_manifest
@@ -81,7 +83,8 @@ def evaluate(
     """Evaluate a model on a manifest and write the results to a folder.
 
     Written: scores.parquet and scores.csv, metrics.json, report.html, report.md; audit.json
-    and audit.html where the files were audited; robustness.json where it was measured.
+    and audit.html where the files were audited; robustness.json where it was measured. Until
+    the end, a model's logits are kept in logits.jsonl: a run that was stopped goes on there.
 
     Args:
         model: name or folder of a bundle, a detector, or a CSV of `path,score` from any tool.
@@ -105,6 +108,7 @@ def evaluate(
     if given is None or _any_file(table):
         found = _audited(table, out, options, progress)
     detector: Scorer | None = None
+    checks: dict[str, Any] = {}
     if given is not None:
         scores = read_scores(given, table)
         about["note"] = "scores of another tool, taken as they are: nothing was equalised"
@@ -113,13 +117,16 @@ def evaluate(
     else:
         detector = _detector(model)
         about["model"] = getattr(detector, "name", type(detector).__name__)
-        stage = _stage(progress, "score")
-        scores = score_manifest(detector, table, options.variants, stage)
+        with _kept(detector, out) as scorer:
+            stage = _stage(progress, "score")
+            scores = score_manifest(scorer, table, options.variants, stage)
+            checks = _checks(scorer, table, options, progress)
+        if count := options.heatmap_count:
+            checks["heatmap"] = heatmap_check(detector, table, count, seed=options.seed)
     if found is not None:
         about["leak audit"] = found.verdict
     figures = _figures(scores, detector, options)
     about["intervals"] = next(iter(figures.values()))["intervals"]
-    checks = {} if detector is None else _checks(detector, table, options, progress)
     metrics: dict[str, Any] = figures if len(figures) > 1 else next(iter(figures.values()))
     metrics = {**metrics, "about": about, **checks}
     if grid := checks.get("robustness"):
@@ -165,7 +172,7 @@ def _checks(
     options: EvaluationOptions,
     progress: StageDoneOf | None,
 ) -> dict[str, Any]:
-    """What was asked for of `robustness`, `stability` and `heatmap`."""
+    """What was asked for of `robustness` and `stability`."""
     found: dict[str, Any] = {}
     seed = options.seed
     if count := options.robustness_count:
@@ -174,8 +181,6 @@ def _checks(
     if count := options.stability_count:
         stage = _stage(progress, "stability")
         found["stability"] = stability_check(detector, table, count, seed=seed, progress=stage)
-    if count := options.heatmap_count:
-        found["heatmap"] = heatmap_check(detector, table, count, seed=seed)
     return found
 
 
@@ -193,6 +198,15 @@ def _detector(model: str | Path | Scorer) -> Scorer:
     from distildire.detector import Detector
 
     return Detector(model)
+
+
+def _kept(detector: Scorer, out: Path) -> AbstractContextManager[Scorer]:
+    """A model's logits are kept until the end; what else can score is asked anew."""
+    from distildire.detector import Detector
+
+    if isinstance(detector, Detector):
+        return keeping_logits(detector, out / "logits.jsonl")
+    return nullcontext(detector)
 
 
 def _verdict(detector: Scorer | None) -> VerdictOf | None:
