@@ -99,11 +99,12 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a decoded picture to what the network sees: square crops at native resolution.
+    """From a decoded picture to what the network sees: square crops of one size.
 
-    Resizing a picture erases the traces that detection lives on, so that crops are cut
-    without resampling; only pictures whose shorter side is over `short_side` are scaled
-    down to it first, as the training pictures were.
+    Resizing a picture erases the traces that detection lives on. Native crops are cut without
+    resampling, and crops at half size are means of 2 x 2 pixels; only a picture whose shorter
+    side is over `short_side` is scaled down to it first, and one that is seen at half its size
+    alone, or with `enlarge`, is scaled up where it is too small for that (`scaled`).
     """
 
     crop: int = 160

@@ -1,1 +1,1 @@
-"""Scoring of very many pictures, here or on a Ray cluster. Extra `scale`."""
+"""Scoring of very many pictures, here or on a Ray cluster. Extra `eval`; Ray and stores: `scale`."""
