@@ -31,7 +31,7 @@ def seed_interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def table(runs: Runs, costs: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """A row a method: figures by family as [mean, half width], cost, symptoms seen."""
+    """One row per method: figures by family as [mean, half width], cost, symptoms seen."""
     rows = []
     for name in dict.fromkeys(run["method"] for run in runs):
         own = [run for run in runs if run["method"] == name]
@@ -208,7 +208,7 @@ def _setting(result: Mapping[str, Any]) -> list[str]:
 
 
 def _method_rows(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[str]:
-    """A row a method, after what its columns are."""
+    """One row per method, after what its columns are."""
     families = list(rows[0]["scores"])
     unseen = [family for family in families if family != "fake"]
     lines = [
@@ -228,7 +228,7 @@ def _method_rows(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float])
 
 
 def _claims(answers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A row a question."""
+    """One row per question."""
     lines = ["| claim | on | difference of AP | |", "|---|---|--:|---|"]
     for answer in answers:
         gap = _number((answer["mean"], answer["half"]), sign=True)
@@ -270,7 +270,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def ap_plot(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> Any:
-    """AP by method, a marker a family; dotted where scores that know nothing lie."""
+    """AP by method, one marker per family; dotted lines where uninformed scores lie."""
     figure = _figure(7.0, 1.4 + 0.32 * len(rows))
     ax = figure.subplots()
     for shift, family in enumerate(rows[0]["scores"]):

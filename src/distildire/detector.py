@@ -263,7 +263,7 @@ class Detector:
     ) -> NDArray[np.float32]:
         """One output of the graph for crops uint8 [N, S, S, 3]; its first axis is N.
 
-        `alone`: the crops are shared out among the cores, and all cores work on a single one;
+        `alone`: the crops are divided among the cores, and all cores work on a single one;
         else one core takes them all, for callers that are many. The numbers are the same.
         """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distildire.noise.source import NoiseSource
 
 SIDE = 256
-"""Pixels a side of the paper's pictures."""
+"""Side of the paper's pictures, in pixels."""
 
 DIRE_STEPS = 20
 """DDIM steps each way in DIRE."""

@@ -1,4 +1,4 @@
-"""From a dataset to a bundle: prepare, noise, train and export."""
+"""From a dataset to a bundle: rebuild, prepare, noise, train and export."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class CacheOptions:
     """What `fill_cache` computes, and how."""
 
     dire: bool = False
-    """DIRE in the place of eps0, at 2 x `steps` passes a picture."""
+    """DIRE in the place of eps0, at 2 x `steps` passes per picture."""
     steps: int = 20
     """DDIM steps each way."""
     batch: int = 8

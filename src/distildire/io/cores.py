@@ -1,4 +1,4 @@
-"""How many cores this process may use, and work shared out among them."""
+"""How many cores this process may use, and work divided among them."""
 
 from __future__ import annotations
 

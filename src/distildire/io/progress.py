@@ -1,4 +1,4 @@
-"""How long work reports itself: through a callback, in one of three shapes."""
+"""How work that takes long reports its progress: through a callback of one of three shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many threads torch computes with, for a while."""
+"""Setting the number of torch's threads for the length of a block, and putting it back."""
 
 from __future__ import annotations
 
