@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -11,24 +10,15 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
 
+from data.grainy import picture
 from distildire.data.audit import LeakError, auc_error_by_chance, audit, refuse_leak
 from distildire.data.audit_report import save_audit
-from distildire.data.file_facts import read_facts, trace
-from distildire.data.giveaways import folds_of_groups
 from distildire.data.manifest import read_manifest
 from distildire.io.pictures import decode
 from distildire.io.preprocessing import equalize
 from distildire.io.writing import WriteError
 
 COUNT = 18
-
-
-def picture(rng: np.random.Generator, width: int = 160, height: int = 128) -> Image.Image:
-    """A smooth random picture with a little grain: no two are alike."""
-    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
-    smooth = coarse.resize((width, height), Image.Resampling.BICUBIC)
-    grain = rng.normal(0, 3, (height, width, 3))
-    return Image.fromarray(np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8))
 
 
 def build(folder: Path, seed: int = 0, **leak: dict[str, object]) -> pd.DataFrame:
@@ -158,56 +148,6 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     table["path"] = [path + ".gone" for path in table["path"]]
     with pytest.raises(ValueError, match="no such file"):
         audit(table)
-
-
-@pytest.mark.parametrize("quality", [1, 30, 50, 75, 90, 100])
-@pytest.mark.parametrize("subsampling", [(0, "4:4:4"), (1, "4:2:2"), (2, "4:2:0")])
-def test_quality_and_chroma_are_read_back(quality: int, subsampling: tuple[int, str]) -> None:
-    buffer = io.BytesIO()
-    image = picture(np.random.default_rng(0))
-    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling[0])
-    facts = read_facts(buffer.getvalue())
-    assert (facts.quality, facts.standard_tables) == (quality, True)
-    assert facts.subsampling == subsampling[1]
-
-
-def test_other_tables_give_the_nearest_quality() -> None:
-    buffer = io.BytesIO()
-    tables = [[8] * 64, [8] * 64]
-    picture(np.random.default_rng(0)).save(buffer, "JPEG", qtables=tables)
-    facts = read_facts(buffer.getvalue())
-    assert not facts.standard_tables
-    assert 80 <= facts.quality <= 95
-
-
-def test_upscaling_leaves_a_peak() -> None:
-    rng = np.random.default_rng(0)
-    native = rng.integers(0, 256, (256, 256), dtype=np.uint8)
-    small = Image.fromarray(native[:150, :150])
-    large = np.asarray(small.resize((256, 256), Image.Resampling.BILINEAR))
-    assert trace(large)[0] > 3 * trace(native)[0]
-    assert trace(large)[2] < trace(native)[2]
-
-
-def test_folds_hold_whole_groups_of_both_classes() -> None:
-    rng = np.random.default_rng(0)
-    groups = rng.choice([f"s{i}" for i in range(17)], 400)
-    fake = np.array([int(g[1:]) % 3 == 0 for g in groups])
-    fake[groups == "s4"] = rng.random((groups == "s4").sum()) < 0.5
-    fold, words = folds_of_groups(groups, fake)
-    assert "whole sources" in words
-    for g in np.unique(groups):
-        assert len(np.unique(fold[groups == g])) == 1
-    for k in np.unique(fold):
-        assert len(np.unique(fake[fold == k])) == 2
-
-
-def test_one_source_a_class_falls_back_to_single_pictures() -> None:
-    groups = np.array(["a"] * 20 + ["b"] * 20)
-    fake = groups == "b"
-    fold, words = folds_of_groups(groups, fake)
-    assert "single pictures" in words
-    assert all(len(np.unique(fake[fold == k])) == 2 for k in np.unique(fold))
 
 
 def test_chance_error_against_simulation() -> None:
