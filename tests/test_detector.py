@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import standin
 from distildire import Detector
@@ -21,6 +21,7 @@ from distildire.bundle import Bundle, BundleError, bundled, load_bundle
 from distildire.io.cores import usable_cores
 from distildire.runtime.engines import open_runner
 from distildire.runtime.sessions import Sessions
+from provenance.made_files import SETTINGS, TERMS, exif, segment, xmp
 
 
 def test_logit_is_the_mean_over_crops(detector: Detector, busy: np.ndarray) -> None:
@@ -136,7 +137,9 @@ def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> 
     edit(copy, calibration=None)
     with pytest.raises(BundleError, match=rf"^{re.escape(str(copy))}: not calibrated"):
         Detector(copy).predict([])
-    assert isinstance(Detector(copy).logit(np.zeros((200, 200, 3), np.uint8)), float)
+    black = np.zeros((200, 200, 3), np.uint8)
+    expected = standin.expected_logit(black[None, :160, :160])[0]
+    assert Detector(copy).logit(black) == pytest.approx(expected, abs=1e-4)
     edit(copy, format=99)
     with pytest.raises(BundleError, match="newer"):
         load_bundle(copy)
@@ -253,6 +256,35 @@ def test_what_shows_nothing_is_never_real(detector: Detector) -> None:
     assert "nothing to judge" in white.note
     assert white.probability == 0.5
     assert white.error is None
+
+
+def test_a_claim_inside_a_file_moves_no_score(detector: Detector, busy: np.ndarray) -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("parameters", SETTINGS)
+    pixels, buffers = Image.fromarray(busy), [io.BytesIO() for _ in range(3)]
+    pixels.save(buffers[0], "PNG")
+    pixels.save(buffers[1], "PNG", pnginfo=about)
+    pixels.save(buffers[2], "JPEG", quality=95)
+    png, claiming, jpeg = (buffer.getvalue() for buffer in buffers)
+    packet = xmp(f'Iptc4xmpExt:DigitalSourceType="{TERMS}trainedAlgorithmicMedia"')
+    camera = exif({0x010F: "Canon", 0x0110: "Canon EOS R5"}, {0x927C: bytes(range(1, 80))})
+    claims = {
+        "XMP": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet),
+        "EXIF": segment(0xE1, exif({0x0131: "Midjourney"})),
+        "camera": segment(0xE1, camera),
+        "comment": segment(0xFE, SETTINGS.encode()),
+    }
+    for plain, claimed in (
+        (png, [claiming]),
+        (jpeg, [jpeg[:2] + claim + jpeg[2:] for claim in claims.values()]),  # the same scan
+    ):
+        without, *others = detector.predict([plain, *claimed])
+        assert without.declares is None
+        for verdict in others:
+            assert verdict.declares is not None
+            assert verdict.logit == without.logit
+            assert verdict.probability == without.probability
+            assert verdict.verdict == without.verdict == "real"
 
 
 def test_rows_name_the_model_and_the_budget(detector: Detector, flat: np.ndarray) -> None:

@@ -446,6 +446,8 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="pipe"):
         read_bytes(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="device"):
+        read_bytes(Path("/dev/zero"))
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(600 * 2**20)
     with pytest.raises(ImageError, match="over the limit"):

@@ -10,14 +10,16 @@ from collections.abc import Callable
 
 import pytest
 
-from distildire.provenance import declares
-from provenance.made_files import PROMPT, box, chunk, first, jumbf, png_text, segment
+from distildire.provenance import declares, findings
+from provenance.made_files import PROMPT, box, chunk, first, jumbf, png, png_text, segment
 
 
 def test_values_are_printable_and_bounded() -> None:
     found = first(png_text(prompt=PROMPT + "\x1b[31m\u202e" + "x" * 9000))
     assert len(found.value) == 4000
     assert found.value.isprintable()
+    many = (chunk(b"tEXt", f"Software\0NovelAI {i}".encode()) for i in range(100))
+    assert len(findings(png(*many))) == 32
 
 
 SIZE = 20 * 2**20

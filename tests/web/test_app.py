@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, PngImagePlugin
@@ -301,6 +303,37 @@ def test_settings_are_checked() -> None:
     assert key_from_environment({KEY_VARIABLE: "secret\r\n"}) == "secret"
 
 
+def test_no_address_is_fetched(client: TestClient, real_png: bytes) -> None:
+    asked: list[str] = []
+
+    class Noted(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(real_png)
+
+        def log_request(self, *args: object) -> None:
+            asked.append(self.command)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Noted) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.png"
+        for answer in (
+            client.post("/v1/detect", content=url.encode()),
+            client.post("/v1/detect", json={"url": url, "file": url}),
+            client.post("/v1/detect", data={"file": url, "url": url}),
+            client.post("/v1/detect", files={"file": ("a.png", url.encode())}),
+            client.post("/v1/detect", files={"file": ("a.svg", f'<svg href="{url}"/>'.encode())}),
+            client.post("/v1/detect", files={"file": ("a.m3u8", f"#EXTM3U\n{url}\n".encode())}),
+        ):
+            assert answer.status_code >= 400
+        named = client.post("/v1/detect", params={"url": url}, files={"file": (url, real_png)})
+        assert named.status_code == 200
+        assert asked == []
+        assert httpx.get(url).content == real_png  # it would have answered
+        server.shutdown()
+
+
 def test_page_is_small_and_needs_nothing_else(client: TestClient) -> None:
     static = Path(create_app.__globals__["STATIC"])
     files = [path for path in static.rglob("*") if path.is_file()]
@@ -310,7 +343,11 @@ def test_page_is_small_and_needs_nothing_else(client: TestClient) -> None:
         assert "//cdn" not in text
         assert 'src="http' not in text
     page = client.get("/")
-    assert "default-src 'none'" in page.headers["content-security-policy"]
+    policy = [one.split() for one in page.headers["content-security-policy"].split("; ")]
+    assert ["default-src", "'none'"] in policy
+    assert {place for _, *places in policy for place in places} == {
+        "'none'", "'self'", "data:", "blob:",
+    }  # fmt: skip
 
 
 def test_a_text_field_is_no_file(client: TestClient) -> None:
