@@ -103,7 +103,8 @@ def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
         "path", "label", "logit", "probability", "source", "generator", "sha256",
     ]  # fmt: skip
     assert (scores["sha256"].str.len() == 64).all()
-    assert result.robustness is not None
+    assert (tree["robustness"]["n_real"], tree["robustness"]["n_fake"]) == (2, 2)
+    assert set(tree["robustness"]["rows"]) == set(result.robustness["rows"])
     assert result.robustness["rows"]["as it is"]["auc"] == 1.0
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from distildire.evaluate.plots import pareto_front
 from distildire.experiments.config import EXPERIMENTS, ExperimentConfig, Families, load_experiment
 from distildire.experiments.families import with_family_arms
 from distildire.experiments.run import run_experiment
+from distildire.experiments.runs import run_folder
 from distildire.experiments.seeds import over_seeds, paired
 from distildire.io.config import ConfigError, to_dict
 
@@ -91,11 +96,21 @@ def test_arms_seeds_failures_and_resuming(manifest: Path, tmp_path: Path) -> Non
     assert first == second
 
 
-def test_backbones_are_timed(manifest: Path, tmp_path: Path) -> None:
+def test_backbones_are_timed(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which every second pass takes 4 ms, and the others longer and longer."""
+    took = (0.004 if i % 2 == 0 else 0.005 + i for i in itertools.count())
+    ticks = itertools.accumulate(itertools.chain.from_iterable((0.5, step) for step in took))
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=time.monotonic)
+    monkeypatch.setattr("distildire.experiments.runs.time", clock)
     config = ExperimentConfig(base(manifest), {"resnet18": {}}, seeds=(0,))
     run = run_experiment("backbones", config, tmp_path)["arms"]["resnet18"]["runs"][0]
-    assert run["latency_ms"] > 0
-    assert run["params"] > 100_000
+    assert run["latency_ms"] == 4.0  # the median of 21 passes, 11 of them short
+    stem, block, head = 6 * 64 * 7 * 7 + 2 * 64, 2 * (64 * 64 * 3 * 3 + 2 * 64), 64 + 1
+    assert run["params"] == stem + 2 * block + head
+    graph = tmp_path / "runs" / "resnet18-0" / "bundle" / "model.onnx"
+    assert run["graph_bytes"] == graph.stat().st_size
     assert "ms per picture" in (tmp_path / "table.md").read_text()
 
 
@@ -122,7 +137,12 @@ def test_families_train_on_one_or_on_all_but_one(manifest: Path, tmp_path: Path)
     results = run_experiment("cross-generator", config, tmp_path, arms=["without gan"])
     matrix = results["matrix"]
     assert (matrix["trained_on"], matrix["tested_on"]) == (["without gan"], ["gan", "ldm"])
-    assert all(0 <= v <= 1 for v in matrix["auc"][0])
+    scores = pd.read_csv(run_folder(tmp_path, "without gan", 0) / "test_scores.csv")
+    assert set(scores["path"]) == set(tests["without gan"]["path"])
+    for family, value in zip(matrix["tested_on"], matrix["auc"][0], strict=True):
+        rows = scores[(scores["label"] == "real") | (scores["generator"] == family)]
+        assert set(rows["label"]) == {"real", "fake"}
+        assert value == pytest.approx(roc_auc_score(rows["label"] == "fake", rows["logit"]))
     with pytest.raises(ConfigError, match="min_images"):
         with_family_arms(
             ExperimentConfig(config.base, families=Families({"gan": ("gan",)})), tmp_path
