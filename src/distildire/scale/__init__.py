@@ -1,1 +1,4 @@
-"""Scoring of very many pictures, here or on a Ray cluster. Extra `eval`; Ray and stores: `scale`."""
+"""Scoring of very many pictures, here or on a Ray cluster.
+
+Extra `eval`; Ray and stores: extra `scale`.
+"""
