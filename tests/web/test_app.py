@@ -291,6 +291,47 @@ def test_slow_body_is_cut_off(detector: Detector) -> None:
     assert sent[0]["status"] == 408
 
 
+def test_a_late_answer_is_given_up(
+    client_with: Client, detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, judge, go_on = client_with(answer_seconds=0.2), detector.judge, threading.Event()
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        assert go_on.wait(60)
+        return judge(*args, **kwargs)
+
+    monkeypatch.setattr(detector, "judge", late)
+    try:
+        answer = client.post("/v1/detect", content=real_png)
+    finally:
+        go_on.set()
+    assert_problem(answer, 503, "within 0.2 seconds")
+
+
+def test_a_full_line_of_explanations_is_told(
+    client_with: Client, detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, score = client_with(max_explanations=1), detector.score_crops
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return score(*args, **kwargs)
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(detector, "score_crops", held)
+        first = pool.submit(client.post, "/v1/explain", content=real_png)
+        try:
+            assert begun.wait(60)
+            second = client.post("/v1/explain", content=real_png)
+        finally:
+            go_on.set()
+        assert_problem(second, 429, "busy")
+        assert int(second.headers["retry-after"]) >= 1
+        assert first.result(60).status_code == 200
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="max_body"):
         Settings(max_body=0)
