@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    # Serve kills a proxy that isn't up within three times this; its processes read it as they are born.
+    # Serve kills a proxy that takes three times this to start; its processes read it at birth.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     for attempt in range(5):  # it waits for 30 seconds, which a busy machine may take
         try:
