@@ -1,3 +1,4 @@
+import sys
 import threading
 import time
 from pathlib import Path
@@ -5,9 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from distildire import Detector
-from distildire.bundle import load_bundle
+from distildire.bundle import BundleError, load_bundle
+from distildire.cli import main
+from distildire.cli.hook import main as hook
 from distildire.runtime import sessions
 
 
@@ -74,6 +78,115 @@ def test_a_session_that_fails_stays_in_use(bundle: Path, monkeypatch: pytest.Mon
                 pool.run(["logit"], CROP)
     assert pool.run(["logit"], CROP)
     assert len(Watched.opened) == 1
+
+
+FULL = [
+    EPFail("CUDA failure 2:\n out of memory"),
+    RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+]
+"""Of ONNX Runtime, and of torch and OpenVINO."""
+
+
+def failing_after(monkeypatch: pytest.MonkeyPatch, runs: int, error: Exception) -> None:
+    """Let the device do so many runs, and no more."""
+    whole, done = Watched.run, iter(range(runs))
+
+    def run(*args: object) -> list:
+        if next(done, None) is None:
+            raise error
+        return whole(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Watched, "run", run)
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("device", ["cpu", "cuda", "openvino"])
+def test_a_device_that_fails_is_one_sentence_with_the_mend(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, device: str, error: Exception
+) -> None:
+    pool = sessions.Sessions(load_bundle(bundle), 1, 1, device)
+    failing_after(monkeypatch, 0, error)
+    for use in (lambda: pool.run(["logit"], CROP), pool.warm_up):
+        with pytest.raises(BundleError) as caught:
+            use()
+        said = str(caught.value)
+        assert f"device {device} failed (" in said
+        assert "out of memory" in said
+        assert "\n" not in said
+        assert said.endswith(sessions.DEVICE_MENDS[device])
+        assert caught.value.__cause__ is error
+
+
+def test_a_device_that_fails_when_it_is_opened(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr(sessions, "open_runner", full)
+    with pytest.raises(BundleError, match="device cuda failed"):
+        Detector(bundle, device="cuda")
+
+
+@pytest.mark.parametrize("options", [(), ("--stability",)], ids=str)
+def test_a_device_that_fails_ends_the_run_and_costs_no_row_each(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Bad files have rows with an error; the files after a device that died have no rows."""
+    monkeypatch.chdir(folder)
+    (folder / "0.png").write_text("no picture")
+    failing_after(monkeypatch, 0, FULL[0])
+    command = ["distildire", "detect", ".", "--model", str(bundle), "--format", "jsonl"]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", "o.jsonl", *options])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert said.err.startswith("distildire: standin: device cpu failed (CUDA failure 2: out of")
+    assert said.err.count("\n") == 1
+    assert Path("o.jsonl").read_text().count("\n") == 1
+    assert "not a picture" in Path("o.jsonl").read_text()
+
+
+def test_a_device_that_fails_later_than_the_verdict(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A stability check that it can't do is no fault of the picture."""
+    judged = Detector(bundle, threads=1)
+    judged.predict(folder / "a.png")
+    failing_after(monkeypatch, sum(session.runs for session in Watched.opened), FULL[0])
+    command = ["distildire", "detect", str(folder / "a.png"), "--model", str(bundle)]
+    monkeypatch.setattr(sys, "argv", [*command, "--stability"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "device cpu failed" in capsys.readouterr().err
+
+
+def test_a_device_that_fails_under_a_video(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], flat: np.ndarray,
+) -> None:  # fmt: skip
+    pytest.importorskip("av")
+    from clips import write_clip
+
+    file = write_clip(tmp_path / "a.mp4", [flat] * 3)
+    failing_after(monkeypatch, 0, FULL[0])
+    monkeypatch.setattr(sys, "argv", ["distildire", "detect", str(file), "--model", str(bundle)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "device cpu failed" in capsys.readouterr().err
+
+
+def test_a_device_that_fails_under_the_hook(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing_after(monkeypatch, 0, FULL[0])
+    assert hook([str(folder / "a.png"), "--model", str(bundle)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("given", [1, 3, 4, 9])
