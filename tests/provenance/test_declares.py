@@ -773,4 +773,5 @@ def test_hostile_files_take_no_time(name: str, monkeypatch: pytest.MonkeyPatch) 
         start = time.thread_time()
         declares(data)
         taken.append(time.thread_time() - start)
-    assert min(taken) < 0.5, f"{name}: {min(taken):.3f} s"
+    # The slowest takes a twentieth of a second; what reads a part again and again takes minutes.
+    assert min(taken) < 3, f"{name}: {min(taken):.3f} s"

@@ -16,9 +16,10 @@ from distildire.runtime import sessions
 
 
 class Watched:
-    """A session that takes its time and notes whether anyone else is in it."""
+    """A session that notes whether anyone else is in it, and waits for another if told so."""
 
     opened: list["Watched"]
+    together: threading.Barrier | None
 
     def __init__(self) -> None:
         self.inside, self.met, self.runs = 0, False, 0
@@ -33,14 +34,16 @@ class Watched:
         self.met |= self.inside > 1
         self.runs += 1
         self.sizes.append(len(feeds["rgb"]))
-        time.sleep(0.02)
+        if self.together is not None:
+            self.together.wait(60)
+        time.sleep(0.02)  # for others to come who should not
         self.inside -= 1
         return [np.zeros(len(feeds["rgb"]), np.float32)]
 
 
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
-    Watched.opened = []
+    Watched.opened, Watched.together = [], None
     monkeypatch.setattr(sessions, "open_runner", lambda *args: Watched())
     return Watched
 
@@ -50,13 +53,13 @@ CROP = {"rgb": np.zeros((1, 8, 8, 3), np.uint8)}
 
 def test_a_session_has_one_caller_at_a_time(bundle: Path) -> None:
     pool = sessions.Sessions(load_bundle(bundle), 1, 2)
+    Watched.together = threading.Barrier(2)
     threads = [threading.Thread(target=pool.run, args=(["logit"], CROP)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(Watched.opened) == 2
-    assert sum(session.runs for session in Watched.opened) == 8
+    assert [session.runs for session in Watched.opened] == [4, 4]
     assert not any(session.met for session in Watched.opened)
 
 
@@ -200,10 +203,11 @@ def test_every_run_is_of_one_size(bundle: Path, given: int) -> None:
 
 def test_the_crops_of_a_single_picture_run_in_parallel(bundle: Path) -> None:
     detector = Detector(bundle, threads=2)
+    Watched.together = threading.Barrier(2)
     detector.score_crops(np.zeros((8, 8, 8, 3), np.uint8))
-    assert len(Watched.opened) == 2
     runs = [session.runs for session in Watched.opened]
-    assert min(runs) >= 1
+    assert runs == [4, 4]
+    Watched.together = None
     assert not any(session.met for session in Watched.opened)
     detector.score_crops(np.zeros((8, 8, 8, 3), np.uint8), alone=False)
     assert sorted(session.runs for session in Watched.opened)[-1] > max(runs)
