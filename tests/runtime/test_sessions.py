@@ -1,3 +1,4 @@
+import shutil
 import sys
 import threading
 import time
@@ -166,6 +167,25 @@ def test_a_device_that_fails_later_than_the_verdict(
         main()
     assert end.value.code == 2
     assert "device cpu failed" in capsys.readouterr().err
+
+
+def test_a_device_that_fails_leaves_what_was_scored(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    from distildire.scale.score import score
+
+    for i in range(20):
+        shutil.copy(folder / "a.png", folder / f"{i:02d}.png")
+    out = tmp_path / "parts"
+    monkeypatch.setattr("distildire.detector.usable_cores", lambda: 1)
+    with monkeypatch.context() as failing:
+        failing_after(failing, 15, FULL[1])
+        with pytest.raises(BundleError, match="device cpu failed"):
+            score(folder, out, model=bundle)
+    rows = [row for part in out.glob("part-*") for row in pq.read_table(part).to_pylist()]
+    assert [row["error"] for row in rows] == [None] * 7  # of two crops each
+    assert score(folder, out, model=bundle).scored == 22 - 7
 
 
 def test_a_device_that_fails_under_a_video(
