@@ -23,7 +23,7 @@ from standin import make_bundle
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "distildire", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_bad_files_cost_nothing_else(folder: Path, bundle: Path) -> None:
@@ -93,7 +93,7 @@ def test_kill_in_the_middle_then_one_line_a_file(
     arguments = ["detect", str(many), "--model", str(bundle), "--format", "jsonl", "--resume"]
     command = [sys.executable, "-m", "distildire", *arguments, "--out", str(out)]
     with subprocess.Popen(command) as process:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while time.monotonic() < end and not (out.exists() and out.stat().st_size > 9000):
             time.sleep(0.005)
         process.kill()

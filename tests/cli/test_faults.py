@@ -31,7 +31,7 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "distildire", *map(str, arguments)], cwd=cwd, input=stdin,
-        stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False, preexec_fn=limit,
+        stdout=stdout, stderr=subprocess.PIPE, timeout=300, check=False, preexec_fn=limit,
         env=os.environ | environment,
     )  # fmt: skip
 
@@ -283,7 +283,7 @@ def test_one_writer_at_a_time(folder: Path, bundle: Path, tmp_path: Path) -> Non
             one_line(done.stderr, str(out), "another run", str(os.getpid()))
     command = [sys.executable, "-c",
                "import sys, time, pathlib; from distildire.io.writing import only_writer\n"
-               "with only_writer(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)",
+               "with only_writer(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(600)",
                str(out)]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -296,6 +296,26 @@ def test_one_writer_at_a_time(folder: Path, bundle: Path, tmp_path: Path) -> Non
     assert not (tmp_path / ".r.jsonl.lock").exists()
 
 
+KILLED = """
+import os, signal, sys
+from distildire.cli import main
+from distildire.io import resuming
+
+def watch(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("r.jsonl"):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+left = [int(sys.argv.pop(1))]
+resuming.replace_rows.__kwdefaults__["seconds"] = -1.0
+sys.addaudithook(watch)
+main()
+"""
+"""The command, which replaces its first row at once, and is killed before the file takes its name
+for the time that is given."""
+
+
 def test_killed_while_errors_are_tried_again(folder: Path, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     for i in range(150):
@@ -305,7 +325,14 @@ def test_killed_while_errors_are_tried_again(folder: Path, bundle: Path, tmp_pat
     order = [row["path"] for row in rows_of(out.read_bytes())]
     for i in range(150):
         shutil.copy(folder / "a.png", folder / f"{i:03d}.png")
-    for wait in (0.5, 0.8, 1.1, 1.4):
+    for before, good in ((1, 0), (2, 1), (2, 2)):
+        command = [sys.executable, "-c", KILLED, str(before), *map(str, asked)]
+        done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        rows = rows_of(out.read_bytes())
+        assert [row["path"] for row in rows] == order
+        assert sum(row["error"] is not None for row in rows) == 150 - good
+    for wait in (0.5, 0.8, 1.1, 1.4):  # anywhere; on a busy machine while it still starts
         command = [sys.executable, "-m", "distildire", *map(str, asked)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             time.sleep(wait)

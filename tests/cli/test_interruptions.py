@@ -92,7 +92,7 @@ def test_killed_at_random_moments(many: Path, bundle: Path, tmp_path: Path, kill
         with subprocess.Popen(command(many, bundle, out), stderr=subprocess.DEVNULL) as process:
             size = out.stat().st_size if out.exists() else 0
             grown = chance.choice((0, 0, chance.randrange(2000), chance.randrange(9000)))
-            give_up = time.monotonic() + chance.uniform(0.2, 4) + (30 if grown else 0)
+            give_up = time.monotonic() + chance.uniform(0.2, 4) + (300 if grown else 0)
             while process.poll() is None and time.monotonic() < give_up:
                 if grown and out.exists() and out.stat().st_size >= size + grown:
                     break

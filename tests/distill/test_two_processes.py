@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch.distributed import TCPStore
 
 from distildire.distill.config import TrainConfig
 from distildire.distill.train import train
@@ -62,32 +63,39 @@ def in_two_processes(config: Path, out: Path, batch: int, workers: int) -> None:
 
     On a CPU `accelerate launch --num_processes 2` quietly starts one process.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [
         sys.executable, "-m", "distildire", "train", "--config", str(config), "--out", str(out),
         "--set", f"optim.batch={batch}", "--set", f"optim.workers={workers}",
         "--accept-leak",
     ]  # fmt: skip
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    # The store by which they meet is held here, as torchrun does: a port that was looked for and
+    # closed again may be anyone's by the time that torch is imported.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
+             "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
              "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
+    files = [out.with_name(f"errors-{rank}.txt") for rank in (0, 1)]
+    processes: list[subprocess.Popen[bytes]] = []
     try:
-        for process in processes:
-            errors = process.communicate(timeout=600)[1]
-            assert process.returncode == 0, errors[-3000:]
-            # What torch says of a group that nobody took down; such an end aborts now and then.
-            assert "destroy_process_group" not in errors
+        for rank, file in enumerate(files):
+            with file.open("w") as stderr:  # a pipe that nobody empties would stop its process
+                processes.append(subprocess.Popen(
+                    command, stdout=subprocess.DEVNULL, stderr=stderr,
+                    env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                ))  # fmt: skip
+        until = time.monotonic() + 1200
+        while any(process.poll() is None for process in processes) and time.monotonic() < until:
+            if any(process.poll() for process in processes):
+                break  # the other would wait for it
+            time.sleep(0.1)
     finally:
         for process in processes:
             process.kill()
+        ends = [process.wait() for process in processes]
+    errors = [file.read_text() for file in files]
+    assert ends == [0, 0], "\n".join(said[-3000:] for said in errors)
+    # What torch says of a group that nobody took down; such an end aborts now and then.
+    assert not any("destroy_process_group" in said for said in errors)
 
 
 def rows_of(out: Path) -> list[dict[str, float]]:

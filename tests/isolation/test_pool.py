@@ -76,10 +76,12 @@ def test_limits(
     # The kernel's signal ends the process, or the write fails.
     assert answer.error is not None
     assert not target.exists() or target.stat().st_size == 0
-    monkeypatch.setattr(pool, "PICTURE_SECONDS", 1.0)
-    started = time.monotonic()
-    assert "busy" in str(workers.load(crashing.SPIN, "a", 10**8).error)
-    assert time.monotonic() - started < 10
+    with monkeypatch.context() as patched:
+        started = time.monotonic()
+        patched.setattr(pool, "PICTURE_SECONDS", 1.0)
+        assert "busy" in str(workers.load(crashing.SPIN, "a", 10**8).error)
+    # Less than it takes at the limit that holds elsewhere.
+    assert time.monotonic() - started < pool.PICTURE_SECONDS
     assert workers.load(real_png, "a", 10**8).error is None
 
 

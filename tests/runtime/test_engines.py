@@ -126,17 +126,46 @@ def test_cuda_without_a_gpu_is_not_the_cpu_in_silence(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ONNX Runtime built for CUDA takes the CPU where there is no GPU."""
-    session = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
-    monkeypatch.setattr(
-        onnxruntime,
-        "InferenceSession",
-        lambda graph, options, providers: session(
-            graph, options, providers=["CPUExecutionProvider"]
-        ),
-    )
+    on_the_cpu_for_cuda(monkeypatch)
     with pytest.raises(BundleError, match="no GPU that works"):
         Detector(bundle, device="cuda")
+
+
+def on_the_cpu_for_cuda(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """ONNX Runtime says that it has CUDA, and opens sessions on the CPU; how each was asked for."""
+    session, asked = onnxruntime.InferenceSession, []
+
+    def opened(graph: object, options: object, **how: object) -> object:
+        asked.append(how)
+        return session(graph, options, **{**how, "providers": ["CPUExecutionProvider"]})
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    return asked
+
+
+def test_a_session_on_cuda_stays_there(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else ONNX Runtime prints what failed among the rows, and goes on with the CPU."""
+    asked = on_the_cpu_for_cuda(monkeypatch)
+    assert Detector(bundle, device="auto").device == "cpu"
+    assert [how["enable_fallback"] for how in asked] == [0, 0]
+    assert asked[0]["providers"][0][0] == CUDA  # type: ignore[index]
+
+
+def test_what_onnx_runtime_prints_of_libraries_is_not_among_the_rows(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def preload() -> None:
+        print("Failed to load libcublasLt.so.13: no such file")
+        print("Please follow https://onnxruntime.ai/docs/install to install CUDA.")
+
+    on_the_cpu_for_cuda(monkeypatch)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
+    words = r"are missing \(Failed to load libcublasLt\.so\.13: no such file\): see nvidia-smi"
+    with pytest.raises(BundleError, match=words):
+        Detector(bundle, device="cuda")
+    assert Detector(bundle, device="auto").device == "cpu"
+    assert capsys.readouterr().out == ""
 
 
 def test_a_gpu_is_given_many_pictures_at_a_time(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ def running(detector: Detector, settings: Settings | None = None) -> Iterator[st
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     while not server.started:
+        assert thread.is_alive()
         time.sleep(0.02)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -39,13 +41,14 @@ def running(detector: Detector, settings: Settings | None = None) -> Iterator[st
 
 
 SERVE = """
-import json, sys, uvicorn
+import json, socket, sys, uvicorn
 from distildire import Detector
 from distildire.web.app import create_app
 from distildire.web.settings import Settings
-model, port, settings, decoder = sys.argv[1:]
+model, listener, settings, decoder = sys.argv[1:]
 app = create_app(Detector(model), Settings(**json.loads(settings)), decoder=decoder or None)
-uvicorn.run(app, port=int(port), log_level="warning", access_log=False)
+server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+server.run([socket.socket(fileno=int(listener))])
 """
 
 
@@ -55,21 +58,16 @@ def serving(model: str, *, decoder: str = "", **settings: int) -> Iterator[tuple
 
     `decoder` as for `create_app`, out of a module of these tests.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-c", SERVE, model, str(port), json.dumps(settings), decoder]
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    process = subprocess.Popen(command, env=env)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url, number = f"http://127.0.0.1:{listener.getsockname()[1]}", listener.fileno()
+        command = [sys.executable, "-c", SERVE, model, str(number), json.dumps(settings), decoder]
+        process = subprocess.Popen(command, env=env, pass_fds=[number])
     try:
-        for _ in range(1200):
-            assert process.poll() is None
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield process.pid, f"http://127.0.0.1:{port}"
+        # The socket listens already: the request waits for the server, and fails if that ends.
+        urllib.request.urlopen(f"{url}/healthz", timeout=600).close()
+        yield process.pid, url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)

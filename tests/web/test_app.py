@@ -133,7 +133,7 @@ def holding(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Holding:
         go_on = threading.Event()
 
         def wait(*args: Any, **kwargs: Any) -> Any:
-            assert go_on.wait(60)
+            assert go_on.wait(600)
             return judge(*args, **kwargs)
 
         monkeypatch.setattr(detector, "judge", wait)
@@ -147,7 +147,7 @@ def holding(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Holding:
             finally:
                 go_on.set()
                 monkeypatch.setattr(detector, "judge", judge)
-            assert held.result(60).status_code == 200
+            assert held.result(600).status_code == 200
 
     return hold
 

@@ -48,6 +48,16 @@ def test_the_page_on_serving_lists_them_once() -> None:
     assert sorted(rows) == sorted([*variables_of_serve(), KEY_VARIABLE])
 
 
+def test_packages_have_the_bounds_of_the_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    (bound,) = (p for p in extras["gpu"] if p.startswith("onnxruntime-gpu"))
+    commands = re.sub(r"(?m)^#.*$", "", (DEPLOY / "Dockerfile").read_text())
+    asked = re.findall(r"(onnxruntime-gpu)(?:\[[\w,]+\])?([^\s']*)", commands)
+    assert ["".join(one) for one in asked] == [bound, bound]
+
+
 def test_nobody_is_root() -> None:
     docker = (DEPLOY / "Dockerfile").read_text()
     assert re.search(r"(?m)^USER (?!root|0\b)", docker)

@@ -24,10 +24,10 @@ def test_the_address_that_is_said_answers(bundle: Path) -> None:
             said = next(line for line in process.stderr if "http://" in line)
             found = re.fullmatch(r"distildire: (http://127\.0\.0\.1:[1-9]\d+/)\n", said)
             assert found, said
-            assert urllib.request.urlopen(found[1] + "healthz", timeout=20).status == 200
+            assert urllib.request.urlopen(found[1] + "healthz", timeout=60).status == 200
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
 
 
 def test_addresses_that_can_not_be_had_are_one_sentence() -> None:

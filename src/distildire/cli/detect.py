@@ -319,6 +319,8 @@ def _kind_of(path: str) -> str:
 
 
 def _judge_video(detector: Detector, path: str, fpr: float) -> Row:
+    from distildire.bundle import BundleError
+
     try:
         from distildire.video.judge import judge_video
 
@@ -327,6 +329,8 @@ def _judge_video(detector: Detector, path: str, fpr: float) -> Row:
         message = missing_extra(error)
     except MemoryError:
         message = "too large to judge in the memory at hand"
+    except BundleError:  # a device that failed is every file's
+        raise
     except ValueError as error:
         message = str(error)
     return detector.not_scored(path, message, fpr=fpr).to_dict()
@@ -334,6 +338,7 @@ def _judge_video(detector: Detector, path: str, fpr: float) -> Row:
 
 def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
     """The row of a path, or of what came on stdin, with stability and heat map as asked."""
+    from distildire.bundle import BundleError
     from distildire.loading import what_is_wrong
 
     loaded = detector.load(source, name=STDIN, keep=asked.more)
@@ -358,7 +363,7 @@ def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
             judged = judged_places(detector.bundle.preprocessing, rgb)
             save_heatmap(target, rgb, heat_of(detector, rgb), note, judged=judged)
             row |= {"heatmap": str(target), "heatmap_note": note}
-    except OSError:  # a full disk is every file's
+    except (OSError, BundleError):  # a full disk or a device that failed is every file's
         raise
     except Exception as error:
         message = what_is_wrong(error)

@@ -26,16 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     escape_on_the_way_out()
     refused = 0
     try:
-        verdicts = Detector(options.model, fpr=options.fpr).stream(options.pictures, options.fpr)
+        for verdict in Detector(options.model, fpr=options.fpr).stream(options.pictures):
+            if verdict.error is not None:
+                print(f"{shown(verdict.path)}: not scored: {verdict.error}")
+            elif verdict.verdict == "fake":
+                print(f"{shown(verdict.path)}: likely generated ({verdict.probability:.1%})")
+                refused += 1
     except ValueError as error:
         print(f"distildire: {error}", file=sys.stderr)
         return 2
-    for verdict in verdicts:
-        if verdict.error is not None:
-            print(f"{shown(verdict.path)}: not scored: {verdict.error}")
-        elif verdict.verdict == "fake":
-            print(f"{shown(verdict.path)}: likely generated ({verdict.probability:.1%})")
-            refused += 1
     return min(refused, 1)
 
 

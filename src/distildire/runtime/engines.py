@@ -5,6 +5,9 @@ All look alike (`Runner`) and take uint8 crops; decoding and cutting stay on the
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -13,8 +16,10 @@ from numpy.typing import NDArray
 
 from distildire.bundle import Bundle, BundleError
 from distildire.io.cores import usable_cores
-from distildire.io.text import words_of
+from distildire.io.text import brief, words_of
 from distildire.runtime.float_products import float_products
+
+log = logging.getLogger(__name__)
 
 Device: TypeAlias = Literal["cpu", "cuda", "openvino", "auto"]
 
@@ -114,8 +119,7 @@ def _cuda_runner(bundle: Bundle) -> Runner:
 
     if CUDA not in onnxruntime.get_available_providers():
         raise BundleError(f"device cuda: the ONNX Runtime installed here has no CUDA: {CUDA_MEND}")
-    if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # those of torch or of NVIDIA's packages, if they are there
+    missing = _preload_cuda(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # In TF32 a product keeps ten bits: logits would differ from the CPU's in the third digit.
@@ -127,7 +131,7 @@ def _cuda_runner(bundle: Bundle) -> Runner:
         raise BundleError(f"device cuda: onnx is missing: {CUDA_MEND}") from error
     try:
         session = onnxruntime.InferenceSession(
-            graph, options, providers=[(CUDA, how), "CPUExecutionProvider"]
+            graph, options, providers=[(CUDA, how), "CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:
         words = words_of(error)
@@ -135,11 +139,26 @@ def _cuda_runner(bundle: Bundle) -> Runner:
     # Without a GPU or a library, ONNX Runtime takes the CPU and says nothing.
     if CUDA not in session.get_providers():
         raise BundleError(
-            "device cuda: no GPU that works, or CUDA's and cuDNN's libraries are missing: see "
-            "nvidia-smi, then " + CUDA_MEND
+            "device cuda: no GPU that works, or CUDA's and cuDNN's libraries are missing"
+            f"{missing}: see nvidia-smi, then {CUDA_MEND}"
         )
     runner: Runner = session
     return runner
+
+
+def _preload_cuda(onnxruntime: Any) -> str:
+    """Load CUDA's libraries, torch's or those of NVIDIA's packages; the first missing, in brackets.
+
+    ONNX Runtime prints on standard output what it can't find, where the rows of a command are.
+    """
+    if not hasattr(onnxruntime, "preload_dlls"):
+        return ""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        onnxruntime.preload_dlls()
+    lines = printed.getvalue().strip().splitlines()
+    for line in lines:
+        log.info("onnxruntime: %s", line)
+    return f" ({brief(lines[0])})" if lines else ""
 
 
 def _torch_runner(bundle: Bundle, device: str, threads: int | None) -> Runner:

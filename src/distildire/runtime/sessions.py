@@ -8,15 +8,17 @@ largest run made it.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distildire.bundle import Bundle
+from distildire.bundle import Bundle, BundleError
+from distildire.io.text import words_of
 from distildire.runtime.engines import Runner, open_runner
 
 RUN_CROPS = 1
@@ -25,6 +27,12 @@ score of a crop would depend on those beside it, and on the number of cores that
 
 GPU_CROPS = 64
 """Crops in one run on a GPU at most: it is slow on few. Activations there are in float."""
+
+DEVICE_MENDS = {
+    "cpu": "see that memory is free for it",
+    "cuda": "see nvidia-smi for what else takes the GPU's memory, or give the device cpu",
+    "openvino": "see that memory is free for it, or give the device cpu",
+}
 
 
 class Sessions:
@@ -43,7 +51,8 @@ class Sessions:
         self._device = device
         self._places = threading.Semaphore(most)
         self.size = RUN_CROPS if device != "cuda" else GPU_CROPS
-        first = self._open()
+        with self._in_a_sentence():
+            first = self._open()
         self._free = deque([first])
         self._outputs: list[Any] = list(first.get_outputs())
 
@@ -54,14 +63,21 @@ class Sessions:
     def run(
         self, names: Sequence[str], feeds: dict[str, NDArray[np.uint8]]
     ) -> list[NDArray[np.float32]]:
-        """The outputs `names` for `rgb` uint8 [N, S, S, 3], by the next free session."""
-        with self._places:
+        """The outputs `names` for `rgb` uint8 [N, S, S, 3], by the next free session.
+
+        Raises:
+            BundleError: the device fails; so it will with the next picture too.
+        """
+        with self._places, self._in_a_sentence():
             return self._run(names, feeds)
 
     def warm_up(self) -> None:
         """Open every session and let each give every output: what they take then is for good.
 
         Of a torch bundle nothing is run: it takes minutes, and torch gives memory back.
+
+        Raises:
+            BundleError: the device fails.
         """
         if self._bundle.torch is not None:
             return
@@ -70,11 +86,12 @@ class Sessions:
         for _ in range(self._most):
             self._places.acquire()
         try:
-            while len(self._free) < self._most:
-                self._free.append(self._open())
-            for session in self._free:
-                for output in self._outputs:
-                    session.run([output.name], feeds)
+            with self._in_a_sentence():
+                while len(self._free) < self._most:
+                    self._free.append(self._open())
+                for session in self._free:
+                    for output in self._outputs:
+                        session.run([output.name], feeds)
         finally:
             self._places.release(self._most)
 
@@ -108,3 +125,18 @@ class Sessions:
 
     def _open(self) -> Runner:
         return open_runner(self._bundle, self._device, self._threads, self.size)
+
+    @contextlib.contextmanager
+    def _in_a_sentence(self) -> Iterator[None]:
+        """What the device raises, as a BundleError: memory that is full, a GPU that is gone."""
+        try:
+            yield
+        except Exception as error:
+            # ONNX Runtime has types of its own, with no base in common.
+            own = type(error).__module__.startswith("onnxruntime")
+            if not own and not isinstance(error, RuntimeError):
+                raise
+            raise BundleError(
+                f"{self._bundle.name}: device {self._device} failed ({words_of(error)}): "
+                f"{DEVICE_MENDS[self._device]}"
+            ) from error
