@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from distildire.distill.student import activation_map
 from distildire.distill.vit import VitBackbone
 from distildire.io.config import to_dict
 from distildire.io.hashing import sha256_of
+from distildire.io.writing import whole_files
 from distildire.noise.schedule import to_unit, unit_dire
 
 BLOCK = 128
@@ -82,7 +84,7 @@ def export(
 
     Args:
         checkpoint: best.pt of a training run.
-        out: folder; an existing bundle in it is replaced.
+        out: folder; an existing bundle in it is replaced when this one is whole and checked.
         name: of the model; the config's by default.
         weights: how they are stored; see `Weights`.
         preprocessing: changes to the crops of the training run, for instance more of them.
@@ -92,8 +94,6 @@ def export(
     Raises:
         ValueError: not a checkpoint; or the graph's logits differ from the student's.
     """
-    import dataclasses
-
     from distildire.noise import load_noise_source
 
     student, config, facts = load_checkpoint(checkpoint)
@@ -101,35 +101,35 @@ def export(
         raise ValueError(
             "a student of DIRE needs a whole diffusion model: export with --format torch"
         )
-    cut = dataclasses.replace(config.preprocessing, **(preprocessing or {}))
+    cut = replace(config.preprocessing, **(preprocessing or {}))
     if isinstance(student.backbone, VitBackbone):
         student.backbone.fix_side(cut.crop)
     source = None if student.inputs == "image" else load_noise_source(config.noise)
     graph = DetectorGraph(source, student).eval()
-    out.mkdir(parents=True, exist_ok=True)
     example = torch.randint(0, 256, (2, cut.crop, cut.crop, 3), dtype=torch.uint8)
-    path = out / "model.onnx"
-    _write_onnx(graph, example, path, weights)
-    _check(graph, example, path, tolerance=TOLERANCE[weights])
-    bundle = Bundle(
-        name=name or config.name,
-        folder=out,
-        sha256=sha256_of(path),
-        preprocessing=cut,
-        provenance={
-            "config": to_dict(config),
-            "facts": json.loads(json.dumps(facts, default=str)),
-            "command": "",
-            "data": {},
-            "packages": {p: importlib.metadata.version(p) for p in PACKAGES},
-            **(provenance or {}),
-        },
-    )
-    bundle.save()
     card = checkpoint.parent / "MODEL_CARD.md"
-    if card.is_file():
-        shutil.copy(card, out / "MODEL_CARD.md")
-    return bundle
+    with whole_files(out) as folder:
+        path = folder / "model.onnx"
+        _write_onnx(graph, example, path, weights)
+        _check(graph, example, path, tolerance=TOLERANCE[weights])
+        bundle = Bundle(
+            name=name or config.name,
+            folder=folder,
+            sha256=sha256_of(path),
+            preprocessing=cut,
+            provenance={
+                "config": to_dict(config),
+                "facts": json.loads(json.dumps(facts, default=str)),
+                "command": "",
+                "data": {},
+                "packages": {p: importlib.metadata.version(p) for p in PACKAGES},
+                **(provenance or {}),
+            },
+        )
+        bundle.save()
+        if card.is_file():
+            shutil.copy(card, folder)
+    return replace(bundle, folder=out)
 
 
 def _write_onnx(graph: DetectorGraph, example: Tensor, path: Path, weights: Weights) -> None:
@@ -214,4 +214,4 @@ def _check(graph: DetectorGraph, example: Tensor, path: Path, *, tolerance: floa
     own = graph.student(x0, x0 if source is None else source.eps0(x0)).numpy()
     worst = float((np.abs(logits - own) / np.maximum(1.0, np.abs(own))).max())
     if worst > tolerance:
-        raise ValueError(f"{path}: the exported logits are off by {worst:.4f}")
+        raise ValueError(f"{path.name}: the exported logits are off by {worst:.4f}")
