@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from distildire.bundle import Bundle
 from distildire.distill.checkpoint import load_checkpoint
+from distildire.distill.networks import noise_of, noise_source_of
 from distildire.distill.student import activation_map
 from distildire.distill.vit import VitBackbone
 from distildire.io.config import to_dict
@@ -63,12 +64,9 @@ class DetectorGraph(nn.Module):
         x0 = to_unit(rgb.permute(0, 3, 1, 2))
         source: Any = self.source
         student: Any = self.student
-        if source is None:
-            cam = activation_map(student.head, student.forward_maps(x0, x0))
-            return cam.mean(dim=(1, 2)), cam
-        eps0 = unit_dire(source.dire(x0)) if self.dire else source.eps0(x0)
-        cam = activation_map(student.head, student.forward_maps(x0, eps0))
-        return cam.mean(dim=(1, 2)), cam, eps0
+        noise = unit_dire(source.dire(x0)) if self.dire else noise_of(source, x0)
+        cam = activation_map(student.head, student.forward_maps(x0, noise))
+        return (cam.mean(dim=(1, 2)), cam, noise)[: len(self.outputs)]
 
 
 def export(
@@ -94,8 +92,6 @@ def export(
     Raises:
         ValueError: not a checkpoint; or the graph's logits differ from the student's.
     """
-    from distildire.noise import load_noise_source
-
     student, config, facts = load_checkpoint(checkpoint)
     if student.inputs == "dire":
         raise ValueError(
@@ -104,8 +100,7 @@ def export(
     cut = replace(config.preprocessing, **(preprocessing or {}))
     if isinstance(student.backbone, VitBackbone):
         student.backbone.fix_side(cut.crop)
-    source = None if student.inputs == "image" else load_noise_source(config.noise)
-    graph = DetectorGraph(source, student).eval()
+    graph = DetectorGraph(noise_source_of(config), student).eval()
     example = torch.randint(0, 256, (2, cut.crop, cut.crop, 3), dtype=torch.uint8)
     card = checkpoint.parent / "MODEL_CARD.md"
     with whole_files(out) as folder:
@@ -211,7 +206,7 @@ def _check(graph: DetectorGraph, example: Tensor, path: Path, *, tolerance: floa
     (logits,) = session.run(["logit"], {"rgb": batch.numpy()})
     source: Any = graph.source
     x0 = to_unit(batch.permute(0, 3, 1, 2))
-    own = graph.student(x0, x0 if source is None else source.eps0(x0)).numpy()
+    own = graph.student(x0, noise_of(source, x0)).numpy()
     worst = float((np.abs(logits - own) / np.maximum(1.0, np.abs(own))).max())
     if worst > tolerance:
         raise ValueError(f"{path.name}: the exported logits are off by {worst:.4f}")
