@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from distildire.bench.flops import count_torch
 from distildire.bench.worker import median_seconds
+from distildire.data.ranking import auc
 from distildire.distill.backbones import Backbone
 from distildire.distill.config import OptimConfig, TeacherConfig
 from distildire.distill.learner import Learner
 from distildire.distill.loss import Projection
 from distildire.distill.student import Student
 from distildire.distill.symptoms import symptoms
-from distildire.evaluate.metrics import accuracies, auc, average_precision
+from distildire.evaluate.metrics import accuracies, average_precision
 from distildire.noise.schedule import to_unit
 from distildire.noise.source import NoiseSource
 from small_world.config import MethodSpec, StudentTraining
