@@ -16,6 +16,7 @@ from distildire.distill.loss import (
     consistency_loss,
     distillation_loss,
     logit_kl,
+    objective,
 )
 from distildire.distill.student import Student
 from distildire.distill.vit import VitBackbone
@@ -53,10 +54,11 @@ class Learner(nn.Module):
             losses["loss"] = self.balance(losses["bce"], losses["imitation"])
         if taught is not None:
             losses["logit_kl"] = logit_kl(logits.float(), taught.float())
-            losses["loss"] = losses["loss"] + self.teacher.logits * losses["logit_kl"]
         if self.optim.consistency:
             losses["consistency"] = consistency_loss(logits.float())
-            losses["loss"] = losses["loss"] + self.optim.consistency * losses["consistency"]
+        losses["loss"] = objective(
+            losses, kl=self.teacher.logits, consistency=self.optim.consistency
+        )
         return losses
 
 

@@ -26,7 +26,7 @@ from distildire.distill.learner import (
     parameter_groups,
 )
 from distildire.distill.lora import merged
-from distildire.distill.loss import smoothed
+from distildire.distill.loss import mixed_labels, smoothed
 from distildire.distill.networks import Networks, build_networks, clean_first, lesson, seen_of
 from distildire.distill.probe import fit_head
 from distildire.distill.run_log import Log, Means, RunLog
@@ -207,13 +207,11 @@ def fit_head_first(
 ) -> None:  # fmt: skip
     """Fit the head on `optim.probe_crops` crops while the rest stays as it is.
 
-    Where a detector teaches its logits, the targets are labels and its probabilities mixed:
-    the cross entropy to the mixture has the gradient of BCE + `teacher.logits` KL.
+    Where a detector teaches its logits, the targets are `mixed_labels`.
     """
     optim, device = config.optim, next(networks.student.parameters()).device
     draws = Draws(optim.probe_crops, seed=optim.seed + 1)
     stream = TrainingStream(table, weights, views_of(config), draws, dire=networks.dire)
-    share = config.teacher.logits / (1 + config.teacher.logits)
 
     @torch.no_grad()
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -221,10 +219,10 @@ def fit_head_first(
             if optim.consistency:
                 crop, label = clean_first(crop, label)
             seen = seen_of(networks, crop.to(device), [d.to(device) for d in dire])
-            if share:
+            if config.teacher.logits:
                 _, taught = lesson(networks.teacher, seen, config)
                 if taught is not None:
-                    label = (1 - share) * label + share * taught.float().sigmoid().cpu()
+                    label = mixed_labels(label.to(device), taught.float(), config.teacher.logits)
             yield seen.x0, seen.noise, label
 
     def progress(count: int) -> None:
