@@ -1,4 +1,7 @@
-"""Weights on disk: reading others' pickles safely, writing safetensors without a second copy."""
+"""Weights on disk: others' pickles read safely, every key accounted for, all bytes hashed.
+
+And safetensors written without a second copy in memory.
+"""
 
 from __future__ import annotations
 
