@@ -37,6 +37,11 @@ def to_unit(rgb: Tensor) -> Tensor:
     return rgb.float() / 127.5 - 1.0
 
 
+def from_unit(x0: Tensor) -> Tensor:
+    """The inverse of `to_unit`: [-1, 1] -> uint8, rounded; what lies outside is clipped."""
+    return ((x0 + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def linear_alpha_bar(
     steps: int = STEPS, start: float = BETA_START, end: float = BETA_END
 ) -> Tensor:
