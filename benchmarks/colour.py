@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from distildire import Detector
 from distildire.data.manifest import FAKE, read_manifest
-from distildire.evaluate.metrics import auc
+from distildire.data.ranking import auc
 from distildire.io.cores import over_cores
 from distildire.io.pictures import decode, decode_bytes
 from distildire.io.preprocessing import equalize

@@ -32,6 +32,7 @@ from sklearn.metrics import roc_auc_score
 
 from distildire import Detector
 from distildire.data.manifest import FAKE, read_manifest
+from distildire.data.ranking import pair_auc
 from distildire.io.pictures import RGB, decode
 from distildire.video.judge import judge_video
 
@@ -124,27 +125,20 @@ def interval(
     return float(low), float(high)
 
 
-def auc_in_pairs(scores: pd.DataFrame, name: str) -> float:
-    """Mean AUC inside the origins that hold both classes; NaN where none does."""
-    inside = [
-        roc_auc_score(group["fake"], group[name])
-        for _, group in scores.groupby("origin")
-        if group["fake"].nunique() == 2
-    ]
-    return float(np.mean(inside)) if inside else float("nan")
-
-
 def summary(
     detector: Detector, scores: pd.DataFrame, qualities: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """AUC with its interval, all and by motion, and what verdicts come out, for each quality."""
+    """AUC with its interval, all and by motion, and what verdicts come out, for each quality.
+
+    In pairs one clip of each class is enough, where a report of pictures asks for five.
+    """
     fake = scores["fake"].to_numpy(bool)
     rows = []
     for name in ("picture", *(f"crf {crf}" for crf in qualities)):
         logits = scores[name].to_numpy(float)
         called = np.array([detector.verdict_of(value)[1] == "fake" for value in logits])
         row = {"as": name, "auc": roc_auc_score(fake, logits), "auc_ci": interval(fake, logits)}
-        row["auc_pairs"] = auc_in_pairs(scores, name)
+        row["auc_pairs"], _ = pair_auc(fake, logits, scores["origin"], min_class=1)
         row["rank_correlation"] = scores[name].corr(scores["picture"], method="spearman")
         for motion, chosen in (("pan", ~scores["zoom"]), ("zoom", scores["zoom"])):
             mask = chosen.to_numpy(bool)

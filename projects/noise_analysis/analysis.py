@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from distildire.data.giveaways import folds_of_groups
 from distildire.data.manifest import FAKE, group_names
-from distildire.evaluate.metrics import auc
+from distildire.data.ranking import auc
 from distildire.io.pictures import RGB, ImageError, decode
 from distildire.io.preprocessing import jpeg
 from distildire.io.progress import DoneOf

@@ -29,14 +29,13 @@ from distildire.distill.checkpoint import save
 from distildire.distill.config import DataConfig, TrainConfig
 from distildire.distill.learner import (
     Learner,
-    freeze_norm,
+    losses_of,
     moving_average,
     parameter_groups,
     rate_factor,
 )
 from distildire.distill.lora import merged
-from distildire.distill.loss import smoothed
-from distildire.distill.networks import Networks, build_networks, lesson, seen_of
+from distildire.distill.networks import Networks, build_networks, seen_of
 from distildire.distill.run_log import RunLog
 from distildire.distill.train import keep_best
 from distildire.distill.validation import Validation, validation_summary
@@ -190,7 +189,9 @@ def run(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
         stored, label = pictures.draw(optim.batch, generator)
-        losses = losses_of(learner, networks, make(stored), label, config)
+        crops = make(stored)
+        with torch.autocast(device.type, torch.bfloat16):
+            losses = losses_of(learner, networks, crops, label, [], config)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -202,23 +203,6 @@ def run(
                     "seconds_a_step": (time.monotonic() - began) / step})  # fmt: skip
     writer.close()
     return best
-
-
-def losses_of(
-    learner: Learner, networks: Networks, crops: Tensor, label: Tensor, config: TrainConfig
-) -> dict[str, Tensor]:
-    """The learner's losses on crops uint8 [B, 3, S, S] with labels [B], in bfloat16."""
-    optim = config.optim
-    learner.train()
-    if optim.freeze_norm:
-        freeze_norm(learner)
-    with torch.no_grad(), torch.autocast(crops.device.type, torch.bfloat16):
-        seen = seen_of(networks, crops, [])
-        target, taught = lesson(networks.teacher, seen, config)
-    smooth = smoothed(label, optim.label_smoothing)
-    with torch.autocast(crops.device.type, torch.bfloat16):
-        losses: dict[str, Tensor] = learner(seen.x0, seen.noise, smooth, target, taught)
-    return losses
 
 
 def main() -> None:

@@ -29,13 +29,14 @@ from torch.utils.data import DataLoader
 
 from distildire.data.augment import augment
 from distildire.data.manifest import FAKE, REAL, read_manifest
+from distildire.data.ranking import auc
 from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
 from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.config import TrainConfig
 from distildire.distill.networks import unit_planes
 from distildire.distill.student import Student
 from distildire.distill.validation import score_table, validation_summary
-from distildire.evaluate.metrics import auc, tpr_at_fpr
+from distildire.evaluate.metrics import tpr_at_fpr
 from distildire.io.pictures import decode
 from distildire.io.writing import make_folder, write_json
 

@@ -23,6 +23,7 @@ from distildire.noise.schedule import (
     Predict,
     add_noise,
     ddim,
+    from_unit,
     linear_alpha_bar,
     path_down,
     to_unit,
@@ -45,8 +46,7 @@ def from_pictures(pictures: Pictures) -> Tensor:
 
 def to_pictures(x0: Tensor) -> Pictures:
     """The inverse of `from_pictures`, rounded and clipped."""
-    pixels = ((x0 + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.asarray(pixels.permute(0, 2, 3, 1).contiguous().numpy())
+    return np.asarray(from_unit(x0).permute(0, 2, 3, 1).contiguous().numpy())
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from distildire.bench.flops import count_torch
 from distildire.bench.worker import median_seconds
+from distildire.calibration import sigmoid
+from distildire.data.ranking import auc
 from distildire.distill.backbones import Backbone
 from distildire.distill.config import OptimConfig, TeacherConfig
 from distildire.distill.learner import Learner
 from distildire.distill.loss import Projection
 from distildire.distill.student import Student
 from distildire.distill.symptoms import symptoms
-from distildire.evaluate.metrics import accuracies, auc, average_precision
+from distildire.evaluate.metrics import accuracies, average_precision
 from distildire.noise.schedule import to_unit
 from distildire.noise.source import NoiseSource
 from small_world.config import MethodSpec, StudentTraining
@@ -187,7 +189,7 @@ def _logits(student: Student, spec: MethodSpec, maps: Maps) -> NDArray[np.float6
 def _figures(real: NDArray[np.float64], fake: NDArray[np.float64]) -> dict[str, float]:
     labels = np.concatenate([np.zeros(len(real), bool), np.ones(len(fake), bool)])
     logits = np.concatenate([real, fake])
-    probability = 1.0 / (1.0 + np.exp(-np.clip(logits, -60, 60)))
+    probability = sigmoid(np.clip(logits, -60, 60))
     return {
         "acc": accuracies(labels, probability)[0],
         "ap": average_precision(labels, logits),

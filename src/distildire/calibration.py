@@ -81,7 +81,7 @@ class Calibration:
     def probability(self, logit: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
         z = np.clip(np.asarray(logit, float) / self.temperature + self.bias, -60, 60)
-        return np.asarray(1.0 / (1.0 + np.exp(-z)))
+        return sigmoid(z)
 
     def thresholds(self, budget: float) -> tuple[float, float]:
         """(real below, fake above), as logits, for an error budget in 0..0.5.
@@ -157,6 +157,11 @@ class Calibration:
             for name, kind in made.kinds.items()
         }
         return replace(made, kinds=kinds)
+
+
+def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-z)), 0..1; exp overflows, with a warning, for z under -709."""
+    return np.asarray(1.0 / (1.0 + np.exp(-z)))
 
 
 def _quantile(quantiles: Sequence[float], share: float) -> float:

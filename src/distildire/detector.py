@@ -140,8 +140,8 @@ class Detector:
         # picture, and one picture at a time stays in the cache where a batch does not. A torch
         # bundle has threads in common, and weights too large to load twice.
         # A GPU has one session, and takes what many pictures have to give at a time.
-        lone = self.bundle.torch is not None or self.device == "cuda"
-        threads, most = (self.cores, 1) if lone else (1, min(MAX_WORKERS, self.cores))
+        shared = self.bundle.torch is not None or self.device == "cuda"
+        threads, most = (self.cores, 1) if shared else (1, min(MAX_WORKERS, self.cores))
         sessions = Sessions(self.bundle, threads, most, self.device)
         return _Engine(os.getpid(), sessions, ThreadPoolExecutor(self.cores))
 

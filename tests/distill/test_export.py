@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from distildire import Detector
+from distildire.bundle import load_bundle
 from distildire.distill.checkpoint import build_student, save
 from distildire.distill.config import TrainConfig
-from distildire.distill.export import DetectorGraph, export
+from distildire.distill.export import TOLERANCE, DetectorGraph, export
 from distildire.distill.student import Fusion, Student
 from distildire.io.config import build
 from distildire.noise import load_noise_source
@@ -58,3 +59,32 @@ def test_a_wide_student_exports_with_an_exact_map(
         export(
             tmp_path / "best.pt", tmp_path / "uneven", weights="float32", preprocessing={"crop": 72}
         )
+
+
+def test_a_failed_export_leaves_the_old_bundle_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    options = {
+        "student": {"backbone": "resnet18", "stage": 2, "inputs": "image"},
+        "preprocessing": {"crop": 64},
+    }
+    config = build(TrainConfig, options)
+    save(tmp_path / "best.pt", {"student": build_student(config).state_dict()}, config)
+    out = tmp_path / "bundle"
+    export(tmp_path / "best.pt", out)
+    (out / "notes.txt").write_text("mine")
+
+    def content() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+    before = content()
+    monkeypatch.setitem(TOLERANCE, "int8", -1.0)
+    with pytest.raises(ValueError, match="logits are off"):
+        export(tmp_path / "best.pt", out, weights="int8", name="other")
+    assert content() == before
+    export(tmp_path / "best.pt", out, weights="float32", name="other")
+    after = content()
+    assert after.keys() == before.keys() == {"model.onnx", "bundle.json", "notes.txt"}
+    assert len(after["model.onnx"]) > len(before["model.onnx"])
+    assert load_bundle(out).name == "other"

@@ -11,7 +11,9 @@ from distildire.distill.loss import (
     consistency_loss,
     distillation_loss,
     logit_kl,
+    mixed_labels,
     noise_loss,
+    objective,
     smoothed,
     softened_kl,
 )
@@ -35,6 +37,27 @@ def test_loss_is_the_papers() -> None:
 
 def test_smoothed_labels_are_as_far_from_a_half_as_stated() -> None:
     assert smoothed(torch.tensor([0.0, 1.0, 0.5]), 0.1).tolist() == pytest.approx([0.05, 0.95, 0.5])
+
+
+def test_mixed_labels_have_the_gradient_of_both_losses() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    labels, teacher = torch.tensor([0.0, 1, 1, 0, 1, 0]).double(), torch.randn(6).double()
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    both = bce(logits, labels) + 3.0 * logit_kl(logits, teacher)
+    mixed = bce(logits, mixed_labels(labels, teacher, 3.0))
+    (expected,) = torch.autograd.grad(both, logits)
+    (found,) = torch.autograd.grad(mixed, logits)
+    torch.testing.assert_close(4 * found, expected)
+
+
+def test_the_objective_is_the_weighted_sum() -> None:
+    losses = {"loss": torch.tensor(1.0), "bce": torch.tensor(7.0)}
+    assert float(objective(losses, kl=2.0, consistency=3.0)) == 1.0
+    losses["consistency"] = torch.tensor(0.5)
+    assert float(objective(losses, kl=2.0, consistency=3.0)) == 2.5
+    losses["logit_kl"] = torch.tensor(0.25)
+    assert float(objective(losses, kl=2.0, consistency=3.0)) == 3.0
 
 
 def test_projection_reaches_the_teachers_shape() -> None:

@@ -7,14 +7,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from distildire.data.ranking import auc
 from distildire.evaluate.metrics import (
     METRICS,
     accuracies,
     all_metrics,
-    auc,
     average_precision,
     expected_calibration_error,
-    pair_auc,
     tpr_at_fpr,
 )
 
@@ -94,12 +93,3 @@ def test_one_class_has_no_ranking_figures() -> None:
     got = all_metrics(np.zeros(5, bool), np.arange(5.0), np.full(5, 0.2))
     assert got["acc"] == got["real_acc"] == 1.0
     assert all(np.isnan(got[name]) for name in ("fake_acc", "ap", "auc", "tpr_at_1fpr"))
-
-
-def test_pair_auc_is_the_mean_inside_groups_with_both_classes() -> None:
-    fake = np.array([0, 1] * 10 + [1] * 6, bool)
-    groups = np.array(["a"] * 10 + ["b"] * 10 + ["c"] * 6)
-    scores = np.r_[np.tile([0.0, 1.0], 5), np.tile([1.0, 0.0], 5), np.full(6, 9.0)]
-    mean, inside = pair_auc(fake, scores, groups)
-    assert inside == {"a": 1.0, "b": 0.0}
-    assert mean == 0.5

@@ -5,23 +5,34 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
 
+from distildire.data.cache import CacheOptions, fill_cache, open_dire
+from distildire.data.manifest import read_manifest
+from distildire.distill.checkpoint import build_student, save
+from distildire.distill.config import TrainConfig
+from distildire.distill.student import Inputs
 from distildire.evaluate.plots import pareto_front
 from distildire.experiments.config import EXPERIMENTS, ExperimentConfig, Families, load_experiment
 from distildire.experiments.families import with_family_arms
 from distildire.experiments.run import run_experiment
-from distildire.experiments.runs import run_folder
+from distildire.experiments.runs import run_folder, scores_of
 from distildire.experiments.seeds import over_seeds, paired
-from distildire.io.config import ConfigError, to_dict
+from distildire.io.config import ConfigError, build, to_dict
+from distildire.io.pictures import decode
+from distildire.io.preprocessing import equalize, resize_and_crop
+from noise.standin_noise import StandInNoise
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "experiments"
 
@@ -94,6 +105,41 @@ def test_arms_seeds_failures_and_resuming(manifest: Path, tmp_path: Path) -> Non
     assert set(seen) <= {"both, seed 0"}
     first, second = (r["arms"]["both"]["runs"][0]["auc"] for r in (results, again))
     assert first == second
+
+
+@pytest.mark.parametrize("inputs", ["image", "dire"])
+def test_a_student_is_scored_on_what_it_sees(
+    manifest: Path, tmp_path: Path, inputs: Inputs
+) -> None:
+    """The noise source of these has no such name: none is opened."""
+    table = read_manifest(manifest)[::12]
+    detail = StandInNoise(lambda x0: (x0 - F.avg_pool2d(x0, 3, 1, 1)).abs() / 2)
+    fill_cache(
+        table["path"].to_list(), detail, tmp_path / "cache",  # type: ignore[arg-type]
+        CacheOptions(dire=True), prepare=resize_and_crop(64),
+    )  # fmt: skip
+    config = build(TrainConfig, {
+        **base(manifest), "noise": "nowhere",
+        "student": {"backbone": "resnet18", "stage": 1, "inputs": inputs},
+    })  # fmt: skip
+    student = build_student(config).eval()
+    torch.nn.init.normal_(student.head.weight, std=0.1)
+    save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
+    if inputs == "dire":
+        with pytest.raises(ValueError, match=r"student\.inputs is dire: give data\.dire_cache"):
+            scores_of(tmp_path / "best.pt", table)
+        config = replace(config, data=replace(config.data, dire_cache=str(tmp_path / "cache")))
+        save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
+    read = open_dire(tmp_path / "cache")
+    expected = []
+    for path in table["path"]:
+        rgb = read(path) if inputs == "dire" else equalize(decode(path))
+        crop = torch.from_numpy(config.preprocessing(rgb)).permute(0, 3, 1, 2) / 127.5 - 1
+        expected.append(float(student(crop, crop).detach()))
+    assert np.std(expected) > 1e-3
+    assert scores_of(tmp_path / "best.pt", table)["logit"].to_list() == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 def test_backbones_are_timed(

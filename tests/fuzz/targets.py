@@ -86,7 +86,7 @@ def _scratch() -> Path:
 
 
 def _picture(data: bytes) -> str:
-    from distildire.explain.provenance import file_facts
+    from distildire.explain.storage import storage_of
     from distildire.gate import nothing_to_judge
     from distildire.io.pictures import ImageError, decode_bytes
     from distildire.io.preprocessing import Preprocessing
@@ -105,7 +105,7 @@ def _picture(data: bytes) -> str:
     assert rgb.ndim == 3
     assert rgb.shape[2] == 3
     assert rgb.shape[0] * rgb.shape[1] <= MAX_PIXELS
-    facts = file_facts(data)
+    facts = storage_of(data)
     assert crops.shape == (2, 144, 144, 3)
     return f"{facts.format} {facts.mode} {nothing_to_judge(rgb)}"
 

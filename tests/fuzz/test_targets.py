@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from damage import seeds
-from distildire.explain.provenance import file_facts
+from distildire.explain.storage import storage_of
 from distildire.io.pictures import FORMATS, decode_bytes
 from fuzz.mutator import damaged
 from fuzz.run import Run
@@ -23,7 +23,7 @@ INPUTS = 60
 def test_seeds_are_read() -> None:
     for data in seeds():
         assert decode_bytes(data).shape[2] == 3
-        assert file_facts(data).format in FORMATS
+        assert storage_of(data).format in FORMATS
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)

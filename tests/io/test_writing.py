@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distildire.io.writing import only_writer, whole_file, write_json
+from distildire.io.writing import only_writer, whole_file, whole_files, write_json
 
 
 def test_a_broken_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -21,6 +21,24 @@ def test_a_broken_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
         file.writelines([b"half of the ne", None])  # type: ignore[list-item]
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_broken_write_leaves_all_old_files_alone(tmp_path: Path) -> None:
+    def write(names: str) -> None:
+        with whole_files(tmp_path / "out") as filling:
+            for name in names:
+                (filling / name).write_text(names)
+            if "x" in names:
+                raise KeyError(names)
+
+    write("ab")
+    with pytest.raises(KeyError):
+        write("bcx")
+    found = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert found == {"a": "ab", "b": "ab"}
+    write("bc")
+    found = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert found == {"a": "ab", "b": "bc", "c": "bc"}
 
 
 def test_a_full_disk_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from distildire.noise.schedule import (
     ddim,
     ddim_step,
     eps_from_v,
+    from_unit,
     invert,
     linear_alpha_bar,
     path_down,
@@ -98,6 +99,12 @@ def test_eps_from_v_inverts_its_definition() -> None:
     x0, eps = torch.randn(2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     v = 0.7**0.5 * eps - 0.3**0.5 * x0
     torch.testing.assert_close(eps_from_v(add_noise(x0, eps, 0.7), v, 0.7), eps)
+
+
+def test_pixels_come_back_from_the_range() -> None:
+    rgb = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(from_unit(to_unit(rgb)), rgb)
+    assert from_unit(torch.tensor([-1.5, 1.01, 0.001])).tolist() == [0, 255, 128]
 
 
 def test_the_linear_schedule_is_diffusers() -> None:

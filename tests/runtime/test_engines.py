@@ -183,7 +183,7 @@ def test_a_gpu_is_given_many_pictures_at_a_time(
             return self.runner.run(names, feeds)
 
     monkeypatch.setattr(
-        engines, "_cuda_runner", lambda bundle: Standin(open_runner(bundle, "cpu", 1))
+        engines, "cuda_runner", lambda bundle: Standin(open_runner(bundle, "cpu", 1))
     )
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (170, 180, 3)).astype(np.uint8) for _ in range(70)]

@@ -188,7 +188,7 @@ def test_gpus_that_do_not_work_are_told_of(
         given.extend([options.device, actors])
         return iter(())
 
-    monkeypatch.setattr("distildire.scale.score._rows_of_actors", no_rows)
+    monkeypatch.setattr(ray_engine, "score_items", no_rows)
     out = tmp_path / "auto"
     score(pictures, out, model=bundle, engine="ray", device="auto", on_device=given.append)
     assert given == ["cpu", "cpu", Actors(2)]
@@ -206,7 +206,7 @@ def test_an_error_of_rays_is_its_last_line(monkeypatch: pytest.MonkeyPatch) -> N
             "Traceback:\n  File x\na.b.BundleError: no GPU: give cpu"
         )
 
-    monkeypatch.setattr(ray_engine, "_scored", fail)
+    monkeypatch.setattr(ray_engine, "rows_of_actors", fail)
     with pytest.raises(ValueError, match=r"no GPU: give cpu$") as found:
         list(ray_engine.score_items([], None, Actors(1)))  # type: ignore[arg-type]
     assert "\n" not in str(found.value)

@@ -20,11 +20,21 @@ from PIL import Image
 
 import crashing_decoder as crashing
 from distildire import Detector
+from distildire.detector import DEFAULT_FPR
 from distildire.io.writing import BusyError, only_writer
 from distildire.scale.folders import LOCK, LocalFolder
 from distildire.scale.items import Item, SourceError
-from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, write_part
-from distildire.scale.score import score
+from distildire.scale.options import ScoreOptions
+from distildire.scale.parts import (
+    PART_ROWS,
+    PART_SECONDS,
+    SCHEMA,
+    DoneItems,
+    PartsError,
+    PartWriter,
+    write_part,
+)
+from distildire.scale.score import score, score_with
 from distildire.scale.sources import items_of
 from distildire.verdict import COLUMNS
 from scale.rows import rows_of
@@ -125,8 +135,12 @@ def test_a_file_that_crashes_its_decoder_costs_its_row(
     for name, word in (("b.png", crashing.ABORT), ("c.png", crashing.SEGFAULT)):
         (folder / name).write_bytes(word)
     out = tmp_path / "out"
-    decoder = "crashing_decoder:decode"
-    report = score(folder, out, model=bundle, isolate=True, decoder=decoder, dedup=dedup)
+    options = ScoreOptions(
+        model=bundle, fpr=DEFAULT_FPR, engine="local", device="cpu", dedup=dedup, isolate=True,
+        gpu_share=1.0, part_rows=PART_ROWS, part_seconds=PART_SECONDS,
+        decoder="crashing_decoder:decode",
+    )  # fmt: skip
+    report = score_with(folder, out, options)
     assert (report.scored, report.errors) == (6, 3)
     rows = {Path(str(row["path"])).name: row for row in rows_of(out)}
     for name in ("b.png", "c.png"):

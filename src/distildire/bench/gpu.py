@@ -12,7 +12,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +90,41 @@ def bench_gpu(
     out.mkdir(parents=True, exist_ok=True)
     table = _Table(methods, device)
     write_json(out / "bench.json", table.result(), indent=2)
+    try:
+        with closing(_answers(methods, picture or jpeg_500(), device, deadline)) as answers:
+            for answer in answers:
+                name = table.hear(answer)
+                write_json(out / "bench.json", table.result(), indent=2)
+                if name and progress is not None:
+                    progress(name, table.heard, table.expected)
+    except TimeoutError:
+        table.missing = f"the limit of {limit:g} seconds was reached first"
+    except ChildProcessError as error:
+        table.missing = str(error)
+    result = table.result()
+    save(result, out)
+    return result
+
+
+def _answers(
+    methods: Sequence[MethodSpec], picture: bytes, device: str, deadline: float
+) -> Generator[dict[str, Any], None, None]:
+    """What a measuring process says, line by line.
+
+    Raises:
+        TimeoutError: it was at work at `deadline` (seconds since the epoch), and was ended.
+        ChildProcessError: it ended with an error.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         file, question = Path(scratch) / "picture.jpg", Path(scratch) / "request.json"
-        file.write_bytes(picture or jpeg_500())
+        file.write_bytes(picture)
         asked = [
             {"name": m.name, "factory": m.factory, "batches": m.batches, "cpu": m.cpu}
             for m in methods
         ]
-        question.write_text(
-            json.dumps(
-                {"device": device, "methods": asked, "picture": str(file), "deadline": deadline}
-            )
+        write_json(
+            question,
+            {"device": device, "methods": asked, "picture": str(file), "deadline": deadline},
         )
         errors = Path(scratch) / "stderr"
         with errors.open("w") as stderr:
@@ -118,11 +143,7 @@ def bench_gpu(
         timer.start()
         assert worker.stdout is not None
         try:
-            for line in worker.stdout:
-                name = table.hear(json.loads(line))
-                write_json(out / "bench.json", table.result(), indent=2)
-                if name and progress is not None:
-                    progress(name, table.heard, table.expected)
+            yield from map(json.loads, worker.stdout)
             code = worker.wait()
         finally:
             timer.cancel()
@@ -131,13 +152,10 @@ def bench_gpu(
             worker.wait()
         words = [line for line in errors.read_text().splitlines() if line.strip()]
     if ended.is_set():
-        table.missing = f"the limit of {limit:g} seconds was reached first"
-    elif code:
+        raise TimeoutError
+    if code:
         last = words[-1] if words else "no message"
-        table.missing = f"the measuring process ended with {code}: {last}"
-    result = table.result()
-    save(result, out)
-    return result
+        raise ChildProcessError(f"the measuring process ended with {code}: {last}")
 
 
 class _Table:

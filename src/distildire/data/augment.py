@@ -6,7 +6,6 @@ touches the image alone. Noise is computed from the degraded crop, never before.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from distildire.io.pictures import RGB
-from distildire.io.preprocessing import halve, jpeg, reflect_to
+from distildire.io.preprocessing import halve, jpeg, reflect_to, webp
 
 _KERNELS = (
     Image.Resampling.BILINEAR,
@@ -184,7 +183,7 @@ def _degrade(rgb: RGB, config: AugmentConfig, rng: np.random.Generator) -> RGB:
         noise = rng.standard_normal(rgb.shape, np.float32) * rng.uniform(*config.noise_sigma)
         rgb = np.clip(np.rint(rgb + noise), 0, 255).astype(np.uint8)
     if rng.random() < config.webp:
-        return _webp(rgb, _quality(config, rng))
+        return webp(rgb, _quality(config, rng), method=1)
     if rng.random() < config.jpeg:
         rgb = _jpeg(rgb, config, rng)
         if rng.random() < config.second_jpeg:
@@ -210,11 +209,4 @@ def _quality(config: AugmentConfig, rng: np.random.Generator) -> int:
 
 def _jpeg(rgb: RGB, config: AugmentConfig, rng: np.random.Generator) -> RGB:
     subsampling = (0, 2)[rng.integers(2)]
-    return jpeg(np.ascontiguousarray(rgb), _quality(config, rng), subsampling)
-
-
-def _webp(rgb: RGB, quality: int) -> RGB:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "WEBP", quality=quality, method=1)
-    with Image.open(buffer) as image:
-        return np.array(image.convert("RGB"))
+    return jpeg(rgb, _quality(config, rng), subsampling)

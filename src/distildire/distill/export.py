@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 
 from distildire.bundle import Bundle
 from distildire.distill.checkpoint import load_checkpoint
+from distildire.distill.networks import noise_of, noise_source_of
 from distildire.distill.student import activation_map
 from distildire.distill.vit import VitBackbone
 from distildire.io.config import to_dict
 from distildire.io.hashing import sha256_of
+from distildire.io.writing import whole_files
 from distildire.noise.schedule import to_unit, unit_dire
 
 BLOCK = 128
@@ -61,12 +64,9 @@ class DetectorGraph(nn.Module):
         x0 = to_unit(rgb.permute(0, 3, 1, 2))
         source: Any = self.source
         student: Any = self.student
-        if source is None:
-            cam = activation_map(student.head, student.forward_maps(x0, x0))
-            return cam.mean(dim=(1, 2)), cam
-        eps0 = unit_dire(source.dire(x0)) if self.dire else source.eps0(x0)
-        cam = activation_map(student.head, student.forward_maps(x0, eps0))
-        return cam.mean(dim=(1, 2)), cam, eps0
+        noise = unit_dire(source.dire(x0)) if self.dire else noise_of(source, x0)
+        cam = activation_map(student.head, student.forward_maps(x0, noise))
+        return (cam.mean(dim=(1, 2)), cam, noise)[: len(self.outputs)]
 
 
 def export(
@@ -82,7 +82,7 @@ def export(
 
     Args:
         checkpoint: best.pt of a training run.
-        out: folder; an existing bundle in it is replaced.
+        out: folder; an existing bundle in it is replaced when this one is whole and checked.
         name: of the model; the config's by default.
         weights: how they are stored; see `Weights`.
         preprocessing: changes to the crops of the training run, for instance more of them.
@@ -92,44 +92,39 @@ def export(
     Raises:
         ValueError: not a checkpoint; or the graph's logits differ from the student's.
     """
-    import dataclasses
-
-    from distildire.noise import load_noise_source
-
     student, config, facts = load_checkpoint(checkpoint)
     if student.inputs == "dire":
         raise ValueError(
             "a student of DIRE needs a whole diffusion model: export with --format torch"
         )
-    cut = dataclasses.replace(config.preprocessing, **(preprocessing or {}))
+    cut = replace(config.preprocessing, **(preprocessing or {}))
     if isinstance(student.backbone, VitBackbone):
         student.backbone.fix_side(cut.crop)
-    source = None if student.inputs == "image" else load_noise_source(config.noise)
-    graph = DetectorGraph(source, student).eval()
-    out.mkdir(parents=True, exist_ok=True)
+    graph = DetectorGraph(noise_source_of(config), student).eval()
     example = torch.randint(0, 256, (2, cut.crop, cut.crop, 3), dtype=torch.uint8)
-    path = out / "model.onnx"
-    _write_onnx(graph, example, path, weights)
-    _check(graph, example, path, tolerance=TOLERANCE[weights])
-    bundle = Bundle(
-        name=name or config.name,
-        folder=out,
-        sha256=sha256_of(path),
-        preprocessing=cut,
-        provenance={
-            "config": to_dict(config),
-            "facts": json.loads(json.dumps(facts, default=str)),
-            "command": "",
-            "data": {},
-            "packages": {p: importlib.metadata.version(p) for p in PACKAGES},
-            **(provenance or {}),
-        },
-    )
-    bundle.save()
     card = checkpoint.parent / "MODEL_CARD.md"
-    if card.is_file():
-        shutil.copy(card, out / "MODEL_CARD.md")
-    return bundle
+    with whole_files(out) as folder:
+        path = folder / "model.onnx"
+        _write_onnx(graph, example, path, weights)
+        _check(graph, example, path, tolerance=TOLERANCE[weights])
+        bundle = Bundle(
+            name=name or config.name,
+            folder=folder,
+            sha256=sha256_of(path),
+            preprocessing=cut,
+            provenance={
+                "config": to_dict(config),
+                "facts": json.loads(json.dumps(facts, default=str)),
+                "command": "",
+                "data": {},
+                "packages": {p: importlib.metadata.version(p) for p in PACKAGES},
+                **(provenance or {}),
+            },
+        )
+        bundle.save()
+        if card.is_file():
+            shutil.copy(card, folder)
+    return replace(bundle, folder=out)
 
 
 def _write_onnx(graph: DetectorGraph, example: Tensor, path: Path, weights: Weights) -> None:
@@ -211,7 +206,7 @@ def _check(graph: DetectorGraph, example: Tensor, path: Path, *, tolerance: floa
     (logits,) = session.run(["logit"], {"rgb": batch.numpy()})
     source: Any = graph.source
     x0 = to_unit(batch.permute(0, 3, 1, 2))
-    own = graph.student(x0, x0 if source is None else source.eps0(x0)).numpy()
+    own = graph.student(x0, noise_of(source, x0)).numpy()
     worst = float((np.abs(logits - own) / np.maximum(1.0, np.abs(own))).max())
     if worst > tolerance:
-        raise ValueError(f"{path}: the exported logits are off by {worst:.4f}")
+        raise ValueError(f"{path.name}: the exported logits are off by {worst:.4f}")

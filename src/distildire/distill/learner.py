@@ -16,7 +16,10 @@ from distildire.distill.loss import (
     consistency_loss,
     distillation_loss,
     logit_kl,
+    objective,
+    smoothed,
 )
+from distildire.distill.networks import Networks, lesson, seen_of
 from distildire.distill.student import Student
 from distildire.distill.vit import VitBackbone
 
@@ -53,11 +56,31 @@ class Learner(nn.Module):
             losses["loss"] = self.balance(losses["bce"], losses["imitation"])
         if taught is not None:
             losses["logit_kl"] = logit_kl(logits.float(), taught.float())
-            losses["loss"] = losses["loss"] + self.teacher.logits * losses["logit_kl"]
         if self.optim.consistency:
             losses["consistency"] = consistency_loss(logits.float())
-            losses["loss"] = losses["loss"] + self.optim.consistency * losses["consistency"]
+        losses["loss"] = objective(
+            losses, kl=self.teacher.logits, consistency=self.optim.consistency
+        )
         return losses
+
+
+def losses_of(
+    learner: nn.Module, networks: Networks, crops: Tensor, labels: Tensor,
+    dire: Sequence[Tensor], config: TrainConfig,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The learner's losses on crops uint8 [B, 3, S, S] with labels [B], as `clean_first` orders.
+
+    `dire` holds their DIRE maps, bytes too, if any. `learner` may stand in a parallel wrapper.
+    """
+    learner.train()
+    if config.optim.freeze_norm:
+        freeze_norm(learner)
+    with torch.no_grad():
+        seen = seen_of(networks, crops, dire)
+        target, taught = lesson(networks.teacher, seen, config)
+    smooth = smoothed(labels, config.optim.label_smoothing)
+    losses: dict[str, Tensor] = learner(seen.x0, seen.noise, smooth, target, taught)
+    return losses
 
 
 def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any]]:

@@ -54,6 +54,16 @@ def smoothed(labels: Tensor, share: float) -> Tensor:
     return labels * (1 - share) + share / 2
 
 
+def mixed_labels(labels: Tensor, teacher: Tensor, weight: float) -> Tensor:
+    """(1 - s) y + s sigmoid(teacher) with s = weight / (1 + weight), in 0..1 (Hinton et al. 2015).
+
+    Labels y [B] in 0..1 and the teacher's logits [B] as one target [B]: cross entropy to it has
+    the gradient of BCE + weight `logit_kl`, divided by 1 + weight.
+    """
+    share = weight / (1 + weight)
+    return (1 - share) * labels + share * torch.sigmoid(teacher)
+
+
 def consistency_loss(logits: Tensor) -> Tensor:
     """Mean squared difference of the logits [2B] of clean views and of their degraded twins."""
     clean, degraded = logits.chunk(2)
@@ -65,6 +75,22 @@ def logit_kl(student: Tensor, teacher: Tensor) -> Tensor:
     p = torch.sigmoid(teacher)
     entropy = -(p * F.logsigmoid(teacher) + (1 - p) * F.logsigmoid(-teacher)).mean()
     return F.binary_cross_entropy_with_logits(student, p) - entropy
+
+
+def objective(losses: dict[str, Tensor], *, kl: float, consistency: float) -> Tensor:
+    """What a step minimises: loss + kl logit_kl + consistency consistency_loss, a scalar.
+
+    Args:
+        losses: scalars by name: `loss` of the distillation; `logit_kl` and `consistency` add
+            nothing where they are missing.
+        kl: weight of `logit_kl`.
+        consistency: weight of `consistency`.
+    """
+    total = losses["loss"]
+    for name, weight in (("logit_kl", kl), ("consistency", consistency)):
+        if name in losses:
+            total = total + weight * losses[name]
+    return total
 
 
 def softened_kl(student_map: Tensor, teacher_map: Tensor, temperature: float = 4.0) -> Tensor:

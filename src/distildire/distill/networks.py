@@ -54,10 +54,15 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
         )  # fmt: skip
         teacher = teacher.eval().requires_grad_(False).to(device)
         projection = Projection(student.channels, teacher.channels)
-    dire = dire_reader(config)
-    sees_noise = config.student.inputs in {"both", "noise"}
-    source = load_noise_source(config.noise, device=device) if sees_noise else None
-    return Networks(student, teacher, projection, dire, source)
+    source = noise_source_of(config, device)
+    return Networks(student, teacher, projection, dire_reader(config), source)
+
+
+def noise_source_of(config: TrainConfig, device: torch.device | str = "cpu") -> NoiseSource | None:
+    """What gives the student its eps0; None for a student of DIRE or of pictures alone."""
+    if config.student.inputs not in {"both", "noise"}:
+        return None
+    return load_noise_source(config.noise, device=device)
 
 
 def dire_reader(config: TrainConfig) -> DireReader | None:
@@ -82,13 +87,21 @@ class Seen(NamedTuple):
     dire: Tensor | None
 
 
+def noise_of(source: NoiseSource | None, x0: Tensor) -> Tensor:
+    """What a student sees beside x0 [B, 3, S, S]: eps0, where there is a source of it.
+
+    A student without one sees one input alone, pictures or DIRE maps, and is given `x0` twice.
+    """
+    return x0 if source is None else source.eps0(x0)
+
+
 def seen_of(networks: Networks, crops: Tensor, dire: Sequence[Tensor]) -> Seen:
     """Of crops uint8 [B, 3, S, S] and, in `dire`, of their DIRE maps, bytes too, if any."""
     x0 = unit_planes(crops)
     dire_map = unit_planes(dire[0]) if dire else None
-    if networks.source is not None:
-        return Seen(x0, networks.source.eps0(x0), dire_map)
-    return Seen(x0, x0 if dire_map is None else dire_map, dire_map)
+    if networks.source is None and dire_map is not None:
+        return Seen(x0, dire_map, dire_map)
+    return Seen(x0, noise_of(networks.source, x0), dire_map)
 
 
 def clean_first(views: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

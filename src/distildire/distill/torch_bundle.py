@@ -24,9 +24,10 @@ from distildire.distill.official import OfficialStudent, read_official
 from distildire.distill.student import Student
 from distildire.io.hashing import sha256_of
 from distildire.io.preprocessing import Preprocessing, resize_and_crop
+from distildire.io.writing import whole_folder
 from distildire.noise import load_noise_source
 from distildire.noise.threads import torch_threads
-from distildire.noise.weights import WeightsError, whole_folder
+from distildire.noise.weights import WeightsError
 
 OFFICIAL = {"form": "official"}
 
@@ -114,7 +115,7 @@ def write_torch_bundle(
     `preprocessing`: by default the paper's, as in the authors' code.
 
     Raises:
-        WeightsError: `out` holds something else.
+        ValueError: `out` holds something else.
     """
     from safetensors.torch import save_file
 
@@ -143,7 +144,8 @@ def convert_student(file: str | Path, out: str | Path, *, noise: str = "adm") ->
         noise: the noise source that it is to run on: adm, which it was trained on, or a path.
 
     Raises:
-        WeightsError: as `read_official`; `out` holds something else.
+        WeightsError: as `read_official`.
+        ValueError: `out` holds something else.
     """
     file = Path(file)
     provenance = {

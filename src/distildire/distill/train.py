@@ -20,13 +20,13 @@ from distildire.distill.checkpoint import restore, save
 from distildire.distill.config import TrainConfig
 from distildire.distill.learner import (
     Learner,
-    freeze_norm,
     learning_rate,
+    losses_of,
     moving_average,
     parameter_groups,
 )
 from distildire.distill.lora import merged
-from distildire.distill.loss import smoothed
+from distildire.distill.loss import mixed_labels
 from distildire.distill.networks import Networks, build_networks, clean_first, lesson, seen_of
 from distildire.distill.probe import fit_head
 from distildire.distill.run_log import Log, Means, RunLog
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
+
+_CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,10 @@ def train(
         ValueError: nothing to resume, or a resumed run with another config; several processes
             that can't find one another.
     """
-    from accelerate import Accelerator
     from accelerate.utils import broadcast_object_list, set_seed
 
     # Data ---------------------------------------------------------------------------------
-    optim = config.optim
+    optim, validation = config.optim, config.validation
     set_seed(optim.seed)
     table, val = read_split(config)
     weights = sampling_weights(
@@ -81,18 +82,10 @@ def train(
     )  # fmt: skip
 
     # Networks -----------------------------------------------------------------------------
-    accelerator = Accelerator(mixed_precision=optim.precision)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world != accelerator.num_processes:
-        raise ValueError(
-            f"{world} processes were started and each would train alone, over the others' files: "
-            "no GPU works here (see nvidia-smi); start one process, or set ACCELERATE_USE_CPU=true"
-        )
+    accelerator = open_accelerator(optim.precision)
     networks = build_networks(config, accelerator.device)
     learner = Learner(networks.student, networks.projection, config.teacher, optim)
     learner = learner.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    # Head ---------------------------------------------------------------------------------
     fit_first = optim.probe_crops and not resume
     if fit_first:
         with accelerator.autocast():
@@ -102,22 +95,12 @@ def train(
     optimizer = torch.optim.AdamW(parameter_groups(learner, optim), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: learning_rate(s, config))
     learner, optimizer = accelerator.prepare(learner, optimizer)
-    average = moving_average(accelerator.unwrap_model(learner).student, optim.ema)
+    bare: Learner = accelerator.unwrap_model(learner)
+    average = moving_average(bare.student, optim.ema)
 
-    # Resume -------------------------------------------------------------------------------
-    standing = Standing()
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
-    parts = {"learner": accelerator.unwrap_model(learner), "average": average,
-             "optimizer": optimizer, "schedule": schedule}  # fmt: skip
-    if resume:
-        if not checkpoint.is_file():
-            raise ValueError(f"{checkpoint}: nothing to resume")
-        standing = Standing(**restore(checkpoint, parts, config))
-    elif accelerator.is_main_process:
-        write_json(out / "config.json", to_dict(config), indent=2)
-        (out / "metrics.jsonl").write_text("")
-
+    # Run ----------------------------------------------------------------------------------
+    parts = {"learner": bare, "average": average, "optimizer": optimizer, "schedule": schedule}
+    standing = begin_run(config, out, parts, resume=resume, main=accelerator.is_main_process)
     items = optim.batch * accelerator.num_processes
     draws = Draws(optim.steps * items, standing.step * items, optim.seed)
     stream = TrainingStream(table, weights, views_of(config), draws, dire=networks.dire)
@@ -145,27 +128,20 @@ def train(
     started, since = time.monotonic(), standing.step
     means, history = Means(), []
     for step, (crop, label, *dire) in enumerate(loader, start=standing.step + 1):
-        learner.train()
-        if optim.freeze_norm:
-            freeze_norm(learner)
         if optim.consistency:
             crop, label = clean_first(crop, label)
-        with torch.no_grad(), accelerator.autocast():
-            seen = seen_of(networks, crop, dire)
-            target, taught = lesson(networks.teacher, seen, config)
-        smooth = smoothed(label, optim.label_smoothing)
         with accelerator.autocast():
-            losses = learner(seen.x0, seen.noise, smooth, target, taught)
+            losses = losses_of(learner, networks, crop, label, dire, config)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(losses["loss"])
         accelerator.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        average.update_parameters(accelerator.unwrap_model(learner).student)
+        average.update_parameters(bare.student)
         means.add(losses)
 
         # Report and validate --------------------------------------------------------------
-        checked = step % config.validation.every == 0 or step == optim.steps
+        checked = step % validation.every == 0 or step == optim.steps
         if checked or step % optim.report_every == 0:  # a resumed run begins its means anew
             row = means.take(accelerator)
             history.append(row)
@@ -176,23 +152,60 @@ def train(
             standing = replace(standing, step=step)
             if accelerator.is_main_process:
                 standing = validated(standing)
-                save(checkpoint, {name: part.state_dict() for name, part in parts.items()},
-                     config, **asdict(standing))  # fmt: skip
+                state = {name: part.state_dict() for name, part in parts.items()}
+                save(out / _CHECKPOINT, state, config, **asdict(standing))
             # Only the main process validates; all must agree on when to stop.
             standing = broadcast_object_list([standing])[0]
-            patience = config.validation.patience
-            if patience and standing.stale >= patience:
-                log.info("stopped at step %d: no better score in %d validations", step, patience)
+            if 0 < validation.patience <= standing.stale:
+                log.info("stopped at step %d: no better score in %d validations",
+                         step, validation.patience)  # fmt: skip
                 break
+
+    # End ----------------------------------------------------------------------------------
     if writer is not None:
         for symptom in symptoms(history):
             log.warning("%s", symptom)
         writer.close()
-
-    # End ----------------------------------------------------------------------------------
-    learner, loader = accelerator.unwrap_model(learner), None
+    del learner, loader
     end(accelerator)
     return out / "best.pt"
+
+
+def open_accelerator(precision: str) -> Accelerator:
+    """What knows the devices and the other processes of this run.
+
+    Raises:
+        ValueError: several processes that can't find one another.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(mixed_precision=precision)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != accelerator.num_processes:
+        raise ValueError(
+            f"{world} processes were started and each would train alone, over the others' files: "
+            "no GPU works here (see nvidia-smi); start one process, or set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
+
+
+def begin_run(
+    config: TrainConfig, out: Path, parts: dict[str, Any], *, resume: bool, main: bool
+) -> Standing:
+    """Where a run in `out` stands: that of its checkpoint, which `parts` take over, or step 0.
+
+    Raises:
+        ValueError: nothing to resume, or a run of another config.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if resume:
+        if not (out / _CHECKPOINT).is_file():
+            raise ValueError(f"{out / _CHECKPOINT}: nothing to resume")
+        return Standing(**restore(out / _CHECKPOINT, parts, config))
+    if main:
+        write_json(out / "config.json", to_dict(config), indent=2)
+        (out / "metrics.jsonl").write_text("")
+    return Standing()
 
 
 def views_of(config: TrainConfig) -> Views:
@@ -207,13 +220,11 @@ def fit_head_first(
 ) -> None:  # fmt: skip
     """Fit the head on `optim.probe_crops` crops while the rest stays as it is.
 
-    Where a detector teaches its logits, the targets are labels and its probabilities mixed:
-    the cross entropy to the mixture has the gradient of BCE + `teacher.logits` KL.
+    Where a detector teaches its logits, the targets are `mixed_labels`.
     """
     optim, device = config.optim, next(networks.student.parameters()).device
     draws = Draws(optim.probe_crops, seed=optim.seed + 1)
     stream = TrainingStream(table, weights, views_of(config), draws, dire=networks.dire)
-    share = config.teacher.logits / (1 + config.teacher.logits)
 
     @torch.no_grad()
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -221,10 +232,10 @@ def fit_head_first(
             if optim.consistency:
                 crop, label = clean_first(crop, label)
             seen = seen_of(networks, crop.to(device), [d.to(device) for d in dire])
-            if share:
+            if config.teacher.logits:
                 _, taught = lesson(networks.teacher, seen, config)
                 if taught is not None:
-                    label = (1 - share) * label + share * taught.float().sigmoid().cpu()
+                    label = mixed_labels(label.to(device), taught.float(), config.teacher.logits)
             yield seen.x0, seen.noise, label
 
     def progress(count: int) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from distildire.data.manifest import FAKE, group_names
+from distildire.data.ranking import auc, pair_auc
 from distildire.distill.config import TrainConfig
-from distildire.distill.networks import Networks, unit_planes
+from distildire.distill.networks import Networks, noise_of, unit_planes
 from distildire.io.pictures import RGB, ImageError, decode
 from distildire.io.preprocessing import Preprocessing, equalize
 
@@ -93,11 +94,11 @@ def validate(
 ) -> Validation:
     """Score the validation rows, at most `validation.limit` of each source and class."""
     student.eval()
-    device, source = next(student.parameters()).device, networks.source
+    device = next(student.parameters()).device
 
     def score(crops: Tensor) -> Tensor:
         x0 = unit_planes(crops.to(device))
-        logits: Tensor = student(x0, x0 if source is None else source.eps0(x0))
+        logits: Tensor = student(x0, noise_of(networks.source, x0))
         return logits.float().cpu()
 
     if config.validation.limit:
@@ -109,37 +110,28 @@ def validate(
     return Validation(val, logits, validation_summary(val, logits))
 
 
-def _auc(fake: NDArray[np.bool_], logits: NDArray[np.float64]) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(fake, logits))
-
-
 def validation_summary(table: pd.DataFrame, logits: NDArray[np.float64]) -> dict[str, float]:
     """What is watched in training.
 
     `pairs`: mean AUC inside the repositories that hold both classes, where content and
-    history are alike. `worst_quarter`: mean over the worst quarter of the sources, each
-    against the other class of all. `choice`, their mean, chooses the checkpoint.
+    history are alike (one picture of each is enough: rows are few; a report asks for five).
+    `worst_quarter`: mean over the worst quarter of the sources, each against the other class
+    of all. `choice`, their mean, chooses the checkpoint.
     """
     good = ~np.isnan(logits)
     table, logits = table[good], logits[good]
     fake = (table["label"] == FAKE).to_numpy()
-    pairs = [
-        _auc(fake[rows], logits[rows])
-        for rows in table.groupby(group_names(table)).indices.values()
-        if len(np.unique(fake[rows])) == 2
-    ]
+    pairs, _ = pair_auc(fake, logits, group_names(table), min_class=1)
     by_source = []
     for rows in table.groupby(["source", "label"]).indices.values():
         if len(rows) >= 10:
             other = np.flatnonzero(fake != fake[rows[0]])
             pick = np.concatenate([rows, other])
-            by_source.append(_auc(fake[pick], logits[pick]))
+            by_source.append(auc(fake[pick], logits[pick]))
     by_source.sort()
-    overall = _auc(fake, logits)
+    overall = auc(fake, logits)
     worst = float(np.mean(by_source[: max(1, len(by_source) // 4)])) if by_source else overall
-    inside = float(np.mean(pairs)) if pairs else overall
+    inside = overall if np.isnan(pairs) else pairs
     return {
         "auc": overall,
         "pairs": inside,

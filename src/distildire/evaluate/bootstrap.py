@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distildire.calibration import sigmoid
 from distildire.evaluate.metrics import ECE_BINS, METRICS, bin_of
 from distildire.evaluate.operating_point import tpr_draws
 
@@ -149,7 +150,7 @@ def logit_interval(
         quantile, bias = float(t.ppf(1.0 - tail, count - 1)), logits[:-1].mean() - logits[-1]
         shift = np.array([min(0.0, -bias), max(0.0, -bias)])
     ends = logits[-1] + shift + quantile * logits[:-1].std() * np.array([-1.0, 1.0])
-    low, high = 1.0 / (1.0 + np.exp(-ends))
+    low, high = sigmoid(ends)
     return min(float(low), estimate), max(float(high), estimate)
 
 

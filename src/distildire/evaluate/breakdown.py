@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.manifest import FAKE, REAL, group_names
+from distildire.data.ranking import auc, pair_auc
 from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples, logit_interval
 from distildire.evaluate.generators import begins_with, check_prefixes
-from distildire.evaluate.metrics import auc, pair_auc
 from distildire.evaluate.scores import is_fake
 from distildire.evaluate.summary import figure_cell, group_figures
 
@@ -91,7 +91,8 @@ def _pairs(
     fake: NDArray[np.bool_], logit: NDArray[np.float64], groups: NDArray[np.str_],
     repeats: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
-    mean, inside = pair_auc(fake, logit, groups)
+    """`pairs` of a report: of groups with five pictures of each class, as fewer rank by luck."""
+    mean, inside = pair_auc(fake, logit, groups, min_class=5)
     found: dict[str, Any] = {"auc": None, "auc_ci": None, "inside": {}}
     if not inside:
         return found

@@ -10,20 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distildire.data.ranking import auc
+
 METRICS = ("acc", "real_acc", "fake_acc", "ap", "auc", "tpr_at_1fpr", "tpr_at_5fpr", "ece")
 """The names in metrics.json, in their order."""
 
 ECE_BINS = 15
-
-
-def auc(fake: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
-    fake = np.asarray(fake)
-    if len(np.unique(fake)) < 2:
-        return float("nan")
-    return float(roc_auc_score(fake, scores))
 
 
 def average_precision(fake: ArrayLike, scores: ArrayLike) -> float:
@@ -89,21 +81,3 @@ def all_metrics(fake: ArrayLike, scores: ArrayLike, probability: ArrayLike) -> d
         expected_calibration_error(fake, probability),
     )  # fmt: skip
     return dict(zip(METRICS, values, strict=True))
-
-
-def pair_auc(
-    fake: ArrayLike, scores: ArrayLike, groups: ArrayLike, min_class: int = 5
-) -> tuple[float, dict[str, float]]:
-    """(mean AUC inside the groups that hold both classes, the AUC of each such group).
-
-    The fairest figure where a source or repository has both classes: content, size and
-    history are alike inside it. Groups with fewer than `min_class` of a class are left out;
-    nan where no group is left.
-    """
-    fake, scores, groups = np.asarray(fake, bool), np.asarray(scores, float), np.asarray(groups)
-    inside = {}
-    for name in np.unique(groups):
-        rows = groups == name
-        if min(int(fake[rows].sum()), int((~fake[rows]).sum())) >= min_class:
-            inside[str(name)] = auc(fake[rows], scores[rows])
-    return (float(np.mean(list(inside.values()))) if inside else float("nan")), inside

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.manifest import FAKE
+from distildire.data.ranking import auc
 from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples
-from distildire.evaluate.metrics import accuracies, auc
+from distildire.evaluate.metrics import accuracies
 from distildire.evaluate.scores import Scorer
 from distildire.explain.reencode import ROBUSTNESS, Reencode
 from distildire.io.cores import over_cores, usable_cores

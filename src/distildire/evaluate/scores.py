@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from distildire.calibration import sigmoid
 from distildire.data.manifest import FAKE, ManifestError, read_columns
 from distildire.io.cores import over_cores, usable_cores
 from distildire.io.hashing import sha256_of
@@ -159,7 +160,7 @@ def _logit_and_probability(scores: Any) -> tuple[Any, Any]:
     if len(known) and (known >= 0).all() and (known <= 1).all():
         tiny = np.finfo(float).tiny
         return np.log(np.maximum(scores, tiny)) - np.log(np.maximum(1 - scores, tiny)), scores
-    return scores, 1.0 / (1.0 + np.exp(-np.clip(scores, -700, 700)))
+    return scores, sigmoid(np.clip(scores, -700, 700))
 
 
 def _match(paths: list[str], folder: Path, known: list[str]) -> list[int | None]:

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.data.manifest import group_names
+from distildire.data.ranking import pair_auc
 from distildire.evaluate.bootstrap import (
     MIN_CLUSTERS,
     MIN_IMAGES,
     approximate_intervals,
     bootstrap_intervals,
 )
-from distildire.evaluate.metrics import METRICS, all_metrics, pair_auc
+from distildire.evaluate.metrics import METRICS, all_metrics
 from distildire.evaluate.scores import is_fake
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def summarize(
     parts = max(1, min(repeats, _PART_REPEATS))
     everything = np.ones(len(scores), bool)
     overall = figures(everything, repeats)
-    pairs, inside = pair_auc(fake, logit, clusters)
+    pairs, inside = pair_auc(fake, logit, clusters, min_class=5)
     overall["pair_auc"] = _none(pairs)
     overall["pairs"] = inside
     generator, source = scores["generator"].to_numpy(str), scores["source"].to_numpy(str)

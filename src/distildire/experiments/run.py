@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distildire.evaluate.metrics import auc
+from distildire.data.ranking import auc
 from distildire.experiments.config import EXPERIMENTS, ExperimentConfig
 from distildire.experiments.families import with_family_arms
 from distildire.experiments.runs import FIGURES, Figures, read_test_scores, run_arm, run_folder

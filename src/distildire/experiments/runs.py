@@ -15,7 +15,7 @@ import torch
 from distildire.distill.checkpoint import load_checkpoint
 from distildire.distill.config import TrainConfig, as_of_now
 from distildire.distill.export import export
-from distildire.distill.networks import unit_planes
+from distildire.distill.networks import dire_reader, noise_of, noise_source_of, unit_planes
 from distildire.distill.train import train
 from distildire.distill.validation import score_table, validation_summary
 from distildire.evaluate.metrics import average_precision
@@ -113,21 +113,26 @@ def held_out_figures(folder: Path) -> Figures:
 
 
 def scores_of(checkpoint: Path, table: pd.DataFrame, *, workers: int = 1) -> pd.DataFrame:
-    """`table` with the column `logit`: each picture equalised, the mean over its crops."""
-    from distildire.noise import load_noise_source
+    """`table` with the column `logit`: each picture equalised, the mean over its crops.
 
+    A student of DIRE is shown the maps in the cache of its config.
+
+    Raises:
+        ValueError: no map of a picture there.
+    """
     student, config, _ = load_checkpoint(checkpoint)
-    source = load_noise_source(config.noise)
+    source = noise_source_of(config)
+    dire = dire_reader(config) if config.student.inputs == "dire" else None
 
     @torch.no_grad()
     def score(crops: torch.Tensor) -> torch.Tensor:
         x0 = unit_planes(crops)
-        logits: torch.Tensor = student(x0, source.eps0(x0))
+        logits: torch.Tensor = student(x0, noise_of(source, x0))
         return logits
 
     names = [n for n in ("path", "label", "source", "repository", "generator") if n in table]
     return table[names].assign(
-        logit=score_table(score, table, config.preprocessing, workers=workers)
+        logit=score_table(score, table, config.preprocessing, workers=workers, dire=dire)
     )
 
 

@@ -49,7 +49,7 @@ def looked_at(preprocessing: Preprocessing, rgb: RGB) -> dict[str, Any]:
     return {
         "boxes": [piece._asdict() for piece in pieces],
         "share": share,
-        "words": words.looked_at(pieces, share),
+        "words": words.which_part(pieces, share),
     }
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from distildire import __version__
 from distildire.detector import NO_EVIDENCE, Detector
 from distildire.explain.explanation import heat_summary, looked_at, stability_of
-from distildire.explain.provenance import file_facts
+from distildire.explain.storage import storage_of
 from distildire.explain.words import LIMITS, headline, paragraph
 from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
@@ -140,7 +140,7 @@ def make_record(  # noqa: PLR0913
 
 
 def _input(data: bytes, rgb: RGB, name: str) -> dict[str, Any]:
-    facts = file_facts(data)
+    facts = storage_of(data)
     return {
         "name": storable(name),
         "sha256": sha256_of(data),

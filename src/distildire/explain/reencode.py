@@ -6,7 +6,6 @@ verdict is stable and to chart a detector's robustness.
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from distildire.io.pictures import MIN_SIDE, RGB
-from distildire.io.preprocessing import jpeg, limit_short_side, resize
+from distildire.io.preprocessing import jpeg, limit_short_side, resize, webp
 
 WEBP_MAX_DIMENSION = 16_383
 
@@ -35,10 +34,7 @@ def by_webp(quality: int) -> Reencode:
         height, width = rgb.shape[:2]
         if (factor := WEBP_MAX_DIMENSION / max(height, width)) < 1.0:
             rgb = resize(rgb, max(1, int(width * factor)), max(1, int(height * factor)))
-        buffer = io.BytesIO()
-        Image.fromarray(rgb).save(buffer, "WEBP", quality=quality)
-        with Image.open(buffer) as image:
-            return np.array(image.convert("RGB"))
+        return webp(rgb, quality)
 
     return encode
 

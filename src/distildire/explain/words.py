@@ -33,7 +33,7 @@ LIMITS = (
 )
 
 
-def looked_at(pieces: Sequence[Piece], share: float) -> str:
+def which_part(pieces: Sequence[Piece], share: float) -> str:
     """What part of a picture the score comes from."""
     if share >= WHOLE:
         return "the whole picture"

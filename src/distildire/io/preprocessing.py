@@ -70,6 +70,14 @@ def jpeg(rgb: RGB, quality: int, subsampling: int = 2) -> RGB:
         return np.array(image)
 
 
+def webp(rgb: RGB, quality: int, method: int = 4) -> RGB:
+    """One lossy WebP pass: quality 1..100; method 0 (fast) to 6, Pillow's 4 by default."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "WEBP", quality=quality, method=method)
+    with Image.open(buffer) as image:
+        return np.array(image.convert("RGB"))
+
+
 def equalize(rgb: RGB, short_side: int = 512, quality: int = 90) -> RGB:
     """Give both classes one history: short side at most `short_side`, then one JPEG pass.
 

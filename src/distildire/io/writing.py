@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +90,46 @@ def write_json(
 ) -> None:
     """Write readable JSON, whole or not at all; `options` as for `json.dumps`."""
     write_text(path, json.dumps(content, indent=indent, **options) + "\n", durable=durable)
+
+
+@contextmanager
+def whole_folder(out: Path, marker: str, kind: str) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end: whole, or not at all.
+
+    Args:
+        out: replaced where it holds the file `marker`, made where it is missing or empty.
+        marker: file by which a folder of this kind is known.
+        kind: what such a folder is called, for the message.
+
+    Raises:
+        ValueError: `out` holds something else.
+    """
+    if out.exists() and not (out / marker).is_file() and any(out.iterdir()):
+        raise ValueError(f"{out}: not empty and no {kind}; give another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    filling = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield filling
+        filling.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        filling.rename(out)
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)
+
+
+@contextmanager
+def whole_files(out: Path) -> Iterator[Path]:
+    """A folder to fill, whose files go to `out` when the block ends well; what else it holds stays.
+
+    Raises:
+        WriteError: no such folder can be made.
+    """
+    make_folder(out)
+    with tempfile.TemporaryDirectory(prefix=".", dir=out) as filling:
+        yield Path(filling)
+        for file in Path(filling).iterdir():
+            file.replace(out / file.name)
 
 
 def make_folder(folder: Path) -> None:

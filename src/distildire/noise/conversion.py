@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from distildire.io.hashing import sha256_of
-from distildire.io.writing import write_json
+from distildire.io.writing import whole_folder, write_json
 from distildire.noise.adm import AdmConfig, build_unet, infer_config, with_image_size
 from distildire.noise.schedule import BETA_END, BETA_START, STEPS
 from distildire.noise.weights import (
     WeightsError,
     count_keys,
     read_checkpoint,
-    whole_folder,
     write_safetensors,
 )
 

@@ -19,7 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distildire.io.writing import write_json
+from distildire.io.writing import whole_files, write_json
 from distildire.noise.schedule import linear_alpha_bar
 
 
@@ -116,10 +116,10 @@ def save_nano(network: NanoNoise, folder: Path, **provenance: object) -> None:
     """Write `nano.safetensors` and `nano.json` (shape and provenance) into `folder`."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), str(folder / "nano.safetensors"))
     about = {"config": asdict(network.config), "provenance": provenance}
-    write_json(folder / "nano.json", about, indent=2)
+    with whole_files(folder) as filling:
+        save_file(network.state_dict(), str(filling / "nano.safetensors"))
+        write_json(filling / "nano.json", about, indent=2)
 
 
 def load_nano(folder: Path | None = None) -> tuple[NanoNoise, Tensor]:

@@ -21,8 +21,8 @@ Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Level: TypeAlias = float | Tensor
 """alpha_bar[t]: one number, or a tensor that broadcasts against [B, 3, H, W]."""
 
-Path: TypeAlias = Sequence[tuple[int, float, float]]
-"""Steps of DDIM: (t, alpha_bar at t, alpha_bar that the step goes to)."""
+Steps: TypeAlias = Sequence[tuple[int, float, float]]
+"""Of DDIM: (t, alpha_bar at t, alpha_bar that the step goes to)."""
 
 STEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02
@@ -35,6 +35,11 @@ def to_unit(rgb: Tensor) -> Tensor:
     Of DIRE's bytes it makes the input that `unit_dire` makes of DIRE, to the bit.
     """
     return rgb.float() / 127.5 - 1.0
+
+
+def from_unit(x0: Tensor) -> Tensor:
+    """The inverse of `to_unit`: [-1, 1] -> uint8, rounded; what lies outside is clipped."""
+    return ((x0 + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def linear_alpha_bar(
@@ -116,7 +121,7 @@ def ddim_step(x_t: Tensor, eps: Tensor, alpha_bar_t: float, alpha_bar_to: float)
     return x0_hat * level.sqrt() + (1.0 - level).sqrt() * eps
 
 
-def path_up(alpha_bar: Tensor, steps: int = 20) -> Path:
+def path_up(alpha_bar: Tensor, steps: int = 20) -> Steps:
     """DDIM's steps from a picture to a latent: t = 0, stride, ...
 
     Each goes to the *next* alpha_bar of the respaced schedule, and the last to alpha_bar = 0,
@@ -127,14 +132,14 @@ def path_up(alpha_bar: Tensor, steps: int = 20) -> Path:
     return list(zip(taken, levels, levels[1:], strict=False))
 
 
-def path_down(alpha_bar: Tensor, steps: int = 20) -> Path:
+def path_down(alpha_bar: Tensor, steps: int = 20) -> Steps:
     """DDIM's steps from a latent back to a picture: ..., stride, 0; the last to alpha_bar = 1."""
     taken = respaced_steps(steps, len(alpha_bar))
     levels = [1.0] + [float(alpha_bar[t]) for t in taken]
     return list(zip(taken, levels[1:], levels, strict=False))[::-1]
 
 
-def ddim(predict: Predict, x_t: Tensor, path: Path, progress: DoneOf | None = None) -> Tensor:
+def ddim(predict: Predict, x_t: Tensor, path: Steps, progress: DoneOf | None = None) -> Tensor:
     """Follow `path` from x_t [B, 3, H, W], one pass of the network per step (eta = 0)."""
     for done, (t, alpha_bar_t, alpha_bar_to) in enumerate(path, start=1):
         eps = predict(x_t, torch.full((len(x_t),), t, device=x_t.device))

@@ -1,15 +1,15 @@
-"""Weights on disk: reading others' pickles safely, writing safetensors without a second copy."""
+"""Weights on disk: others' pickles read safely, every key accounted for, all bytes hashed.
+
+And safetensors written without a second copy in memory.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import pickle
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +27,6 @@ _SAFETENSORS_NAMES = {
 
 class WeightsError(ValueError):
     """Weights that can't be used; the message names the file and the mend."""
-
-
-@contextmanager
-def whole_folder(out: Path, marker: str, kind: str) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` at the end: whole, or not at all.
-
-    Args:
-        out: replaced where it holds the file `marker`, made where it is missing or empty.
-        marker: file by which a folder of this kind is known.
-        kind: what such a folder is called, for the message.
-
-    Raises:
-        WeightsError: `out` holds something else.
-    """
-    if out.exists() and not (out / marker).is_file() and any(out.iterdir()):
-        raise WeightsError(f"{out}: not empty and no {kind}; give another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    filling = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield filling
-        filling.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        filling.rename(out)
-    finally:
-        shutil.rmtree(filling, ignore_errors=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

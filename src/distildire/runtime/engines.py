@@ -83,7 +83,7 @@ def open_runner(
             "the device openvino, or the bundle that it was exported from"
         )
     if device == "cuda":
-        return _cuda_runner(bundle)
+        return cuda_runner(bundle)
     if device == "openvino":
         from distildire.runtime.openvino import OpenvinoRunner
 
@@ -114,7 +114,8 @@ def onnx_session(graph: str | bytes, threads: int | None = None, crops: int | No
     )
 
 
-def _cuda_runner(bundle: Bundle) -> Runner:
+def cuda_runner(bundle: Bundle) -> Runner:
+    """ONNX Runtime on CUDA, in float32; as `open_runner`."""
     import onnxruntime
 
     if CUDA not in onnxruntime.get_available_providers():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distildire.bundle import IR_FILES, Bundle, BundleError, Output
 from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
-from distildire.io.writing import write_json
+from distildire.io.writing import whole_files, write_json
 
 MEND = "pip install 'distildire[openvino]'"
 
@@ -95,12 +95,12 @@ def to_openvino(bundle: Bundle, folder: Path) -> Path:
         import openvino
     except ImportError as error:
         raise ImportError(f"openvino is missing: {MEND}", name="openvino") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "model.xml"
-    # The first-step noise divides by sqrt(1 - alpha_bar[0]) = 0.01: in half precision its
-    # constants shift logits by 0.3.
-    openvino.save_model(openvino.convert_model(bundle.graph), target, compress_to_fp16=False)
     about = json.loads((bundle.folder / "bundle.json").read_text())
-    about["openvino"] = {name: sha256_of(folder / name) for name in IR_FILES}
-    write_json(folder / "bundle.json", about)
-    return target
+    model = openvino.convert_model(bundle.graph)
+    with whole_files(folder) as filling:
+        # The first-step noise divides by sqrt(1 - alpha_bar[0]) = 0.01: in half precision its
+        # constants shift logits by 0.3.
+        openvino.save_model(model, filling / "model.xml", compress_to_fp16=False)
+        about["openvino"] = {name: sha256_of(filling / name) for name in IR_FILES}
+        write_json(filling / "bundle.json", about)
+    return folder / "model.xml"

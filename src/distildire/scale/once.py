@@ -15,6 +15,7 @@ from distildire.io.hashing import sha256_of
 from distildire.io.pictures import read_bytes
 from distildire.loading import Given, Loaded, Unread
 from distildire.scale.items import Item, failing
+from distildire.verdict import COLUMNS
 
 READERS = 8
 """Files read at a time, ahead of those at work."""
@@ -22,10 +23,10 @@ READERS = 8
 AHEAD = 32
 """Files in memory at most, beside those at work."""
 
-_OF_THE_BYTES = (
-    "probability", "logit", "verdict", "width", "height", "error", "note", "declares",
-)  # fmt: skip
-"""Fields that equal bytes have in common."""
+_OF_THE_BYTES = tuple(
+    name for name in COLUMNS if name not in {"path", "sha256", "model", "model_sha256", "fpr"}
+)
+"""Fields that equal bytes have in common, the name and the detector aside."""
 
 Facts = tuple[Any, ...]
 

@@ -19,7 +19,8 @@ class ScoreOptions:
     device: str
     dedup: bool
     isolate: bool
-    decoder: str | None
     gpu_share: float
     part_rows: int
     part_seconds: float
+    decoder: str | None = None
+    """With `isolate`, for tests: see `isolation.pool.Workers`."""

@@ -214,13 +214,14 @@ def score_items(
         ValueError: Ray can't go on; the message says why.
     """
     with _in_a_sentence():
-        rows = _scored(items, options, actors, None if once is None else claims_for(once))
+        rows = rows_of_actors(items, options, actors, None if once is None else claims_for(once))
         yield from rows if once is None else with_copies(rows, once)
 
 
-def _scored(
+def rows_of_actors(
     items: Iterable[Item], options: ScoreOptions, actors: Actors, claims: Any
 ) -> Iterator[dict[str, Any]]:
+    """Rows as actors give them, in no particular order; `claims` as for `ScoringActor`."""
     for chunk in _chunks(items, CHUNK * actors.count):
         blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
         scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(

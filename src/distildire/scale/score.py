@@ -72,7 +72,6 @@ def score(  # noqa: PLR0913
     device: str = "cpu",
     dedup: bool = False,
     isolate: bool = False,
-    decoder: str | None = None,
     gpu_share: float = 1.0,
     progress: OnPace | None = None,
     part_rows: int = PART_ROWS,
@@ -97,7 +96,6 @@ def score(  # noqa: PLR0913
         dedup: score equal bytes once; every file has its row.
         isolate: decode in processes of their own, so that a file that crashes its decoder costs
             its row alone.
-        decoder: with `isolate`, for tests, see `isolation.pool.Workers`.
         gpu_share: for the engine "ray" on GPUs: part of one that an actor takes, 0..1.
         progress: hears of each file.
         part_rows: rows of a part at most.
@@ -113,19 +111,20 @@ def score(  # noqa: PLR0913
     """
     options = ScoreOptions(
         model=model, fpr=fpr, engine=engine, device=device, dedup=dedup, isolate=isolate,
-        decoder=decoder, gpu_share=gpu_share, part_rows=part_rows, part_seconds=part_seconds,
+        gpu_share=gpu_share, part_rows=part_rows, part_seconds=part_seconds,
     )  # fmt: skip
-    return _run(source, out, options, progress, on_error, on_device)
+    return score_with(source, out, options, progress, on_error, on_device)
 
 
-def _run(
+def score_with(
     source: str | Path,
     out: str | Path,
     options: ScoreOptions,
-    progress: OnPace | None,
-    on_error: OnError | None,
-    on_device: Callable[[str], None] | None,
+    progress: OnPace | None = None,
+    on_error: OnError | None = None,
+    on_device: Callable[[str], None] | None = None,
 ) -> Report:
+    """`score`, with its keywords as options."""
     detector, actors, options = _open_engine(options)
     cores = detector.cores if actors is None else actors.count * actors.cores
     if on_device is not None:
@@ -144,7 +143,9 @@ def _run(
         tell = _telling(progress, source, pending)
         began = time.monotonic()
         if actors is not None:
-            rows = _rows_of_actors(pending, options, actors, once)
+            from distildire.scale.ray_engine import score_items
+
+            rows = score_items(pending, options, actors, once)
         elif once is not None:
             rows = (row | facts_of_file(item) for item, row in once.rows(pending))
         else:
@@ -174,14 +175,6 @@ def _open_engine(options: ScoreOptions) -> tuple[Detector, Actors | None, ScoreO
     actors = actors_for(resources, options.device, options.gpu_share)
     options = replace(options, device=device_of(actors, options) if actors.gpus else here)
     return detector, actors_for(resources, options.device, options.gpu_share), options
-
-
-def _rows_of_actors(
-    items: Iterable[Item], options: ScoreOptions, actors: Actors, once: Once | None
-) -> Rows:
-    from distildire.scale.ray_engine import score_items
-
-    return score_items(items, options, actors, once)
 
 
 def _telling(

@@ -25,25 +25,30 @@ Fpr = Annotated[
 _UPLOAD_PROBLEMS = problems(400, 401, 408, 413, 422, 429, 503)
 
 
-def build_router(service: Service) -> APIRouter:
-    """All endpoints over one service."""
+def guards(key: str | None) -> list[Any]:
+    """Asks for the operator's key; an endpoint is described as guarded only where one is set."""
+    if key is None:
+        return []
 
     def authorize(
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> None:
         given = credentials.credentials if credentials else ""
         # Header bytes reach us as Latin-1; a key outside ASCII is sent as UTF-8.
-        key = (service.settings.key or "").encode()
-        if not hmac.compare_digest(given.encode("latin-1", "replace"), key):
+        if not hmac.compare_digest(given.encode("latin-1", "replace"), key.encode()):
             raise Problem(
                 401,
                 "a bearer key is needed" if not given else "the bearer key is wrong",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
+    return [Depends(authorize)]
+
+
+def build_router(service: Service) -> APIRouter:
+    """All endpoints over one service."""
     router = APIRouter()
-    # Described as guarded only where a key is set.
-    guarded = [] if service.settings.key is None else [Depends(authorize)]
+    guarded = guards(service.settings.key)
     budget = service.detector.fpr
 
     @router.post(

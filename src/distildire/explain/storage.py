@@ -46,7 +46,7 @@ XMP_LIMIT = 64_000
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class Storage:
     """How a picture was stored."""
 
     format: str
@@ -65,7 +65,7 @@ class FileFacts:
     """What is damaged or oversized in the file beside its pixels, a sentence each."""
 
 
-def file_facts(data: bytes) -> FileFacts:
+def storage_of(data: bytes) -> Storage:
     """Read the header of a picture file that `pictures.decode` accepts; never its pixels."""
     passed_over: list[str] = []
     image = _opened(data, passed_over)
@@ -84,7 +84,7 @@ def file_facts(data: bytes) -> FileFacts:
         xmp = image.info.get("xmp")
         if isinstance(xmp, str | bytes) and _PNG_XMP not in text:
             text["XMP"] = _clean(xmp, XMP_LIMIT)
-        return FileFacts(
+        return Storage(
             image.format or "unknown", image.mode, image.width, image.height, exif, gps, text,
             tuple(passed_over),
         )  # fmt: skip

@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from distildire.explain.provenance import (
+from distildire.explain.storage import (
     TEXT_LIMIT,
-    file_facts,
+    storage_of,
 )
 
 
@@ -26,7 +26,7 @@ def test_file_facts() -> None:
     exif[0x010F], exif[0x0112] = "Maker\x00\n", 6
     exif.get_ifd(0x8769)[0x829A] = 0.5
     exif.get_ifd(0x8825)[1] = "N"
-    facts = file_facts(encode(Image.new("RGB", (40, 50)), "JPEG", exif=exif))
+    facts = storage_of(encode(Image.new("RGB", (40, 50)), "JPEG", exif=exif))
     assert (facts.format, facts.mode, facts.width, facts.height) == ("JPEG", "RGB", 40, 50)
     assert facts.exif == {"Make": "Maker", "Orientation": "6", "ExposureTime": "0.5"}
     assert facts.gps
@@ -35,7 +35,7 @@ def test_file_facts() -> None:
 def test_prompts_in_text_chunks_are_kept_but_cut() -> None:
     about = PngImagePlugin.PngInfo()
     about.add_text("parameters", "a cat " * 1000)
-    facts = file_facts(encode(Image.new("L", (40, 40)), "PNG", pnginfo=about))
+    facts = storage_of(encode(Image.new("L", (40, 40)), "PNG", pnginfo=about))
     assert facts.text["parameters"].startswith("a cat a cat")
     assert len(facts.text["parameters"]) == TEXT_LIMIT
 
@@ -47,7 +47,7 @@ def test_user_comments(kind: str, order: str) -> None:
     head = b"ASCII\0\0\0" if order == "ascii" else b"UNICODE\0"
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8769)[0x9286] = head + "a prompt, Steps: 20".encode(order)
-    facts = file_facts(encode(Image.new("RGB", (40, 40)), kind, exif=exif))
+    facts = storage_of(encode(Image.new("RGB", (40, 40)), kind, exif=exif))
     assert facts.exif["UserComment"] == "a prompt, Steps: 20"
 
 
@@ -57,7 +57,7 @@ def test_xmp_is_kept_whole(kind: str) -> None:
     about = PngImagePlugin.PngInfo()
     about.add_itxt("XML:com.adobe.xmp", xmp.decode())
     options = {"pnginfo": about} if kind == "PNG" else {"xmp": xmp}
-    facts = file_facts(encode(Image.new("RGB", (40, 40)), kind, **options))
+    facts = storage_of(encode(Image.new("RGB", (40, 40)), kind, **options))
     (text,) = facts.text.values()
     assert "the value" in text
 
@@ -65,7 +65,7 @@ def test_xmp_is_kept_whole(kind: str) -> None:
 def test_a_tiff_that_pillow_does_not_open_has_its_facts() -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, np.full((60, 80, 3), 0.5, np.float32), photometric="rgb")
-    facts = file_facts(file.getvalue())
+    facts = storage_of(file.getvalue())
     assert (facts.format, facts.width, facts.height) == ("TIFF", 80, 60)
 
 
@@ -74,10 +74,10 @@ def test_damage_beside_the_pixels_is_named() -> None:
     about.add_text("parameters", "a cat")
     data = bytearray(encode(Image.new("L", (40, 40)), "PNG", pnginfo=about))
     data[data.index(b"a cat")] ^= 1
-    facts = file_facts(bytes(data))
+    facts = storage_of(bytes(data))
     assert any("tEXt has a wrong checksum" in sentence for sentence in facts.passed_over)
     assert (facts.format, facts.width) == ("PNG", 40)
-    assert facts == file_facts(bytes(data))
+    assert facts == storage_of(bytes(data))
 
 
 def test_nothing_but_what_is_damaged_is_named() -> None:
@@ -85,8 +85,8 @@ def test_nothing_but_what_is_damaged_is_named() -> None:
     about.add_text("parameters", "a cat")
     about.add(b"abCd", b"private")
     data = encode(Image.new("L", (40, 40)), "PNG", pnginfo=about)
-    assert file_facts(data).passed_over == ()
-    facts = file_facts(data.replace(b"private", b"Private"))
+    assert storage_of(data).passed_over == ()
+    facts = storage_of(data.replace(b"private", b"Private"))
     assert facts.passed_over == ("the PNG chunk abCd has a wrong checksum and was passed over",)
     assert facts.text == {"parameters": "a cat"}
 
@@ -103,25 +103,25 @@ def test_nothing_but_what_is_damaged_is_named() -> None:
 )
 def test_damaged_exif_is_named(kind: str, exif: bytes) -> None:
     data = encode(Image.new("RGB", (40, 40)), kind, exif=b"Exif\0\0" + exif)
-    (sentence,) = file_facts(data).passed_over
+    (sentence,) = storage_of(data).passed_over
     assert "EXIF" in sentence
     whole = Image.Exif()
     whole[0x010F], whole.get_ifd(0x8769)[0x9003] = "a maker of cameras", "2026:01:01 00:00:00"
     whole.get_ifd(0x8825)[2] = (1.0, 2.0, 3.0)
-    assert not file_facts(encode(Image.new("RGB", (40, 40)), kind, exif=whole)).passed_over
+    assert not storage_of(encode(Image.new("RGB", (40, 40)), kind, exif=whole)).passed_over
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_damaged_profile_is_named(kind: str) -> None:
     data = encode(Image.new("RGB", (40, 40)), kind, icc_profile=b"nonsense" * 20)
-    assert file_facts(data).passed_over == ("the colour profile is damaged and was passed over",)
+    assert storage_of(data).passed_over == ("the colour profile is damaged and was passed over",)
 
 
 def test_a_jpeg_with_a_segment_cut_short_has_its_facts() -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     data = encode(Image.new("RGB", (40, 40)), "JPEG", exif=exif, comment=b"a cat")
-    facts = file_facts(data[:2] + b"\xff\xee\0\x08Adobe\0" + data[2:])
+    facts = storage_of(data[:2] + b"\xff\xee\0\x08Adobe\0" + data[2:])
     assert facts.passed_over == ("the JPEG segment APP14 is cut short and was passed over",)
     assert (facts.exif, facts.text) == ({"Make": "Maker"}, {"comment": "a cat"})
 
@@ -131,6 +131,6 @@ def test_texts_too_large_behind_the_pixels_leave_the_facts() -> None:
     content = b"Comment\0\0" + zlib.compress(b"x" * 5_000_000)
     text = struct.pack(">I", len(content)) + b"zTXt" + content
     text += struct.pack(">I", zlib.crc32(b"zTXt" + content))
-    facts = file_facts(data[:-12] + text + data[-12:])
+    facts = storage_of(data[:-12] + text + data[-12:])
     assert (facts.format, len(facts.passed_over)) == ("PNG", 1)
     assert "texts" in facts.passed_over[0]
