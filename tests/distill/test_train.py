@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,11 @@ def steps_on_board(out: Path) -> list[int]:
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_path: Path) -> None:
-    config = replace(config, optim=replace(config.optim, report_every=5))
+    config = replace(
+        config,
+        optim=replace(config.optim, report_every=5),
+        student=replace(config.student, dropout=0.3),
+    )
     train(config, tmp_path / "whole")
     # Killed right after the first checkpoint: only what is on disk is left.
     state = {"stopped": False}
@@ -126,6 +131,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(config: TrainConfig, tmp_
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "broken", report=stop)
     assert state["stopped"]
+    assert not [thread for thread in threading.enumerate() if "Writer" in type(thread).__name__]
     with (tmp_path / "broken/metrics.jsonl").open("a") as file:
         file.write('{"step": 1')  # what a power cut leaves
     train(config, tmp_path / "broken", resume=True)

@@ -6,10 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -37,7 +40,6 @@ from distildire.io.config import to_dict
 from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from accelerate import Accelerator
 
@@ -100,6 +102,8 @@ def train(
 
     # Run ----------------------------------------------------------------------------------
     parts = {"learner": bare, "average": average, "optimizer": optimizer, "schedule": schedule}
+    if accelerator.scaler is not None:  # of fp16
+        parts["scaler"] = accelerator.scaler
     standing = begin_run(config, out, parts, resume=resume, main=accelerator.is_main_process)
     items = optim.batch * accelerator.num_processes
     draws = Draws(optim.steps * items, standing.step * items, optim.seed)
@@ -121,51 +125,53 @@ def train(
         keep_best(out, average.module, config, standing.step, found)
         return replace(standing, best=found.summary["choice"], stale=0)
 
-    if (fit_first or not optim.steps) and accelerator.is_main_process:
-        standing = validated(standing)
+    with closed_at_the_end(writer):
+        if (fit_first or not optim.steps) and accelerator.is_main_process:
+            standing = validated(standing)
 
-    # Train --------------------------------------------------------------------------------
-    started, since = time.monotonic(), standing.step
-    means, history = Means(), []
-    for step, (crop, label, *dire) in enumerate(loader, start=standing.step + 1):
-        if optim.consistency:
-            crop, label = clean_first(crop, label)
-        with accelerator.autocast():
-            losses = losses_of(learner, networks, crop, label, dire, config)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(losses["loss"])
-        accelerator.clip_grad_norm_(learner.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(bare.student)
-        means.add(losses)
+        # Train --------------------------------------------------------------------------------
+        started, since = time.monotonic(), standing.step
+        means, history = Means(), []
+        for step, (crop, label, *dire) in enumerate(loader, start=standing.step + 1):
+            if optim.consistency:
+                crop, label = clean_first(crop, label)
+            # What dropout drops is a matter of the step, so that a resumed run drops the same.
+            torch.manual_seed(seed_of(optim.seed, step, accelerator.process_index))
+            with accelerator.autocast():
+                losses = losses_of(learner, networks, crop, label, dire, config)
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(losses["loss"])
+            accelerator.clip_grad_norm_(learner.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            average.update_parameters(bare.student)
+            means.add(losses)
 
-        # Report and validate --------------------------------------------------------------
-        checked = step % validation.every == 0 or step == optim.steps
-        if checked or step % optim.report_every == 0:  # a resumed run begins its means anew
-            row = means.take(accelerator)
-            history.append(row)
-            seconds = (time.monotonic() - started) / (step - since)
-            if writer is not None:
-                writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
-        if checked:
-            standing = replace(standing, step=step)
-            if accelerator.is_main_process:
-                standing = validated(standing)
-                state = {name: part.state_dict() for name, part in parts.items()}
-                save(out / _CHECKPOINT, state, config, **asdict(standing))
-            # Only the main process validates; all must agree on when to stop.
-            standing = broadcast_object_list([standing])[0]
-            if 0 < validation.patience <= standing.stale:
-                log.info("stopped at step %d: no better score in %d validations",
-                         step, validation.patience)  # fmt: skip
-                break
+            # Report and validate --------------------------------------------------------------
+            checked = step % validation.every == 0 or step == optim.steps
+            if checked or step % optim.report_every == 0:  # a resumed run begins its means anew
+                row = means.take(accelerator)
+                history.append(row)
+                seconds = (time.monotonic() - started) / (step - since)
+                if writer is not None:
+                    writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
+            if checked:
+                standing = replace(standing, step=step)
+                if accelerator.is_main_process:
+                    standing = validated(standing)
+                    state = {name: part.state_dict() for name, part in parts.items()}
+                    save(out / _CHECKPOINT, state, config, **asdict(standing))
+                # Only the main process validates; all must agree on when to stop.
+                standing = broadcast_object_list([standing])[0]
+                if 0 < validation.patience <= standing.stale:
+                    log.info("stopped at step %d: no better score in %d validations",
+                             step, validation.patience)  # fmt: skip
+                    break
+        if writer is not None:
+            for symptom in symptoms(history):
+                log.warning("%s", symptom)
 
     # End ----------------------------------------------------------------------------------
-    if writer is not None:
-        for symptom in symptoms(history):
-            log.warning("%s", symptom)
-        writer.close()
     del learner, loader
     end(accelerator)
     return out / "best.pt"
@@ -177,9 +183,11 @@ def open_accelerator(precision: str) -> Accelerator:
     Raises:
         ValueError: several processes that can't find one another.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
-    accelerator = Accelerator(mixed_precision=precision)
+    # While one process validates the others wait, NCCL for ten minutes by default.
+    patient = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[patient])
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != accelerator.num_processes:
         raise ValueError(
@@ -206,6 +214,28 @@ def begin_run(
         write_json(out / "config.json", to_dict(config), indent=2)
         (out / "metrics.jsonl").write_text("")
     return Standing()
+
+
+@contextmanager
+def closed_at_the_end(writer: RunLog | None) -> Iterator[None]:
+    """However the block ends, the log is closed; after an error the process group is gone too.
+
+    The other processes then fail at what they wait for, and this one ends as `end` explains.
+    """
+    try:
+        yield
+    except BaseException:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        raise
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def seed_of(*numbers: int) -> int:
+    """Of what is drawn in a step, by seed, step and process: dropout, a teacher's side."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def views_of(config: TrainConfig) -> Views:
