@@ -173,20 +173,6 @@ def test_kill_in_the_middle_then_one_row_a_file(folder: Path, bundle: Path, tmp_
     assert sorted(paths) == sorted(map(str, many.iterdir()))
 
 
-@pytest.mark.xdist_group("ray")
-def test_ray_gives_the_same_rows(folder: Path, bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    here, there = tmp_path / "here", tmp_path / "there"
-    score(folder, here, model=bundle)
-    report = score(folder, there, model=bundle, engine="ray")
-    assert (report.scored, report.errors) == (4, 1)
-
-    def path_of(row: dict[str, object]) -> str:
-        return str(row["path"])
-
-    assert sorted(rows_of(there), key=path_of) == sorted(rows_of(here), key=path_of)
-
-
 def test_the_folder_is_one_table_to_others(folder: Path, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     score(folder, out, model=bundle, part_rows=2)
