@@ -25,6 +25,7 @@ from distildire.scale.folders import LOCK, LocalFolder
 from distildire.scale.items import Item, SourceError
 from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, write_part
 from distildire.scale.score import score
+from distildire.scale.shards import Shard, parquet_items
 from distildire.scale.sources import items_of
 from distildire.verdict import COLUMNS
 from scale.rows import rows_of
@@ -239,22 +240,39 @@ def test_a_file_that_went_between_listing_and_reading_is_tried_again(
     assert (again.scored, again.present, again.errors) == (1, 1, 1)
 
 
+class Watched(io.BytesIO):
+    """A file that knows which threads have read it."""
+
+    def __init__(self, content: bytes, readers: set[int]) -> None:
+        super().__init__(content)
+        self._readers = readers
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._readers.add(threading.get_ident())
+        return super().read(size)
+
+
 def test_parts_are_read_by_no_thread_of_arrows(tmp_path: Path) -> None:
     """One that still holds a file of Python's when the process ends aborts it."""
-    readers = set()
-
-    class Watched(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            readers.add(threading.get_ident())
-            return super().read(size)
+    readers: set[int] = set()
 
     class Folder(LocalFolder):
         def open(self, name: str) -> BinaryIO:
-            return Watched((self.path / name).read_bytes())
+            return Watched((self.path / name).read_bytes(), readers)
 
     row = dict.fromkeys(SCHEMA.names) | {"path": "a.png", "size": 3, "mtime": 1.5}
     write_part(pa.Table.from_pylist([row], SCHEMA), tmp_path, "part-000000.parquet")
     assert Item("a.png", 3, 1.5) in DoneItems(Folder(tmp_path))
+    assert readers == {threading.get_ident()}
+
+
+def test_shards_are_read_by_no_thread_of_arrows() -> None:
+    content = io.BytesIO()
+    table = pa.table({"path": [f"{n}.png" for n in range(500)], "bytes": [b"x" * 999] * 500})
+    pq.write_table(table, content, row_group_size=100)
+    readers: set[int] = set()
+    shard = Shard(Item("p.parquet", 9, 1.5), lambda: Watched(content.getvalue(), readers))
+    assert len(list(parquet_items(shard, "bytes"))) == 500
     assert readers == {threading.get_ident()}
 
 
