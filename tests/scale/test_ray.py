@@ -25,7 +25,9 @@ from distildire.cli.app import app as cli
 from distildire.runtime.engines import CUDA
 from distildire.scale import addresses
 from distildire.scale.items import Item
+from distildire.scale.once import Once
 from distildire.scale.options import ScoreOptions
+from distildire.scale.parts import may_pass
 from distildire.scale.score import score
 from distildire.scale.shards import Shard
 from distildire.web.app import create_app
@@ -36,7 +38,7 @@ import ray
 
 from distildire.scale import ray_engine
 from distildire.scale.ray_engine import Actors, actors_for, row_for_actor
-from distildire.scale.ray_once import Claims
+from distildire.scale.ray_once import Claims, with_copies
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster
 
@@ -127,6 +129,20 @@ def test_a_file_may_claim_its_bytes_again_and_another_may_not() -> None:
         True, False, False, True,
     ]  # fmt: skip
     assert claims.claim([b"a", b"a"], ["y", "x"]) == [False, True]
+
+
+def test_copies_of_an_original_that_was_changed_are_tried_again(detector: Detector) -> None:
+    """It was claimed by an actor that died; another has read other bytes."""
+    once = Once(detector)
+    made = detector.not_scored("x.png", "a copy").to_dict() | {"size": 3, "mtime": 1.5, "etag": None}
+    hashes = {"x.png": (b"new".hex(), False), "y.png": (b"old".hex(), True)}
+    rows = [made | {"path": p, "digest": d, "copy": c} for p, (d, c) in hashes.items()]
+    original, copy = with_copies(rows, once)
+    assert (original["path"], copy["path"]) == ("x.png", "y.png")
+    assert original.keys() == copy.keys() == made.keys()
+    assert (copy["sha256"], copy["probability"], once.copies) == (None, None, 0)
+    assert may_pass(copy)
+    assert not may_pass(original)
 
 
 def test_a_killed_actor_costs_no_row(
