@@ -55,7 +55,8 @@ def score(
         bool,
         typer.Option(
             "--isolate/--no-isolate",
-            help="Decode in processes of their own: a file that crashes its decoder costs one row.",
+            help="Decode in processes of their own, as --engine ray always does: a file that "
+            "crashes its decoder costs one row.",
         ),
     ] = False,
     gpu_share: Annotated[

@@ -92,11 +92,11 @@ def score(  # noqa: PLR0913
         model: bundled model by name, or the folder of a bundle.
         fpr: error budget of the verdicts, 0..0.5.
         engine: "local", or "ray" for the cluster that `ray.init` finds, whose machines must
-            see the files under the same paths.
+            see the files under the same paths. Without one it is started, and ended with the run.
         device: what runs the network, see `Detector`.
         dedup: score equal bytes once; every file has its row.
         isolate: decode in processes of their own, so that a file that crashes its decoder costs
-            its row alone.
+            its row alone; the engine "ray" always does.
         decoder: with `isolate`, for tests, see `isolation.pool.Workers`.
         gpu_share: for the engine "ray" on GPUs: part of one that an actor takes, 0..1.
         progress: hears of each file.
@@ -126,54 +126,58 @@ def _run(
     on_error: OnError | None,
     on_device: Callable[[str], None] | None,
 ) -> Report:
-    detector, actors, options = _open_engine(options)
-    cores = detector.cores if actors is None else actors.count * actors.cores
-    if on_device is not None:
-        on_device(options.device)
-    about = {
-        "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
-        "device": options.device, "version": __version__,
-    }  # fmt: skip
-    pending = _Pending(source, on_error)  # refuses an empty one before there is a folder for it
-    folder = folder_of(out)
-    with open_folder(folder, about), _loading(detector, options) as load:
-        drop_stale(folder)
-        pending.done = DoneItems(folder)
-        once = Once(detector, scored_before(folder), load) if options.dedup else None
-        writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
-        tell = _telling(progress, source, pending)
-        began = time.monotonic()
-        if actors is not None:
-            rows = _rows_of_actors(pending, options, actors, once)
-        elif once is not None:
-            rows = (row | facts_of_file(item) for item, row in once.rows(pending))
-        else:
-            rows = score_here(detector, pending, load)
-        scored = _write(rows, writer, tell)
-        if pending.trouble is not None:
-            raise pending.trouble
-        seconds = time.monotonic() - began
-        errors = pending.errors + drop_stale(folder, pending.whole)
-        copies = once.copies if once is not None else 0
-        return Report(scored, pending.present, errors, copies, seconds, cores)
+    with _engine(options) as (detector, actors, options):
+        if on_device is not None:
+            on_device(options.device)
+        about = {
+            "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
+            "device": options.device, "version": __version__,
+        }  # fmt: skip
+        pending = _Pending(source, on_error)  # refuses an empty one before there is a folder for it
+        folder = folder_of(out)
+        with open_folder(folder, about), _loading(detector, options) as load:
+            drop_stale(folder)
+            pending.done = DoneItems(folder)
+            once = Once(detector, scored_before(folder), load) if options.dedup else None
+            writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
+            tell = _telling(progress, source, pending)
+            began = time.monotonic()
+            if actors is not None:
+                rows = _rows_of_actors(pending, options, actors, once)
+            elif once is not None:
+                rows = (row | facts_of_file(item) for item, row in once.rows(pending))
+            else:
+                rows = score_here(detector, pending, load)
+            scored = _write(rows, writer, tell)
+            if pending.trouble is not None:
+                raise pending.trouble
+            seconds = time.monotonic() - began
+            errors = pending.errors + drop_stale(folder, pending.whole)
+            copies = once.copies if once is not None else 0
+            cores = detector.cores if actors is None else actors.count * actors.cores
+            return Report(scored, pending.present, errors, copies, seconds, cores)
 
 
-def _open_engine(options: ScoreOptions) -> tuple[Detector, Actors | None, ScoreOptions]:
+@contextlib.contextmanager
+def _engine(options: ScoreOptions) -> Iterator[tuple[Detector, Actors | None, ScoreOptions]]:
     """The detector; where Ray is asked for, the actors in its place; the device that works."""
     if options.engine != "ray":
         detector = Detector(options.model, fpr=options.fpr, device=options.device)
-        return detector, None, replace(options, device=detector.device)
-    from distildire.scale.ray_engine import actors_for, connect, device_of
+        yield detector, None, replace(options, device=detector.device)
+        return
+    from distildire.scale.ray_engine import actors_for, connected, device_of
 
     # The driver scores nothing, and may have no GPU.
     here = options.device
     if here in {"cuda", "auto"}:
         here = "openvino" if here == "auto" and load_bundle(options.model).is_ir else "cpu"
     detector = Detector(options.model, fpr=options.fpr, device=here)
-    resources = connect()
-    actors = actors_for(resources, options.device, options.gpu_share)
-    options = replace(options, device=device_of(actors, options) if actors.gpus else here)
-    return detector, actors_for(resources, options.device, options.gpu_share), options
+    if detector.bundle.folder == Path(options.model):  # actors are at work in another folder
+        options = replace(options, model=Path(options.model).absolute())
+    with connected() as nodes:
+        actors = actors_for(nodes, options.device, options.gpu_share)
+        options = replace(options, device=device_of(actors, options) if actors.gpus else here)
+        yield detector, actors_for(nodes, options.device, options.gpu_share), options
 
 
 def _rows_of_actors(
