@@ -20,7 +20,9 @@ from PIL import Image
 
 import crashing_decoder as crashing
 from distildire import Detector
+from distildire.detector import MAX_WORKERS
 from distildire.io.writing import BusyError, only_writer
+from distildire.loading import Given, Loaded
 from distildire.scale.folders import LOCK, LocalFolder
 from distildire.scale.items import Item, SourceError
 from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, write_part
@@ -133,6 +135,28 @@ def test_a_file_that_crashes_its_decoder_costs_its_row(
     for name in ("b.png", "c.png"):
         assert rows.pop(name)["error"] == "this file makes its decoder crash"
     assert rows == {Path(str(row["path"])).name: row for row in rows_of(tmp_path / "plain")}
+
+
+def test_every_core_has_a_picture(
+    bundle: Path, busy: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also beyond the eight that a detector takes by itself."""
+    cores = MAX_WORKERS + 3
+    (tmp_path / "many").mkdir()
+    for n in range(cores):
+        Image.fromarray(busy).save(tmp_path / "many" / f"{n}.png")
+    together, load = threading.Barrier(cores, timeout=60), Detector.load
+
+    def loaded_together(self: Detector, item: Given) -> Loaded:
+        together.wait()  # broken, unless all are here in time
+        return load(self, item)
+
+    monkeypatch.setattr("distildire.scale.score.usable_cores", lambda: cores)
+    monkeypatch.setattr(Detector, "load", loaded_together)
+    report = score(tmp_path / "many", tmp_path / "out", model=bundle)
+    assert (report.scored, report.errors, report.cores) == (cores, 0, cores)
+    assert Detector(bundle, threads=1).workers == 1
+    assert Detector(bundle).workers <= MAX_WORKERS
 
 
 KILLED = """

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from distildire import __version__
 from distildire.bundle import load_bundle
-from distildire.detector import DEFAULT_FPR, MAX_WORKERS, Detector
+from distildire.detector import DEFAULT_FPR, Detector
+from distildire.io.cores import usable_cores
 from distildire.io.finding import OnError
 from distildire.isolation.pool import Workers
 from distildire.loading import Given, Loaded, Unread
@@ -162,7 +163,8 @@ def _run(
 def _engine(options: ScoreOptions) -> Iterator[tuple[Detector, Actors | None, ScoreOptions]]:
     """The detector; where Ray is asked for, the actors in its place; the device that works."""
     if options.engine != "ray":
-        detector = Detector(options.model, fpr=options.fpr, device=options.device)
+        cores = usable_cores()
+        detector = Detector(options.model, fpr=options.fpr, device=options.device, threads=cores)
         yield detector, None, replace(options, device=detector.device)
         return
     from distildire.scale.ray_engine import actors_for, connected, device_of
@@ -273,8 +275,7 @@ def _loading(detector: Detector, options: ScoreOptions) -> Iterator[Load | None]
     if not options.isolate or options.engine == "ray":
         yield None
         return
-    count = min(MAX_WORKERS, detector.cores)
-    workers = Workers(detector.bundle.preprocessing, count, decoder=options.decoder)
+    workers = Workers(detector.bundle.preprocessing, detector.cores, decoder=options.decoder)
     try:
         yield workers.load_item
     finally:
