@@ -58,7 +58,7 @@ class Report:
     copies: int = 0
     """Of `scored`, those whose bytes had been scored already (`dedup`)."""
     seconds: float = 0.0
-    """From the first file to the last row."""
+    """From the first file that had no row yet to the last row."""
     cores: int = 1
     """That the run could use."""
 
@@ -142,7 +142,6 @@ def _run(
             once = Once(detector, scored_before(folder), load) if options.dedup else None
             writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
             tell = _telling(progress, source, pending)
-            began = time.monotonic()
             if actors is not None:
                 rows = _rows_of_actors(pending, options, actors, once)
             elif once is not None:
@@ -152,7 +151,7 @@ def _run(
             scored = _write(rows, writer, tell)
             if pending.trouble is not None:
                 raise pending.trouble
-            seconds = time.monotonic() - began
+            seconds = pending.seconds
             errors = pending.errors + drop_stale(folder, pending.whole)
             copies = once.copies if once is not None else 0
             cores = detector.cores if actors is None else actors.count * actors.cores
@@ -196,10 +195,10 @@ def _telling(
     """Tells `progress` how far so many rows are; the source is counted beside the work."""
     if progress is None:
         return lambda scored: None
-    total, began = _Total(source), time.monotonic()
+    total = _Total(source)
 
     def tell(scored: int) -> None:
-        progress(Pace(scored, pending.present, total.number, time.monotonic() - began))
+        progress(Pace(scored, pending.present, total.number, pending.seconds))
 
     return tell
 
@@ -232,11 +231,17 @@ class _Pending:
         """Shards that were read to their end."""
         self.trouble: Exception | None = None
         """What ended the source; raised when all that it gave before has its row."""
+        self._began: float | None = None
         items = items_of(source, self._failed)
         first = list(itertools.islice(items, 1))
         if not first and not self.errors:
             raise SourceError(f"{source}: holds no pictures")
         self._items = itertools.chain(first, items)
+
+    @property
+    def seconds(self) -> float:
+        """Since the first item; those before it that have a row already are no work."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
 
     def __iter__(self) -> Iterator[Item]:
         try:
@@ -247,6 +252,7 @@ class _Pending:
                 if item in self.done:
                     self.present += 1
                 else:
+                    self._began = self._began or time.monotonic()
                     yield item.held()
         except Exception as error:
             self.trouble = error
