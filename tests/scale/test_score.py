@@ -25,7 +25,7 @@ from distildire.io.writing import BusyError, only_writer
 from distildire.loading import Given, Loaded
 from distildire.scale.folders import LOCK, LocalFolder
 from distildire.scale.items import Item, SourceError
-from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, write_part
+from distildire.scale.parts import SCHEMA, DoneItems, PartsError, PartWriter, drop_stale, write_part
 from distildire.scale.score import score
 from distildire.scale.shards import Shard, parquet_items
 from distildire.scale.sources import items_of
@@ -262,6 +262,27 @@ def test_a_file_that_went_between_listing_and_reading_is_tried_again(
     (tmp_path / "away").rename(away)
     again = score(source, tmp_path / "out", model=bundle)
     assert (again.scored, again.present, again.errors) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("names", [1, 7, 1000])
+def test_the_last_of_several_rows_stays(names: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(names)
+    writer = PartWriter(tmp_path, rows=16)
+    given, empty = [], dict.fromkeys(SCHEMA.names)
+    for n, name in enumerate(rng.integers(0, names, 200).tolist()):
+        error = "damaged" if rng.random() < 0.3 else None
+        given.append(empty | {"path": f"{name}.png", "size": n, "error": error})
+        writer.add(given[-1])
+    writer.flush()
+    mended = {"0.png", "3.png"}
+    last = {row["path"]: row for row in given}
+    stays = [r for r in last.values() if not (r["error"] and r["path"] in mended)]
+    wrong = sum(row["error"] is not None for row in stays)
+    for _ in range(2):  # and once more, where there is nothing to drop
+        assert drop_stale(LocalFolder(tmp_path), mended) == wrong
+        assert sorted(rows_of(tmp_path), key=lambda r: str(r["path"])) == sorted(
+            stays, key=lambda r: str(r["path"])
+        )
 
 
 class Watched(io.BytesIO):

@@ -152,6 +152,7 @@ def _run(
             if pending.trouble is not None:
                 raise pending.trouble
             seconds = pending.seconds
+            pending.done = ()  # its memory is needed
             errors = pending.errors + drop_stale(folder, pending.whole)
             copies = once.copies if once is not None else 0
             cores = detector.cores if actors is None else actors.count * actors.cores
