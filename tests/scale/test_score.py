@@ -172,10 +172,13 @@ print("end", flush=True)
 """
 
 
+COUNT = 600
+
+
 def test_kill_in_the_middle_then_one_row_a_file(folder: Path, bundle: Path, tmp_path: Path) -> None:
     many, out = tmp_path / "many", tmp_path / "out"
     many.mkdir()
-    for i in range(300):
+    for i in range(COUNT):
         (many / f"{i:03d}.png").symlink_to(
             folder / ("a.png" if i % 2 else "sub folder/Ärger über Öl.png")
         )
@@ -191,9 +194,9 @@ def test_kill_in_the_middle_then_one_row_a_file(folder: Path, bundle: Path, tmp_
             killed += b"end" not in process.stdout.read()
     assert killed == 2
     before = len(rows_of(out))
-    assert 0 < before < 300
+    assert 0 < before < COUNT
     report = score(many, out, model=bundle)
-    assert (report.scored, report.present) == (300 - before, before)
+    assert (report.scored, report.present) == (COUNT - before, before)
     paths = [str(row["path"]) for row in rows_of(out)]
     assert sorted(paths) == sorted(map(str, many.iterdir()))
 
