@@ -21,6 +21,7 @@ from distildire.io.pictures import read_bytes
 from distildire.isolation.pool import Workers
 from distildire.loading import Unread
 from distildire.scale.addresses import read_address
+from distildire.scale.chunks import chunks
 from distildire.scale.items import Item, failing
 from distildire.scale.once import Once
 from distildire.scale.options import ScoreOptions
@@ -37,7 +38,8 @@ BLOCK = 256
 """Files whose rows come back together at most: what a driver that is killed has to do again."""
 
 CHUNK_BYTES = 256 * 2**20
-"""The same where the driver has read them, out of a shard."""
+"""The same where the driver has read them, out of a shard; a quarter of its object store for all at
+most."""
 
 RETRIES = 4
 """Times that files are given to an actor anew after theirs has died: some die of what they are
@@ -117,19 +119,6 @@ def row_for_actor(item: Item) -> dict[str, Any]:
         except Exception as error:  # the row says so
             row["wrong"] = str(error)
     return row
-
-
-def _chunks(items: Iterable[Item], files: int) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    held = 0
-    for row in map(row_for_actor, items):
-        chunk.append(row)
-        held += len(row["data"] or b"")
-        if len(chunk) == files or held >= CHUNK_BYTES:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
 
 
 @dataclass(frozen=True)
@@ -259,18 +248,29 @@ def score_items(
 def _scored(
     items: Iterable[Item], options: ScoreOptions, actors: Actors, claims: Any
 ) -> Iterator[dict[str, Any]]:
-    for chunk in _chunks(items, CHUNK * actors.count):
-        blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
-        scored = ray.data.from_items(chunk, override_num_blocks=blocks).map_batches(
-            ScoringActor,
-            fn_constructor_args=(options, actors.cores, str(Path.cwd()), claims),
-            batch_size=BATCH,
-            compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),
-            num_cpus=actors.cores,
-            num_gpus=actors.gpus or None,
-            max_task_retries=RETRIES,
-        )
-        yield from map(_plain, scored.iter_rows())
+    most = min(CHUNK_BYTES * actors.count, _own_store() // 4)
+    with chunks(map(row_for_actor, items), CHUNK * actors.count, most) as lists:
+        for chunk in lists:
+            blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
+            given = ray.data.from_items(chunk, override_num_blocks=blocks)
+            chunk.clear()  # Ray has it
+            scored = given.map_batches(
+                ScoringActor,
+                fn_constructor_args=(options, actors.cores, str(Path.cwd()), claims),
+                batch_size=BATCH,
+                compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),
+                num_cpus=actors.cores,
+                num_gpus=actors.gpus or None,
+                max_task_retries=RETRIES,
+            )
+            yield from map(_plain, scored.iter_rows())
+
+
+def _own_store() -> int:
+    """Bytes of the object store on the driver's machine, where all lies that it hands out."""
+    here = ray.get_runtime_context().get_node_id()
+    (own,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return int(own["object_store_memory"])
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
