@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError, RayActorError, RayError
 
 from distildire.detector import Detector
 from distildire.io.addresses import is_address
@@ -227,9 +227,19 @@ def _in_a_sentence() -> Iterator[None]:
     """Ray's errors carry tracebacks of other machines, whose last line says what is wrong."""
     try:
         yield
+    except RayActorError as error:
+        if error.actor_init_failed:
+            raise ValueError(_last_line(error)) from error
+        raise ValueError(
+            f"Ray's actors died {RETRIES + 1} times of the same files: see that their machines have "
+            "memory enough; what was scored before is kept"
+        ) from error
     except RayError as error:
-        words = str(error).strip().split("\n")[-1].strip()
-        raise ValueError(re.sub(r"^[\w.]+: ", "", words)) from error
+        raise ValueError(_last_line(error)) from error
+
+
+def _last_line(error: RayError) -> str:
+    return re.sub(r"^[\w.]+: ", "", str(error).strip().split("\n")[-1].strip())
 
 
 def score_items(

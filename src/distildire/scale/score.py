@@ -104,7 +104,7 @@ def score(  # noqa: PLR0913
         part_rows: rows of a part at most.
         part_seconds: time after which what was scored is written.
         on_error: takes a sentence for each folder that can't be listed, and for each row of a
-            manifest that names no file.
+            manifest that names no file; with the engine "ray", in another thread.
         on_device: takes what runs the network, before the first file: "cpu", "cuda" or
             "openvino".
 
