@@ -231,8 +231,8 @@ def _in_a_sentence() -> Iterator[None]:
         if error.actor_init_failed:
             raise ValueError(_last_line(error)) from error
         raise ValueError(
-            f"Ray's actors died {RETRIES + 1} times of the same files: see that their machines have "
-            "memory enough; what was scored before is kept"
+            f"Ray's actors died {RETRIES + 1} times of the same files: see that their machines "
+            "have memory enough; what was scored before is kept"
         ) from error
     except RayError as error:
         raise ValueError(_last_line(error)) from error
