@@ -53,6 +53,8 @@ ROOT = Path(__file__).parents[2]
 def cluster() -> Iterator[None]:
     # Serve kills a proxy that isn't up within three times this; its processes read it when born.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)  # of decoders that crash
     for attempt in range(5):  # it waits for 30 seconds, which a busy machine may take
         try:
             ray.init(
@@ -66,6 +68,7 @@ def cluster() -> Iterator[None]:
                 raise
     yield
     ray.shutdown()
+    patch.undo()
 
 
 @pytest.fixture
@@ -199,6 +202,13 @@ def test_a_file_that_crashes_its_decoder_costs_its_row(
     assert_same_rows(there, here)
     (crashed,) = (row for row in without_order(there) if str(row["path"]).endswith("b.png"))
     assert crashed["error"] == "this file makes its decoder crash"
+
+
+def test_what_fails_in_an_actor_is_one_sentence(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"^a decoding process could not be started$"):
+        score(pictures, tmp_path / "out", model=bundle, engine="ray", decoder="no_module:decode")
 
 
 def test_a_run_whose_actors_all_die_ends(

@@ -224,7 +224,7 @@ def _opened_device(options: ScoreOptions) -> str:
 
 @contextlib.contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Ray's errors carry tracebacks of other machines, whose last line says what is wrong."""
+    """Ray's errors carry tracebacks of other machines, whose last exception says what is wrong."""
     try:
         yield
     except RayActorError as error:
@@ -239,7 +239,10 @@ def _in_a_sentence() -> Iterator[None]:
 
 
 def _last_line(error: RayError) -> str:
-    return re.sub(r"^[\w.]+: ", "", str(error).strip().split("\n")[-1].strip())
+    lines = str(error).strip().split("\n")
+    # Ray Data says below that work of its user's has failed, and how to try more often.
+    named = [x for x in lines if re.match(r"[\w.]+: ", x) and not x.startswith("ray.exceptions.")]
+    return re.sub(r"^[\w.]+: ", "", (named or lines)[-1].strip())
 
 
 def score_items(
