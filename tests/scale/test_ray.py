@@ -51,24 +51,24 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    # Serve kills a proxy that isn't up within three times this; its processes read it when born.
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)  # of decoders that crash
-    for attempt in range(5):  # it waits for 30 seconds, which a busy machine may take
-        try:
-            ray.init(
-                num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error",
-                log_to_driver=False, object_store_memory=150 * 2**20,
-            )  # fmt: skip
-            break
-        except Exception as error:
-            ray.shutdown()
-            if attempt == 4 or "timed out" not in str(error):
-                raise
-    yield
-    ray.shutdown()
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        # Serve kills a proxy that isn't up within three times this; its processes read it when
+        # they are born.
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+        patch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)  # decoders that crash
+        for attempt in range(5):  # it waits for 30 seconds, which a busy machine may take
+            try:
+                ray.init(
+                    num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error",
+                    log_to_driver=False, object_store_memory=150 * 2**20,
+                )  # fmt: skip
+                break
+            except Exception as error:
+                ray.shutdown()
+                if attempt == 4 or "timed out" not in str(error):
+                    raise
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -267,15 +268,18 @@ def _scored(
             blocks = min(len(chunk), max(4 * actors.count, math.ceil(len(chunk) / BLOCK)))
             given = ray.data.from_items(chunk, override_num_blocks=blocks)
             chunk.clear()  # Ray has it
-            scored = given.map_batches(
-                ScoringActor,
-                fn_constructor_args=(options, actors.cores, str(Path.cwd()), claims),
-                batch_size=BATCH,
-                compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),
-                num_cpus=actors.cores,
-                num_gpus=actors.gpus or None,
-                max_task_retries=RETRIES,
-            )
+            with warnings.catch_warnings():
+                # Ray Data takes the number of retries in no other way yet.
+                warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+                scored = given.map_batches(
+                    ScoringActor,
+                    fn_constructor_args=(options, actors.cores, str(Path.cwd()), claims),
+                    batch_size=BATCH,
+                    compute=ray.data.ActorPoolStrategy(size=min(actors.count, blocks)),
+                    num_cpus=actors.cores,
+                    num_gpus=actors.gpus or None,
+                    max_task_retries=RETRIES,
+                )
             yield from map(_plain, scored.iter_rows())
 
 
