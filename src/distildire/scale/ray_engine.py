@@ -64,6 +64,13 @@ _HARMLESS = {
 }
 """Ray's warnings of what is meant to be so: logger, and how the message begins."""
 
+_TOLD = (
+    "ray.data.exceptions",
+    "ray.data._internal.execution.streaming_executor_state",
+    "ray.data._internal.execution.operators.actor_pool_map_operator",
+)
+"""Loggers of Ray's whose errors, pages of traceback, are raised here as a sentence."""
+
 
 class ScoringActor:
     """What an actor does: batches of files to columns of results."""
@@ -172,6 +179,8 @@ def connected() -> Iterator[list[dict[str, float]]]:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for name in _HARMLESS:
         logging.getLogger(name).addFilter(_is_to_be_told)
+    for name in _TOLD:
+        logging.getLogger(name).addFilter(_keep_from_console)
     ours = not ray.is_initialized()
     if ours:
         _connect()
@@ -203,6 +212,12 @@ def _first_sentence(error: Exception) -> str:
 
 def _is_to_be_told(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_HARMLESS[record.name])
+
+
+def _keep_from_console(record: logging.LogRecord) -> bool:
+    """Ray Data's handlers know the mark; its log file has the error whole."""
+    record.hide = record.exc_info is not None or record.levelno >= logging.ERROR
+    return True
 
 
 def device_of(actors: Actors, options: ScoreOptions) -> str:
