@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from distildire.io.pictures import ImageError, decode_bytes
 
 ABORT, SPIN, EAT = b"PLEASE-ABORT", b"PLEASE-SPIN", b"PLEASE-EAT"
 SEGFAULT, WRITE, TELL = b"PLEASE-SEGFAULT", b"PLEASE-WRITE", b"PLEASE-TELL"
+KILL = b"PLEASE-KILL"
+"""The process that asks for the file."""
 
 
 def decode(data: bytes, *, max_pixels: int) -> Any:
@@ -19,6 +22,8 @@ def decode(data: bytes, *, max_pixels: int) -> Any:
         os.abort()
     if SEGFAULT in data:
         ctypes.string_at(0)
+    if KILL in data:
+        os.kill(os.getppid(), signal.SIGKILL)
     while SPIN in data:
         pass
     if EAT in data:

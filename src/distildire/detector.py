@@ -35,7 +35,8 @@ NO_EVIDENCE = 0.5
 """Probability of fake of a picture in which there is nothing to judge: the equal shares."""
 
 MAX_WORKERS = 8
-"""Pictures decoded and scored side by side at most, each by one core: the largest take 300 MB."""
+"""Pictures decoded and scored side by side where nobody said by how many cores, each by one: the
+largest take 300 MB."""
 
 
 @dataclass(eq=False)
@@ -98,7 +99,8 @@ class Detector:
                 is called fake, as far as the calibration pictures tell.
             kind: use the thresholds of this kind of pictures, where the calibration has them
                 (`distildire calibrate --by`).
-            threads: cores to use; all that the process may use by default.
+            threads: cores to use, and pictures in work side by side in a stream; by default all
+            that the process may use, and `MAX_WORKERS` pictures at most.
             device: "cpu"; "cuda" (extra `gpu`); "openvino" (extra of that name), on the CPU;
                 "auto" for CUDA where it works, else the CPU. See `device`.
 
@@ -120,6 +122,8 @@ class Detector:
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
         self.cores = threads or usable_cores()
+        self.workers = threads or min(MAX_WORKERS, self.cores)
+        """Pictures in work side by side in a stream on a CPU."""
         self.device = checked_device(device)
         """What runs the network: "cpu", "cuda" or "openvino"."""
         self._own = self._open_first()
@@ -141,7 +145,7 @@ class Detector:
         # bundle has threads in common, and weights too large to load twice.
         # A GPU has one session, and takes what many pictures have to give at a time.
         shared = self.bundle.torch is not None or self.device == "cuda"
-        threads, most = (self.cores, 1) if shared else (1, min(MAX_WORKERS, self.cores))
+        threads, most = (self.cores, 1) if shared else (1, self.workers)
         sessions = Sessions(self.bundle, threads, most, self.device)
         return _Engine(os.getpid(), sessions, ThreadPoolExecutor(self.cores))
 
@@ -226,7 +230,7 @@ class Detector:
         def judged(item: Given) -> list[Verdict]:
             return self.judge([load(item)], [budget], alone=False)
 
-        for verdicts in over_cores(judged, items, min(MAX_WORKERS, self.cores)):
+        for verdicts in over_cores(judged, items, self.workers):
             yield from verdicts
 
     def _stream_batches(

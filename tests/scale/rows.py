@@ -1,11 +1,16 @@
-"""The rows that `score` wrote into a folder of parts."""
+"""Rows that `score` wrote into a folder of parts, and its options with another decoder."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from distildire.detector import DEFAULT_FPR
+from distildire.scale.options import ScoreOptions
+from distildire.scale.parts import PART_ROWS, PART_SECONDS
 
 Row = dict[str, object]
 
@@ -31,3 +36,12 @@ def assert_same_rows(there: Path, here: Path) -> None:
     for one, other in zip(without_order(there), without_order(here), strict=True):
         assert one.pop("logit") == pytest.approx(other.pop("logit"), abs=1e-5)
         assert one == other
+
+
+def with_decoder(model: Path, decoder: str, **changes: Any) -> ScoreOptions:
+    """Those of `score` by default, and decoding by `decoder` in processes of its own."""
+    defaults: dict[str, Any] = {
+        "model": model, "fpr": DEFAULT_FPR, "engine": "local", "device": "cpu", "dedup": False,
+        "isolate": True, "gpu_share": 1.0, "part_rows": PART_ROWS, "part_seconds": PART_SECONDS,
+    }  # fmt: skip
+    return ScoreOptions(decoder=decoder, **{**defaults, **changes})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -20,23 +22,27 @@ import yaml
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import crashing_decoder as crashing
 from distildire import Detector
 from distildire.cli.app import app as cli
 from distildire.runtime.engines import CUDA
 from distildire.scale import addresses
 from distildire.scale.items import Item
+from distildire.scale.once import Once
 from distildire.scale.options import ScoreOptions
-from distildire.scale.score import score
+from distildire.scale.parts import may_pass
+from distildire.scale.score import score, score_with
 from distildire.scale.shards import Shard
 from distildire.web.app import create_app
-from scale.rows import assert_same_rows, without_order
+from processes import children_of
+from scale.rows import assert_same_rows, with_decoder, without_order
 
 pytest.importorskip("ray", reason="Ray is not installed (extra scale)")
 import ray
 
 from distildire.scale import ray_engine
 from distildire.scale.ray_engine import Actors, actors_for, row_for_actor
-from distildire.scale.ray_once import Claims
+from distildire.scale.ray_once import Claims, with_copies
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster
 
@@ -45,21 +51,24 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    # Serve kills a proxy that takes three times this to start; its processes read it at birth.
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-    for attempt in range(5):  # it waits for 30 seconds, which a busy machine may take
-        try:
-            ray.init(
-                num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error",
-                log_to_driver=False, object_store_memory=150 * 2**20,
-            )  # fmt: skip
-            break
-        except Exception as error:
-            ray.shutdown()
-            if attempt == 4 or "timed out" not in str(error):
-                raise
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Serve kills a proxy that isn't up within three times this; its processes read it when
+        # they are born.
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+        patch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)  # decoders that crash
+        for attempt in range(5):  # it waits for 30 seconds, which a busy machine may take
+            try:
+                ray.init(
+                    num_cpus=2, num_gpus=1, include_dashboard=False, logging_level="error",
+                    log_to_driver=False, object_store_memory=150 * 2**20,
+                )  # fmt: skip
+                break
+            except Exception as error:
+                ray.shutdown()
+                if attempt == 4 or "timed out" not in str(error):
+                    raise
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture
@@ -129,6 +138,24 @@ def test_a_file_may_claim_its_bytes_again_and_another_may_not() -> None:
     assert claims.claim([b"a", b"a"], ["y", "x"]) == [False, True]
 
 
+def test_copies_of_an_original_that_was_changed_are_tried_again(detector: Detector) -> None:
+    """It was claimed by an actor that died; another has read other bytes."""
+    once = Once(detector)
+    made = detector.not_scored("x.png", "a copy").to_dict() | {
+        "size": 3,
+        "mtime": 1.5,
+        "etag": None,
+    }
+    hashes = {"x.png": (b"new".hex(), False), "y.png": (b"old".hex(), True)}
+    rows = [made | {"path": p, "digest": d, "copy": c} for p, (d, c) in hashes.items()]
+    original, copy = with_copies(rows, once)
+    assert (original["path"], copy["path"]) == ("x.png", "y.png")
+    assert original.keys() == copy.keys() == made.keys()
+    assert (copy["sha256"], copy["probability"], once.copies) == (None, None, 0)
+    assert may_pass(copy)
+    assert not may_pass(original)
+
+
 def test_a_killed_actor_costs_no_row(
     cluster: None, bundle: Path, busy: np.ndarray, tmp_path: Path
 ) -> None:
@@ -152,29 +179,100 @@ def test_a_killed_actor_costs_no_row(
 
 
 def actors_at_work() -> list[int]:
-    """Processes that Ray has named after their actor."""
+    """Processes of this cluster, which are its raylet's children, that Ray has named after their
+    actor."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            name = (process / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if name.startswith(b"ray::") and b"MapWorker" in name:
-            found.append(int(process.name))
+    for process in itertools.chain.from_iterable(map(children_of, children_of(os.getpid()))):
+        with contextlib.suppress(OSError):
+            name = Path(f"/proc/{process}/cmdline").read_bytes()
+            if name.startswith(b"ray::") and b"MapWorker" in name:
+                found.append(process)
     return found
 
 
+def test_a_file_that_crashes_its_decoder_costs_its_row(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """Decoding is in processes of its own, asked for or not."""
+    (pictures / "b.png").write_bytes(crashing.ABORT)
+    here, there, decoder = tmp_path / "here", tmp_path / "there", "crashing_decoder:decode"
+    score_with(pictures, here, with_decoder(bundle, decoder))
+    report = score_with(pictures, there, with_decoder(bundle, decoder, engine="ray", isolate=False))
+    assert (report.scored, report.errors) == (5, 2)
+    assert_same_rows(there, here)
+    (crashed,) = (row for row in without_order(there) if str(row["path"]).endswith("b.png"))
+    assert crashed["error"] == "this file makes its decoder crash"
+
+
+def test_what_fails_in_an_actor_is_one_sentence(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"^a decoding process could not be started$"):
+        options = with_decoder(bundle, "no_module:decode", engine="ray")
+        score_with(pictures, tmp_path / "out", options)
+
+
+def test_a_run_whose_actors_all_die_ends(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / "b.png").write_bytes(crashing.KILL)
+    monkeypatch.setattr(ray_engine, "RETRIES", 1)
+    with pytest.raises(ValueError, match="died 2 times") as found:
+        options = with_decoder(bundle, "crashing_decoder:decode", engine="ray")
+        score_with(pictures, tmp_path / "out", options)
+    assert "\n" not in str(found.value)
+
+
+def test_relative_paths_are_those_of_the_driver(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster was started in another folder."""
+    with tarfile.open(pictures / "s.tar", "w") as tar:
+        tar.add(pictures / "a.png", "m.png")
+    (pictures / "list.txt").write_text("a.png\ns.tar::m.png\n")
+    monkeypatch.chdir(pictures.parent)
+    model = os.path.relpath(bundle)
+    for dedup, source in ((False, pictures.name), (True, f"{pictures.name}/list.txt")):
+        here, there = Path(f"here-{dedup}"), Path(f"there-{dedup}")
+        score(source, here, model=model, dedup=dedup)
+        score(source, there, model=model, dedup=dedup, engine="ray")
+        assert_same_rows(there, here)
+        paths = [str(row["path"]) for row in without_order(there)]
+        assert all(path.startswith(f"{pictures.name}/") for path in paths)
+
+
 def test_actors_share_cores_and_gpus_out() -> None:
-    assert actors_for({"CPU": 6.0}, "cpu") == Actors(6)
-    assert actors_for({"CPU": 6.0}, "auto") == Actors(6)
-    assert actors_for({"CPU": 16.0, "GPU": 2.0}, "cpu") == Actors(16)
-    assert actors_for({"CPU": 16.0, "GPU": 2.0}, "cuda") == Actors(2, 8, 1.0)
-    assert actors_for({"CPU": 16.0, "GPU": 2.0}, "cuda", 0.25) == Actors(8, 2, 0.25)
-    assert actors_for({"CPU": 3.0, "GPU": 1.0}, "auto", 0.25) == Actors(3, 1, 0.25)
+    assert actors_for([{"CPU": 6.0}], "cpu") == Actors(6)
+    assert actors_for([{"CPU": 6.0}], "auto") == Actors(6)
+    assert actors_for([{"CPU": 16.0, "GPU": 2.0}], "cpu") == Actors(16)
+    assert actors_for([{"CPU": 16.0, "GPU": 2.0}], "cuda") == Actors(2, 8, 1.0)
+    assert actors_for([{"CPU": 16.0, "GPU": 2.0}], "cuda", 0.25) == Actors(8, 2, 0.25)
+    assert actors_for([{"CPU": 3.0, "GPU": 1.0}], "auto", 0.25) == Actors(3, 1, 0.25)
     with pytest.raises(ValueError, match="the Ray cluster has no GPU"):
-        actors_for({"CPU": 8.0}, "cuda")
+        actors_for([{"CPU": 8.0}], "cuda")
     with pytest.raises(ValueError, match="share of a GPU is 0"):
-        actors_for({"CPU": 8.0, "GPU": 1.0}, "cuda", 0.0)
+        actors_for([{"CPU": 8.0, "GPU": 1.0}], "cuda", 0.0)
+
+
+def test_actors_take_no_more_cores_than_the_machines_with_gpus_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What no machine has, Ray would wait for in vain."""
+    nodes: list[dict[str, object]] = [
+        {"Alive": True, "Resources": {"CPU": 16.0, "memory": 1e9}},
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+        {"Alive": True, "Resources": {"GPU": 1.0}},  # no cores: nothing could decode
+    ]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    with ray_engine.connected() as found:
+        assert actors_for(found, "cuda") == Actors(1, 8, 1.0)
+        assert actors_for(found, "auto", 0.5) == Actors(2, 4, 0.5)
+        assert actors_for(found, "cpu") == Actors(24)
+    nodes.append({"Alive": True, "Resources": {"CPU": 4.0, "GPU": 4.0}})
+    with ray_engine.connected() as found:
+        assert actors_for(found, "cuda") == Actors(5, 1, 1.0)
 
 
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="CUDA may work here")
@@ -218,8 +316,35 @@ def test_a_cluster_that_can_not_be_reached_is_one_sentence(monkeypatch: pytest.M
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(ValueError, match=r"^Failed to connect .*:6379: .* RAY_AUTH_MODE=token"):
-        ray_engine.connect()
+    mend = r"^Failed to connect .*:6379: .* RAY_AUTH_MODE=token"
+    with pytest.raises(ValueError, match=mend), ray_engine.connected():
+        pass
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_what_the_run_has_started_is_ended_and_a_start_has_a_second_try(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def start(**_: object) -> None:
+        done.append("init")
+        if done.count("init") <= failures:
+            raise Exception("The current node timed out during startup. This could be ...")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: done.append("shutdown"))
+    monkeypatch.setattr(ray, "nodes", list)
+    if failures < 2:
+        with ray_engine.connected():
+            done.append("run")
+    else:
+        mend = r"^The current node timed out during startup: .*ray start --head\)$"
+        with pytest.raises(ValueError, match=mend), ray_engine.connected():
+            done.append("run")
+    tries = ["init", "shutdown"] * failures
+    assert done == [*tries, *(["init", "run", "shutdown"] if failures < 2 else [])]
 
 
 def test_the_service_answers_as_without_ray(

@@ -20,24 +20,24 @@ from PIL import Image
 
 import crashing_decoder as crashing
 from distildire import Detector
-from distildire.detector import DEFAULT_FPR
+from distildire.detector import MAX_WORKERS
 from distildire.io.writing import BusyError, only_writer
+from distildire.loading import Given, Loaded
 from distildire.scale.folders import LOCK, LocalFolder
 from distildire.scale.items import Item, SourceError
-from distildire.scale.options import ScoreOptions
 from distildire.scale.parts import (
-    PART_ROWS,
-    PART_SECONDS,
     SCHEMA,
     DoneItems,
     PartsError,
     PartWriter,
+    drop_stale,
     write_part,
 )
 from distildire.scale.score import score, score_with
+from distildire.scale.shards import Shard, parquet_items
 from distildire.scale.sources import items_of
 from distildire.verdict import COLUMNS
-from scale.rows import rows_of
+from scale.rows import rows_of, with_decoder
 
 
 @pytest.fixture
@@ -135,17 +135,35 @@ def test_a_file_that_crashes_its_decoder_costs_its_row(
     for name, word in (("b.png", crashing.ABORT), ("c.png", crashing.SEGFAULT)):
         (folder / name).write_bytes(word)
     out = tmp_path / "out"
-    options = ScoreOptions(
-        model=bundle, fpr=DEFAULT_FPR, engine="local", device="cpu", dedup=dedup, isolate=True,
-        gpu_share=1.0, part_rows=PART_ROWS, part_seconds=PART_SECONDS,
-        decoder="crashing_decoder:decode",
-    )  # fmt: skip
+    options = with_decoder(bundle, "crashing_decoder:decode", dedup=dedup)
     report = score_with(folder, out, options)
     assert (report.scored, report.errors) == (6, 3)
     rows = {Path(str(row["path"])).name: row for row in rows_of(out)}
     for name in ("b.png", "c.png"):
         assert rows.pop(name)["error"] == "this file makes its decoder crash"
     assert rows == {Path(str(row["path"])).name: row for row in rows_of(tmp_path / "plain")}
+
+
+def test_every_core_has_a_picture(
+    bundle: Path, busy: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also beyond the eight that a detector takes by itself."""
+    cores = MAX_WORKERS + 3
+    (tmp_path / "many").mkdir()
+    for n in range(cores):
+        Image.fromarray(busy).save(tmp_path / "many" / f"{n}.png")
+    together, load = threading.Barrier(cores, timeout=60), Detector.load
+
+    def loaded_together(self: Detector, item: Given) -> Loaded:
+        together.wait()  # broken, unless all are here in time
+        return load(self, item)
+
+    monkeypatch.setattr("distildire.scale.score.usable_cores", lambda: cores)
+    monkeypatch.setattr(Detector, "load", loaded_together)
+    report = score(tmp_path / "many", tmp_path / "out", model=bundle)
+    assert (report.scored, report.errors, report.cores) == (cores, 0, cores)
+    assert Detector(bundle, threads=1).workers == 1
+    assert Detector(bundle).workers <= MAX_WORKERS
 
 
 KILLED = """
@@ -161,10 +179,13 @@ print("end", flush=True)
 """
 
 
+COUNT = 600
+
+
 def test_kill_in_the_middle_then_one_row_a_file(folder: Path, bundle: Path, tmp_path: Path) -> None:
     many, out = tmp_path / "many", tmp_path / "out"
     many.mkdir()
-    for i in range(300):
+    for i in range(COUNT):
         (many / f"{i:03d}.png").symlink_to(
             folder / ("a.png" if i % 2 else "sub folder/Ärger über Öl.png")
         )
@@ -180,25 +201,11 @@ def test_kill_in_the_middle_then_one_row_a_file(folder: Path, bundle: Path, tmp_
             killed += b"end" not in process.stdout.read()
     assert killed == 2
     before = len(rows_of(out))
-    assert 0 < before < 300
+    assert 0 < before < COUNT
     report = score(many, out, model=bundle)
-    assert (report.scored, report.present) == (300 - before, before)
+    assert (report.scored, report.present) == (COUNT - before, before)
     paths = [str(row["path"]) for row in rows_of(out)]
     assert sorted(paths) == sorted(map(str, many.iterdir()))
-
-
-@pytest.mark.xdist_group("ray")
-def test_ray_gives_the_same_rows(folder: Path, bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    here, there = tmp_path / "here", tmp_path / "there"
-    score(folder, here, model=bundle)
-    report = score(folder, there, model=bundle, engine="ray")
-    assert (report.scored, report.errors) == (4, 1)
-
-    def path_of(row: dict[str, object]) -> str:
-        return str(row["path"])
-
-    assert sorted(rows_of(there), key=path_of) == sorted(rows_of(here), key=path_of)
 
 
 def test_the_folder_is_one_table_to_others(folder: Path, bundle: Path, tmp_path: Path) -> None:
@@ -267,22 +274,60 @@ def test_a_file_that_went_between_listing_and_reading_is_tried_again(
     assert (again.scored, again.present, again.errors) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("names", [1, 7, 1000])
+def test_the_last_of_several_rows_stays(names: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(names)
+    writer = PartWriter(tmp_path, rows=16)
+    given, empty = [], dict.fromkeys(SCHEMA.names)
+    for n, name in enumerate(rng.integers(0, names, 200).tolist()):
+        error = "damaged" if rng.random() < 0.3 else None
+        given.append(empty | {"path": f"{name}.png", "size": n, "error": error})
+        writer.add(given[-1])
+    writer.flush()
+    mended = {"0.png", "3.png"}
+    last = {row["path"]: row for row in given}
+    stays = [r for r in last.values() if not (r["error"] and r["path"] in mended)]
+    wrong = sum(row["error"] is not None for row in stays)
+    for _ in range(2):  # and once more, where there is nothing to drop
+        assert drop_stale(LocalFolder(tmp_path), mended) == wrong
+        assert sorted(rows_of(tmp_path), key=lambda r: str(r["path"])) == sorted(
+            stays, key=lambda r: str(r["path"])
+        )
+
+
+class Watched(io.BytesIO):
+    """A file that knows which threads have read it."""
+
+    def __init__(self, content: bytes, readers: set[int]) -> None:
+        super().__init__(content)
+        self._readers = readers
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._readers.add(threading.get_ident())
+        return super().read(size)
+
+
 def test_parts_are_read_by_no_thread_of_arrows(tmp_path: Path) -> None:
     """One that still holds a file of Python's when the process ends aborts it."""
-    readers = set()
-
-    class Watched(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            readers.add(threading.get_ident())
-            return super().read(size)
+    readers: set[int] = set()
 
     class Folder(LocalFolder):
         def open(self, name: str) -> BinaryIO:
-            return Watched((self.path / name).read_bytes())
+            return Watched((self.path / name).read_bytes(), readers)
 
     row = dict.fromkeys(SCHEMA.names) | {"path": "a.png", "size": 3, "mtime": 1.5}
     write_part(pa.Table.from_pylist([row], SCHEMA), tmp_path, "part-000000.parquet")
     assert Item("a.png", 3, 1.5) in DoneItems(Folder(tmp_path))
+    assert readers == {threading.get_ident()}
+
+
+def test_shards_are_read_by_no_thread_of_arrows() -> None:
+    content = io.BytesIO()
+    table = pa.table({"path": [f"{n}.png" for n in range(500)], "bytes": [b"x" * 999] * 500})
+    pq.write_table(table, content, row_group_size=100)
+    readers: set[int] = set()
+    shard = Shard(Item("p.parquet", 9, 1.5), lambda: Watched(content.getvalue(), readers))
+    assert len(list(parquet_items(shard, "bytes"))) == 500
     assert readers == {threading.get_ident()}
 
 

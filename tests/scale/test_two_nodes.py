@@ -27,12 +27,16 @@ COUNT = 200
 
 DRIVER = """
 import sys
+import time
 import ray
 from distildire.scale.score import score
 source, out, model = sys.argv[1:]
+ray.init(log_to_driver=False)  # else it is left with the run
 report = score(source, out, model=model, engine="ray", part_rows=20)
-nodes = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-print("REPORT", report.scored, report.errors, report.cores, len(nodes))
+until = time.monotonic() + 120  # the job may end before Ray knows
+while (alive := sum(node["Alive"] for node in ray.nodes())) > 1 and time.monotonic() < until:
+    time.sleep(0.5)
+print("REPORT", report.scored, report.errors, report.cores, alive)
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -39,42 +40,37 @@ class TwoNodes:
         self._names = [f"dd{os.getpid()}{side}" for side in "ab"]
         self._scratch = Path(tempfile.mkdtemp(prefix="dd"))  # sockets need a short path
         self._nodes: list[subprocess.Popen[bytes]] = []
+        self._cable = f"v{os.getpid()}b"
         self.environment = {
             **os.environ, **NOTICED, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled",
             "RAY_ADDRESS": f"{HEAD}:{PORT}",
         }  # fmt: skip
 
     def __enter__(self) -> TwoNodes:
-        a, b = self._names
-        cable = [f"v{os.getpid()}a", f"v{os.getpid()}b"]
-        for name in self._names:
-            _ip("netns", "add", name)
-        _ip("link", "add", cable[0], "netns", a, "type", "veth", "peer", cable[1], "netns", b)
-        for name, end, address in zip(self._names, cable, (HEAD, WORKER), strict=True):
-            _ip("-n", name, "addr", "add", f"{address}/24", "dev", end)
-            _ip("-n", name, "link", "set", end, "up")
-            _ip("-n", name, "link", "set", "lo", "up")
-        self._cable = cable[1]
         common = ["--num-cpus", "1", "--object-store-memory", str(150 * 2**20), "--block"]
+        head = [
+            "--head", "--port", str(PORT), "--node-ip-address", HEAD,
+            "--include-dashboard", "false", "--temp-dir", str(self._scratch),
+        ]  # fmt: skip
         try:
-            self._start(
-                0,
-                "--head",
-                "--port",
-                str(PORT),
-                "--node-ip-address",
-                HEAD,
-                "--include-dashboard",
-                "false",
-                "--temp-dir",
-                str(self._scratch),
-                *common,
-            )
+            self._lay_cable()
+            self._start(0, *head, *common)
             self._start(1, "--address", f"{HEAD}:{PORT}", "--node-ip-address", WORKER, *common)
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def _lay_cable(self) -> None:
+        a, b = self._names
+        for name in self._names:
+            _ip("netns", "add", name)
+        ends = [f"v{os.getpid()}a", self._cable]
+        _ip("link", "add", ends[0], "netns", a, "type", "veth", "peer", ends[1], "netns", b)
+        for name, end, address in zip(self._names, ends, (HEAD, WORKER), strict=True):
+            _ip("-n", name, "addr", "add", f"{address}/24", "dev", end)
+            _ip("-n", name, "link", "set", end, "up")
+            _ip("-n", name, "link", "set", "lo", "up")
 
     def head(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a command on the first node."""
@@ -94,15 +90,17 @@ class TwoNodes:
         traceback: TracebackType | None,
     ) -> None:
         for node in self._nodes:
-            os.killpg(node.pid, signal.SIGKILL)
+            if node.poll() is None:
+                os.killpg(node.pid, signal.SIGKILL)
             node.wait()
         for name in self._names:
             found = subprocess.run(
                 ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
             )
             for pid in found.stdout.split():
-                os.kill(int(pid), signal.SIGKILL)
-            subprocess.run(["ip", "netns", "del", name], check=False)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _start(self, node: int, *options: str) -> None:
@@ -115,11 +113,12 @@ class TwoNodes:
                     env={k: v for k, v in self.environment.items() if k != "RAY_ADDRESS"},
                     stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
                 )  # fmt: skip
-            while "Ray runtime started" not in log.read_text() and started.poll() is None:
+            self._nodes.append(started)
+            until = time.monotonic() + 120
+            while started.poll() is None and time.monotonic() < until:
+                if "Ray runtime started" in log.read_text():
+                    return
                 time.sleep(0.2)
-            if started.poll() is None:
-                self._nodes.append(started)
-                return
             if "timed out" not in log.read_text():
                 break
         raise RuntimeError(f"the node did not start:\n{log.read_text()[-2000:]}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +24,12 @@ from distildire.cli.app import (
 from distildire.io.text import shown
 
 if TYPE_CHECKING:
+    from distildire.io.finding import OnError
     from distildire.scale.pace import Pace
+    from distildire.scale.score import OnPace
+
+CLEAR = "\r\033[K"
+"""To the beginning of a terminal's line, which is empty then."""
 
 
 class EngineName(StrEnum):
@@ -55,7 +62,8 @@ def score(
         bool,
         typer.Option(
             "--isolate/--no-isolate",
-            help="Decode in processes of their own: a file that crashes its decoder costs one row.",
+            help="Decode in processes of their own, as --engine ray always does: a file that "
+            "crashes its decoder costs one row.",
         ),
     ] = False,
     gpu_share: Annotated[
@@ -82,18 +90,19 @@ def score(
 
     if out.lower().startswith("memory://"):
         warn(f"--out {out}: ends with this process: nothing of it is kept")
-    report = run(
-        source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
-        dedup=dedup, isolate=isolate, gpu_share=gpu_share,
-        progress=pace_line(), on_error=warn,
-        on_device=say if device is DeviceName.auto else None,
-    )  # fmt: skip
+    with pace_line() as (draw, warn_above):
+        report = run(
+            source, out, model=model, fpr=fpr, engine=engine.value, device=device.value,
+            dedup=dedup, isolate=isolate, gpu_share=gpu_share,
+            progress=draw, on_error=warn_above,
+            on_device=say if device is DeviceName.auto else None,
+        )  # fmt: skip
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [
         f"{report.scored} scored{copies}, {report.present} there already, "
         f"{report.errors} with an error"
     ]
-    if price is not None and report.scored:
+    if price is not None and report.scored and report.seconds:
         cost = cost_per_million(price, report.cores, report.scored, report.seconds)
         lines.append(
             f"{cost:.2f} a million pictures, at {price:g} a core-hour "
@@ -104,17 +113,46 @@ def score(
     raise typer.Exit(1 if report.errors else 0)
 
 
-def pace_line() -> Callable[[Pace], None] | None:
-    """A callback that draws on stderr, twice a second, if that is a terminal."""
-    if not sys.stderr.isatty():
-        return None
-    last = 0.0
+@contextlib.contextmanager
+def pace_line() -> Iterator[tuple[OnPace | None, OnError]]:
+    """(what draws the pace on stderr, twice a second, if that is a terminal; what warns there).
+
+    Warnings, those of the log too, stand above the line, which is gone at the end.
+    """
+    is_drawn, last = sys.stderr.isatty(), 0.0
+
+    def clear() -> None:
+        if is_drawn:
+            sys.stderr.write(CLEAR)
+            sys.stderr.flush()
 
     def draw(pace: Pace) -> None:
         nonlocal last
         if pace.seconds - last >= 0.5:
             last = pace.seconds
-            sys.stderr.write(f"\r\033[Kpictures: {pace}")
+            sys.stderr.write(f"{CLEAR}pictures: {pace}")
             sys.stderr.flush()
 
-    return draw
+    def warn_above(message: str) -> None:
+        clear()
+        warn(message)
+
+    handler = _Handler(warn_above)
+    logging.getLogger("distildire").addHandler(handler)
+    try:
+        yield draw if is_drawn else None, warn_above
+    finally:
+        logging.getLogger("distildire").removeHandler(handler)
+        clear()
+
+
+class _Handler(logging.Handler):
+    """Hands the warnings of a log on."""
+
+    def __init__(self, tell: OnError) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As `logging` asks for it."""
+        self._tell(record.getMessage())

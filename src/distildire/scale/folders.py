@@ -1,4 +1,5 @@
-"""The folder that `score` writes into, here or in a store; files are there whole or not at all."""
+"""The folder that `score` writes into, here or in a store; files are there whole or not at all,
+as far as the store sees to it."""
 
 from __future__ import annotations
 
@@ -97,7 +98,10 @@ class LocalFolder:
 
 
 class StoreFolder:
-    """In a store: an object appears when all of it has arrived."""
+    """In a store: in object stores, an object appears when all of it has arrived.
+
+    Others (sftp, smb, hdfs) write files in place: a killed run may leave half a part.
+    """
 
     def __init__(self, address: str) -> None:
         """Name it.

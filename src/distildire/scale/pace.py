@@ -16,7 +16,7 @@ class Pace:
     total: int | None
     """Items of the source, where it is known."""
     seconds: float
-    """Since the run began to score."""
+    """Since the run came to the first item that it scores."""
 
     @property
     def rate(self) -> float:

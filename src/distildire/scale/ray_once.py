@@ -6,20 +6,22 @@ without a score, and the driver fills in what it knows of their bytes.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distildire.io.hashing import sha256_of
-from distildire.io.pictures import read_bytes
 from distildire.loading import Unread
 from distildire.scale.items import failing
 from distildire.scale.once import Once, row_of_copy
+
+CHANGED = "cannot be read: the file that it is a copy of was changed while it was read"
+"""Of a copy whose original is not to be had any more; the next run tries it again."""
 
 
 class Claims:
@@ -43,13 +45,13 @@ def claims_for(once: Once) -> Any:
 
 
 def without_copies(
-    pictures: Iterable[str | Unread], claims: Any
-) -> tuple[list[str | Unread], dict[str, list[Any]]]:
+    pictures: Iterable[Unread], claims: Any
+) -> tuple[list[Unread], dict[str, list[Any]]]:
     """(the same, read, copies failing; their columns `digest`, hex, and `copy`)."""
-    found = [_read(picture) for picture in pictures]
+    found = [(picture.path, _read(picture)) for picture in pictures]
     digests = [bytes.fromhex(sha256_of(d)) if isinstance(d, bytes) else None for _, d in found]
     ours: list[bool] = ray.get(claims.claim.remote(digests, [path for path, _ in found]))
-    held: list[str | Unread] = []
+    held = []
     for (path, data), mine in zip(found, ours, strict=True):
         wrong = data if isinstance(data, str) else None if mine else "a copy"
         read = partial(failing, wrong) if wrong is not None else partial(bytes, data)
@@ -58,14 +60,12 @@ def without_copies(
     return held, {"digest": hashes, "copy": [not mine for mine in ours]}
 
 
-def _read(picture: str | Unread) -> tuple[str, bytes | str]:
-    """Its path, and its bytes or what is wrong with them."""
-    path = picture if isinstance(picture, str) else picture.path
+def _read(picture: Unread) -> bytes | str:
+    """Its bytes, or what is wrong with them."""
     try:
-        data = read_bytes(Path(picture)) if isinstance(picture, str) else picture.read()
+        return picture.read()
     except Exception as error:  # the row says so
-        return path, str(error).strip() or type(error).__name__
-    return path, data
+        return str(error).strip() or type(error).__name__
 
 
 def with_copies(rows: Iterable[dict[str, Any]], once: Once) -> Iterator[dict[str, Any]]:
@@ -83,4 +83,6 @@ def with_copies(rows: Iterable[dict[str, Any]], once: Once) -> Iterator[dict[str
             yield row
             for other in waiting.pop(digest, ()):
                 yield row_of_copy(other, digest, once)
-    assert not waiting, "copies without their original"
+    # Their original died with its actor, and had other bytes when another read it.
+    for row in itertools.chain.from_iterable(waiting.values()):
+        yield row | {"error": CHANGED}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from distildire import __version__
 from distildire.bundle import load_bundle
-from distildire.detector import DEFAULT_FPR, MAX_WORKERS, Detector
+from distildire.detector import DEFAULT_FPR, Detector
+from distildire.io.cores import usable_cores
 from distildire.io.finding import OnError
 from distildire.isolation.pool import Workers
 from distildire.loading import Given, Loaded, Unread
@@ -57,7 +58,7 @@ class Report:
     copies: int = 0
     """Of `scored`, those whose bytes had been scored already (`dedup`)."""
     seconds: float = 0.0
-    """From the first file to the last row."""
+    """From the first file that had no row yet to the last row."""
     cores: int = 1
     """That the run could use."""
 
@@ -91,17 +92,17 @@ def score(  # noqa: PLR0913
         model: bundled model by name, or the folder of a bundle.
         fpr: error budget of the verdicts, 0..0.5.
         engine: "local", or "ray" for the cluster that `ray.init` finds, whose machines must
-            see the files under the same paths.
+            see the files under the same paths. Without one it is started, and ended with the run.
         device: what runs the network, see `Detector`.
         dedup: score equal bytes once; every file has its row.
         isolate: decode in processes of their own, so that a file that crashes its decoder costs
-            its row alone.
+            its row alone; the engine "ray" always does.
         gpu_share: for the engine "ray" on GPUs: part of one that an actor takes, 0..1.
         progress: hears of each file.
         part_rows: rows of a part at most.
         part_seconds: time after which what was scored is written.
         on_error: takes a sentence for each folder that can't be listed, and for each row of a
-            manifest that names no file.
+            manifest that names no file; with the engine "ray", in another thread.
         on_device: takes what runs the network, before the first file: "cpu", "cuda" or
             "openvino".
 
@@ -125,56 +126,61 @@ def score_with(
     on_device: Callable[[str], None] | None = None,
 ) -> Report:
     """`score`, with its keywords as options."""
-    detector, actors, options = _open_engine(options)
-    cores = detector.cores if actors is None else actors.count * actors.cores
-    if on_device is not None:
-        on_device(options.device)
-    about = {
-        "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
-        "device": options.device, "version": __version__,
-    }  # fmt: skip
-    pending = _Pending(source, on_error)  # refuses an empty one before there is a folder for it
-    folder = folder_of(out)
-    with open_folder(folder, about), _loading(detector, options) as load:
-        drop_stale(folder)
-        pending.done = DoneItems(folder)
-        once = Once(detector, scored_before(folder), load) if options.dedup else None
-        writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
-        tell = _telling(progress, source, pending)
-        began = time.monotonic()
-        if actors is not None:
-            from distildire.scale.ray_engine import score_items
+    with _engine(options) as (detector, actors, options):
+        if on_device is not None:
+            on_device(options.device)
+        about = {
+            "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
+            "device": options.device, "version": __version__,
+        }  # fmt: skip
+        pending = _Pending(source, on_error)  # refuses an empty one before there is a folder for it
+        folder = folder_of(out)
+        with open_folder(folder, about), _loading(detector, options) as load:
+            drop_stale(folder)
+            pending.done = DoneItems(folder)
+            once = Once(detector, scored_before(folder), load) if options.dedup else None
+            writer = PartWriter(folder, rows=options.part_rows, seconds=options.part_seconds)
+            tell = _telling(progress, source, pending)
+            if actors is not None:
+                from distildire.scale.ray_engine import score_items
 
-            rows = score_items(pending, options, actors, once)
-        elif once is not None:
-            rows = (row | facts_of_file(item) for item, row in once.rows(pending))
-        else:
-            rows = score_here(detector, pending, load)
-        scored = _write(rows, writer, tell)
-        if pending.trouble is not None:
-            raise pending.trouble
-        seconds = time.monotonic() - began
-        errors = pending.errors + drop_stale(folder, pending.whole)
-        copies = once.copies if once is not None else 0
-        return Report(scored, pending.present, errors, copies, seconds, cores)
+                rows = score_items(pending, options, actors, once)
+            elif once is not None:
+                rows = (row | facts_of_file(item) for item, row in once.rows(pending))
+            else:
+                rows = score_here(detector, pending, load)
+            scored = _write(rows, writer, tell)
+            if pending.trouble is not None:
+                raise pending.trouble
+            seconds = pending.seconds
+            pending.done = ()  # its memory is needed
+            errors = pending.errors + drop_stale(folder, pending.whole)
+            copies = once.copies if once is not None else 0
+            cores = detector.cores if actors is None else actors.count * actors.cores
+            return Report(scored, pending.present, errors, copies, seconds, cores)
 
 
-def _open_engine(options: ScoreOptions) -> tuple[Detector, Actors | None, ScoreOptions]:
+@contextlib.contextmanager
+def _engine(options: ScoreOptions) -> Iterator[tuple[Detector, Actors | None, ScoreOptions]]:
     """The detector; where Ray is asked for, the actors in its place; the device that works."""
     if options.engine != "ray":
-        detector = Detector(options.model, fpr=options.fpr, device=options.device)
-        return detector, None, replace(options, device=detector.device)
-    from distildire.scale.ray_engine import actors_for, connect, device_of
+        cores = usable_cores()
+        detector = Detector(options.model, fpr=options.fpr, device=options.device, threads=cores)
+        yield detector, None, replace(options, device=detector.device)
+        return
+    from distildire.scale.ray_engine import actors_for, connected, device_of
 
     # The driver scores nothing, and may have no GPU.
     here = options.device
     if here in {"cuda", "auto"}:
         here = "openvino" if here == "auto" and load_bundle(options.model).is_ir else "cpu"
     detector = Detector(options.model, fpr=options.fpr, device=here)
-    resources = connect()
-    actors = actors_for(resources, options.device, options.gpu_share)
-    options = replace(options, device=device_of(actors, options) if actors.gpus else here)
-    return detector, actors_for(resources, options.device, options.gpu_share), options
+    if detector.bundle.folder == Path(options.model):  # actors are at work in another folder
+        options = replace(options, model=Path(options.model).absolute())
+    with connected() as nodes:
+        actors = actors_for(nodes, options.device, options.gpu_share)
+        options = replace(options, device=device_of(actors, options) if actors.gpus else here)
+        yield detector, actors_for(nodes, options.device, options.gpu_share), options
 
 
 def _telling(
@@ -183,10 +189,10 @@ def _telling(
     """Tells `progress` how far so many rows are; the source is counted beside the work."""
     if progress is None:
         return lambda scored: None
-    total, began = _Total(source), time.monotonic()
+    total = _Total(source)
 
     def tell(scored: int) -> None:
-        progress(Pace(scored, pending.present, total.number, time.monotonic() - began))
+        progress(Pace(scored, pending.present, total.number, pending.seconds))
 
     return tell
 
@@ -219,11 +225,17 @@ class _Pending:
         """Shards that were read to their end."""
         self.trouble: Exception | None = None
         """What ended the source; raised when all that it gave before has its row."""
+        self._began: float | None = None
         items = items_of(source, self._failed)
         first = list(itertools.islice(items, 1))
         if not first and not self.errors:
             raise SourceError(f"{source}: holds no pictures")
         self._items = itertools.chain(first, items)
+
+    @property
+    def seconds(self) -> float:
+        """Since the first item; those before it that have a row already are no work."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
 
     def __iter__(self) -> Iterator[Item]:
         try:
@@ -234,6 +246,7 @@ class _Pending:
                 if item in self.done:
                     self.present += 1
                 else:
+                    self._began = self._began or time.monotonic()
                     yield item.held()
         except Exception as error:
             self.trouble = error
@@ -262,8 +275,7 @@ def _loading(detector: Detector, options: ScoreOptions) -> Iterator[Load | None]
     if not options.isolate or options.engine == "ray":
         yield None
         return
-    count = min(MAX_WORKERS, detector.cores)
-    workers = Workers(detector.bundle.preprocessing, count, decoder=options.decoder)
+    workers = Workers(detector.bundle.preprocessing, detector.cores, decoder=options.decoder)
     try:
         yield workers.load_item
     finally:

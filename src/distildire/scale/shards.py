@@ -140,9 +140,15 @@ def _target(link: tarfile.TarInfo) -> str:
 
 def _members(shard: Shard) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     with shard.open() as file, tarfile.open(fileobj=file, mode="r|*", bufsize=2**20) as tar:
-        for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # else it keeps all it has seen
+        for member in each_member(tar):
             yield tar, member
+
+
+def each_member(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """What a tar holds, one at a time in memory."""
+    for member in tar:
+        tar.members = []  # type: ignore[attr-defined]  # else it keeps all it has seen
+        yield member
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -199,9 +205,10 @@ def parquet_items(shard: Shard, column: str) -> Iterator[Item]:
     names = _Names()
     row = -1
     try:
-        with shard.open() as file, pq.ParquetFile(file) as table:
+        # A thread of Arrow's that holds a file of Python's beyond the read can abort the process.
+        with shard.open() as file, pq.ParquetFile(file, pre_buffer=False) as table:
             wanted = [column, *(["path"] if "path" in table.schema_arrow.names else [])]
-            for batch in table.iter_batches(BATCH_ROWS, columns=wanted):
+            for batch in table.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False):
                 for values in batch.cast(_undecoded(batch.schema)).to_pylist():
                     row += 1
                     name, data = _named(values, column, row)

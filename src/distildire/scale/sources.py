@@ -31,6 +31,7 @@ from distildire.scale.left_out import LeftOut
 from distildire.scale.patterns import expand
 from distildire.scale.shards import (
     Shard,
+    each_member,
     image_column,
     is_picture_member,
     is_tar,
@@ -285,7 +286,7 @@ def _how_many_in(name: str) -> int | None:
         if is_address(name) or not plain.endswith(".tar"):
             return None
         with tarfile.open(name, "r:") as tar:
-            return sum(map(is_picture_member, tar))
+            return sum(map(is_picture_member, each_member(tar)))
     if plain.endswith(".parquet"):
         import pyarrow.parquet as pq
 
