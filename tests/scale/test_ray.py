@@ -207,8 +207,8 @@ def test_a_file_that_crashes_its_decoder_costs_its_row(
 def test_what_fails_in_an_actor_is_one_sentence(
     cluster: None, pictures: Path, bundle: Path, tmp_path: Path
 ) -> None:
+    options = with_decoder(bundle, "no_module:decode", engine="ray")
     with pytest.raises(ValueError, match=r"^a decoding process could not be started$"):
-        options = with_decoder(bundle, "no_module:decode", engine="ray")
         score_with(pictures, tmp_path / "out", options)
 
 
@@ -217,8 +217,8 @@ def test_a_run_whose_actors_all_die_ends(
 ) -> None:
     (pictures / "b.png").write_bytes(crashing.KILL)
     monkeypatch.setattr(ray_engine, "RETRIES", 1)
+    options = with_decoder(bundle, "crashing_decoder:decode", engine="ray")
     with pytest.raises(ValueError, match="died 2 times") as found:
-        options = with_decoder(bundle, "crashing_decoder:decode", engine="ray")
         score_with(pictures, tmp_path / "out", options)
     assert "\n" not in str(found.value)
 
