@@ -31,8 +31,12 @@ def save(path: Path, weights: dict[str, Any], config: TrainConfig, **facts: Any)
 
 
 def restore(path: Path, parts: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """Load every part of `checkpoint.pt`; the config must be the one that it was made with."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    """Load every part of `checkpoint.pt`; the config must be the one that it was made with.
+
+    Raises:
+        ValueError: a damaged file, or another config.
+    """
+    saved = read_saved(path)
     tree = as_of_now(saved["config"])
     if tree != to_dict(config):
         changed = [k for k, v in to_dict(config).items() if tree.get(k) != v]
