@@ -39,7 +39,7 @@ def test_code_in_a_checkpoint_is_not_run(
     for zipped in (True, False):
         content = {"student": {"x": _Code()}, "model": {}, "config": {}}
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(ValueError, match="best.pt: (refused|damaged)"):
+        with pytest.raises(ValueError, match=r"best\.pt: (refused|damaged)"):
             READERS[name](path)
         assert not (tmp_path / "ran").exists()
     # Read as any pickle it would have run.
