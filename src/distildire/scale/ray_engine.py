@@ -28,6 +28,8 @@ from distildire.scale.once import Once
 from distildire.scale.options import ScoreOptions
 from distildire.scale.ray_once import claims_for, with_copies, without_copies
 
+log = logging.getLogger(__name__)
+
 BATCH = 32
 """Files that an actor takes at a time."""
 
@@ -45,6 +47,9 @@ most."""
 RETRIES = 4
 """Times that files are given to an actor anew after theirs has died: some die of what they are
 given, for want of memory for example, and a run that can't go on has to end."""
+
+PATIENCE = 60
+"""Seconds after which a wait for the cluster's cores is told of."""
 
 CONNECT_MEND = (
     "see that the cluster of RAY_ADDRESS runs; where it was started with a token, set "
@@ -228,9 +233,13 @@ def device_of(actors: Actors, options: ScoreOptions) -> str:
     """
     task: Any = ray.remote(_opened_device)
     with _in_a_sentence():
-        device: str = ray.get(
-            task.options(num_cpus=actors.cores, num_gpus=actors.gpus).remote(options)
-        )
+        asked = task.options(num_cpus=actors.cores, num_gpus=actors.gpus).remote(options)
+        if not ray.wait([asked], timeout=PATIENCE)[0]:
+            log.warning(
+                "waiting for %d cores and %g of a GPU on one machine of the Ray cluster",
+                actors.cores, actors.gpus,
+            )  # fmt: skip
+        device: str = ray.get(asked)
     return device
 
 
@@ -243,15 +252,14 @@ def _in_a_sentence() -> Iterator[None]:
     """Ray's errors carry tracebacks of other machines, whose last exception says what is wrong."""
     try:
         yield
-    except RayActorError as error:
-        if error.actor_init_failed:
-            raise ValueError(_last_line(error)) from error
-        raise ValueError(
-            f"Ray's actors died {RETRIES + 1} times of the same files: see that their machines "
-            "have memory enough; what was scored before is kept"
-        ) from error
     except RayError as error:
-        raise ValueError(_last_line(error)) from error
+        words = _last_line(error)
+        if isinstance(error, RayActorError) and not error.actor_init_failed:
+            words = (
+                f"Ray's actors died {RETRIES + 1} times of the same files: see that their machines "
+                "have memory enough; what was scored before is kept"
+            )
+        raise ValueError(words) from error
 
 
 def _last_line(error: RayError) -> str:
@@ -269,9 +277,14 @@ def score_items(
     Raises:
         ValueError: Ray can't go on; the message says why.
     """
-    with _in_a_sentence():
-        rows = rows_of_actors(items, options, actors, None if once is None else claims_for(once))
-        yield from rows if once is None else with_copies(rows, once)
+    claims = None if once is None else claims_for(once)
+    try:
+        with _in_a_sentence():
+            rows = rows_of_actors(items, options, actors, claims)
+            yield from rows if once is None else with_copies(rows, once)
+    finally:
+        if claims is not None:
+            ray.kill(claims)
 
 
 def rows_of_actors(
