@@ -178,7 +178,7 @@ def test_a_device_that_fails_leaves_what_was_scored(
     for i in range(20):
         shutil.copy(folder / "a.png", folder / f"{i:02d}.png")
     out = tmp_path / "parts"
-    monkeypatch.setattr("distildire.detector.usable_cores", lambda: 1)
+    monkeypatch.setattr("distildire.scale.score.usable_cores", lambda: 1)
     with monkeypatch.context() as failing:
         failing_after(failing, 15, FULL[1])
         with pytest.raises(BundleError, match="device cpu failed"):

@@ -59,7 +59,7 @@ def read_saved(path: Path) -> dict[str, Any]:
         average = {k.removeprefix("module."): v for k, v in saved["average"].items()}
         saved["student"] = merged({k: v for k, v in average.items() if k != "n_averaged"})
     if not isinstance(saved, dict) or not {"student", "config"} <= set(saved):
-        raise ValueError(f"{path}: damaged, or not the best.pt or checkpoint.pt of a training run")
+        raise ValueError(f"{path}: damaged, or no best.pt or checkpoint.pt of a training run")
     return saved
 
 
