@@ -81,6 +81,28 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="CUDA may work here")
+def test_gpus_that_do_not_work_are_told_of(
+    cluster: None, pictures: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster says that it has one. Before others: the task that tries it asks for all cores."""
+    given: list[object] = []
+
+    def no_rows(_: object, options: ScoreOptions, actors: Actors, __: object) -> Iterator[object]:
+        given.extend([options.device, actors])
+        return iter(())
+
+    monkeypatch.setattr(ray_engine, "score_items", no_rows)
+    out = tmp_path / "auto"
+    score(pictures, out, model=bundle, engine="ray", device="auto", on_device=given.append)
+    assert given == ["cpu", "cpu", Actors(2)]
+    assert json.loads((out / "_score.json").read_text())["device"] == "cpu"
+    mend = r"^device cuda: .* has no CUDA: pip install [^\n]* give the device cpu$"
+    with pytest.raises(ValueError, match=mend):
+        score(pictures, tmp_path / "cuda", model=bundle, engine="ray", device="cuda")
+    assert not (tmp_path / "cuda").exists()
+
+
 def test_rows_are_those_of_this_machine(
     cluster: None, pictures: Path, bundle: Path, tmp_path: Path
 ) -> None:
@@ -292,28 +314,6 @@ def test_actors_take_no_more_cores_than_the_machines_with_gpus_have(
     nodes.append({"Alive": True, "Resources": {"CPU": 4.0, "GPU": 4.0}})
     with ray_engine.connected() as found:
         assert actors_for(found, "cuda") == Actors(5, 1, 1.0)
-
-
-@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="CUDA may work here")
-def test_gpus_that_do_not_work_are_told_of(
-    cluster: None, pictures: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The cluster says that it has one."""
-    given: list[object] = []
-
-    def no_rows(_: object, options: ScoreOptions, actors: Actors, __: object) -> Iterator[object]:
-        given.extend([options.device, actors])
-        return iter(())
-
-    monkeypatch.setattr(ray_engine, "score_items", no_rows)
-    out = tmp_path / "auto"
-    score(pictures, out, model=bundle, engine="ray", device="auto", on_device=given.append)
-    assert given == ["cpu", "cpu", Actors(2)]
-    assert json.loads((out / "_score.json").read_text())["device"] == "cpu"
-    mend = r"^device cuda: .* has no CUDA: pip install [^\n]* give the device cpu$"
-    with pytest.raises(ValueError, match=mend):
-        score(pictures, tmp_path / "cuda", model=bundle, engine="ray", device="cuda")
-    assert not (tmp_path / "cuda").exists()
 
 
 def test_an_error_of_rays_is_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import re
@@ -232,6 +233,7 @@ def device_of(actors: Actors, options: ScoreOptions) -> str:
         ValueError: the device doesn't work there; the message says why.
     """
     task: Any = ray.remote(_opened_device)
+    gc.collect()  # actors of earlier runs that something still refers to hold their cores
     with _in_a_sentence():
         asked = task.options(num_cpus=actors.cores, num_gpus=actors.gpus).remote(options)
         if not ray.wait([asked], timeout=PATIENCE)[0]:
