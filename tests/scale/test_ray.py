@@ -85,7 +85,7 @@ def pictures(folder: Path) -> Path:
 def test_gpus_that_do_not_work_are_told_of(
     cluster: None, pictures: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cluster says that it has one. Before others: the task that tries it asks for all cores."""
+    """The cluster says that it has one. Comes first: the task that tries it asks for all cores."""
     given: list[object] = []
 
     def no_rows(_: object, options: ScoreOptions, actors: Actors, __: object) -> Iterator[object]:
