@@ -249,6 +249,21 @@ def test_the_tiny_autoencoders_are_asked_unless_others_are_given(
     assert "no clone of madebyollin/taesd" in result.problems[0][2]
 
 
+def test_what_is_missing_of_a_manifest_written_here_is_no_crop(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    """Its rows state what an original looks like, whether that can be had or not."""
+    clones, commit = clone
+    names = ["large.png", "sämall one.jpg"]
+    written = rebuild(manifest(tmp_path, commit, *names), clones, tmp_path / "a", workers=1).table
+    stated = tmp_path / "stated.parquet"
+    written.assign(repository=["owner/name", "owner/gone"]).to_parquet(stated)
+    again = rebuild(stated, clones, tmp_path / "b", workers=1)
+    assert str(again) == "1 made, 1 missing, 0 different"
+    assert all((tmp_path / "b" / path).exists() for path in again.table["path"])
+    assert "made" not in again.table
+
+
 def test_crops_of_one_original_have_files_of_their_own(
     tmp_path: Path, clone: tuple[Path, str]
 ) -> None:

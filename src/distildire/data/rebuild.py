@@ -139,12 +139,12 @@ def make_row(
     reconstruct: Reconstruct | None,
     taken: dict[str, str] | None = None,
 ) -> Row:
-    """Make one row's crop; the row with every column filled, and `problem` ("" if none).
+    """Make one row's crop; the row with every column filled, `problem` ("" if none) and `made`.
 
     `taken` has the hashes of the crops made so far, by path, and gets this one's: none is
     overwritten by another.
     """
-    made = {**row, "problem": ""}
+    made = {**row, "problem": "", "made": True}
     name = row.get("reconstruction") or ""
     try:
         rgb, known = _read(row, original)
@@ -162,7 +162,7 @@ def make_row(
         own = f"{digest[:16]}-{crop}{'-' + name if name else ''}"
         path = _free_path(row, own, sha256, {} if taken is None else taken)
     except _NotMadeError as problem:
-        return {**made, "problem": str(problem)}
+        return _not_made(row, str(problem))
     (out / path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out / path) as file:
         file.write(content)
@@ -182,6 +182,10 @@ def make_row(
 
 class _NotMadeError(Exception):
     """The problem of a row that has no crop."""
+
+
+def _not_made(row: Row, problem: str) -> Row:
+    return {**row, "problem": problem, "made": False}
 
 
 def _read(row: Row, original: bytes | None) -> tuple[RGB, Row]:
@@ -273,7 +277,7 @@ def _make_repository(
 ) -> list[Row]:
     git = find_clone(clones, rows[0]["repository"])
     if git is None:
-        return [{**row, "problem": "missing: no clone of the repository"} for row in rows]
+        return [_not_made(row, "missing: no clone of the repository") for row in rows]
     taken: dict[str, str] = {}
     done = [
         _made(row, blob, out, reconstruct, taken)
@@ -302,7 +306,7 @@ def _made(row: Row, *given: Any) -> Row:
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in _OF_A_PATH:
             raise  # a full disk is every row's
-        return {**row, "problem": f"missing: {words_of(error)}"}
+        return _not_made(row, f"missing: {words_of(error)}")
 
 
 _OF_A_PATH = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
@@ -322,7 +326,7 @@ def _finished(part: Path, rows: list[Row], out: Path) -> list[Row] | None:
         done: list[Row] = content["rows"]
         if any(row["problem"].startswith("missing: no ") for row in done):
             return None
-        made = (row for row in done if "look" in row)
+        made = (row for row in done if row["made"])
         whole = all(sha256_of((out / row["path"]).read_bytes()) == row["sha256"] for row in made)
         return done if whole else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -428,7 +432,8 @@ def _collect(done: list[Row], out: Path, manifest: Path) -> Rebuilt:
     import pandas as pd
 
     problems = [(r["repository"], r["original_path"], r["problem"]) for r in done if r["problem"]]
-    made = [{k: v for k, v in row.items() if k != "problem"} for row in done if "look" in row]
+    ours = {"problem", "made"}
+    made = [{k: v for k, v in row.items() if k not in ours} for row in done if row["made"]]
     if not made:
         first = problems[0][2] if problems else "it has no rows"
         raise ManifestError(f"{manifest}: nothing could be made ({first})")
