@@ -343,6 +343,38 @@ def test_a_run_that_was_stopped_goes_on(
     assert asked == first + 20
 
 
+def test_a_failure_after_scoring_costs_no_score(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, out = pictures(tmp_path), tmp_path / "out"
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distildire.evaluate.run.heatmap_check", fails)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Detector(bundle), manifest, out, EvaluationOptions(heatmap_count=2, repeats=20))
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(Detector, "logit", asked)
+    with pytest.raises(ValueError, match="no generator begins with 'GANN'"):
+        evaluate(Detector(bundle), manifest, out, EvaluationOptions(known=["GANN"], repeats=20))
+    evaluate(Detector(bundle), manifest, out, EvaluationOptions(repeats=20))
+
+
+def test_scores_of_a_file_answer_no_check_of_a_model(tmp_path: Path) -> None:
+    manifest = pictures(tmp_path)
+    table = read_manifest(manifest)
+    given = tmp_path / "scores.CSV"
+    table.assign(score=range(len(table)))[["path", "score"]].to_csv(given, index=False)
+    with pytest.raises(ValueError, match="measured by a model"):
+        evaluate(given, manifest, tmp_path / "out", EvaluationOptions(robustness_count=4))
+    found = evaluate(given, manifest, tmp_path / "out", EvaluationOptions(repeats=20))
+    assert len(found.scores) == len(table)
+
+
 def test_logits_of_another_model_are_not_taken(tmp_path: Path, bundle: Path) -> None:
     detector, path = Detector(bundle), tmp_path / "logits.jsonl"
     rgb = np.full((64, 64, 3), 90, np.uint8)

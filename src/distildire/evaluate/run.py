@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distildire.data.audit import Audit, audit, refuse_leak
 from distildire.data.audit_report import save_audit
-from distildire.data.manifest import fingerprint, read_manifest, rows_of_split
+from distildire.data.manifest import FAKE, fingerprint, read_manifest, rows_of_split
 from distildire.evaluate.breakdown import VerdictOf, parts_of
 from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
+from distildire.evaluate.generators import check_prefixes
 from distildire.evaluate.kept_logits import keeping_logits
 from distildire.evaluate.report import report_page
 from distildire.evaluate.robustness import robustness
@@ -97,45 +98,54 @@ def evaluate(
         ManifestError: unusable manifest or CSV, or no row in `split`.
         LeakError: the class shows in the files, and `equalize` is False.
         BundleError: unusable model.
-        ValueError: no picture has a score.
+        ValueError: no picture has a score; a word of `known` with which no generator begins;
+            scores and a check that asks the model for more.
     """
     options = options or EvaluationOptions()
     manifest, out = Path(manifest), Path(out)
     table = rows_of_split(read_manifest(manifest), options.split)
     about = {"model": str(model), "manifest": manifest.name, "data fingerprint": fingerprint(table)}
-    given = Path(model) if isinstance(model, str | Path) and str(model).endswith(".csv") else None
+    given = None
+    if isinstance(model, str | Path) and str(model).lower().endswith(".csv"):
+        given = Path(model)
+        if options.robustness_count or options.stability_count or options.heatmap_count:
+            raise ValueError(
+                "robustness, stability and heat maps are measured by a model, and scores were given"
+            )
     found = None
     if given is None or _any_file(table):
         found = _audited(table, out, options, progress)
-    detector: Scorer | None = None
-    checks: dict[str, Any] = {}
-    if given is not None:
-        scores = read_scores(given, table)
-        about["note"] = "scores of another tool, taken as they are: nothing was equalised"
-        if found is not None and found.leaky:
-            about["note"] += ". " + found.verdict
-    else:
-        detector = _detector(model)
-        about["model"] = getattr(detector, "name", type(detector).__name__)
-        with _kept(detector, out) as scorer:
-            stage = _stage(progress, "score")
-            scores = score_manifest(scorer, table, options.variants, stage)
+    check_prefixes(table["generator"][table["label"] == FAKE], options.known)
+    detector = None if given is not None else _detector(model)
+    # What is kept goes when all is written: whatever fails before, no picture is scored again.
+    with nullcontext() if detector is None else _kept(detector, out) as scorer:
+        checks: dict[str, Any] = {}
+        if scorer is not None:
+            about["model"] = getattr(detector, "name", type(detector).__name__)
+            scores = score_manifest(scorer, table, options.variants, _stage(progress, "score"))
             checks = _checks(scorer, table, options, progress)
-        if count := options.heatmap_count:
-            checks["heatmap"] = heatmap_check(detector, table, count, seed=options.seed)
-    if found is not None:
-        about["leak audit"] = found.verdict
-    figures = _figures(scores, detector, options)
-    about["intervals"] = next(iter(figures.values()))["intervals"]
-    metrics: dict[str, Any] = figures if len(figures) > 1 else next(iter(figures.values()))
-    metrics = {**metrics, "about": about, **checks}
-    if grid := checks.get("robustness"):
-        metrics["robustness"] = robustness_figures(grid)
-    _write_tables(out, scores, metrics, grid)
-    title = f"Evaluation of {about['model']} on {manifest.name}"
-    page = report_page(title, about, figures, scores, checks)
-    write_text(out / "report.html", page.html())
-    write_text(out / "report.md", page.markdown())
+            if count := options.heatmap_count:
+                assert detector is not None
+                checks["heatmap"] = heatmap_check(detector, table, count, seed=options.seed)
+        else:
+            assert given is not None
+            scores = read_scores(given, table)
+            about["note"] = "scores of another tool, taken as they are: nothing was equalised"
+            if found is not None and found.leaky:
+                about["note"] += ". " + found.verdict
+        if found is not None:
+            about["leak audit"] = found.verdict
+        figures = _figures(scores, detector, options)
+        about["intervals"] = next(iter(figures.values()))["intervals"]
+        metrics: dict[str, Any] = figures if len(figures) > 1 else next(iter(figures.values()))
+        metrics = {**metrics, "about": about, **checks}
+        if grid := checks.get("robustness"):
+            metrics["robustness"] = robustness_figures(grid)
+        _write_tables(out, scores, metrics, grid)
+        title = f"Evaluation of {about['model']} on {manifest.name}"
+        page = report_page(title, about, figures, scores, checks)
+        write_text(out / "report.html", page.html())
+        write_text(out / "report.md", page.markdown())
     return Evaluation(scores, metrics, found, grid, out)
 
 
