@@ -360,6 +360,10 @@ def test_calibrate_by_kind_then_detect_with_a_kind(tmp_path: Path) -> None:
     done = run("calibrate", model, manifest, "--by", "kind", "--no-equalize",
                "--heatmap-check", "20")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    for label in ("real", "fake"):
+        assert f"the {label} pictures are of 1 source, of the 5" in done.stderr
+    stated = json.loads((model / "bundle.json").read_text())["calibration"]["data"]
+    assert stated == "1 source, as they are, confidence 0.8"
     heat = json.loads((model / "bundle.json").read_text())["heatmap"]
     assert heat["n"] > 2
     assert heat["sentence"] in done.stdout

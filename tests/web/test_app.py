@@ -107,6 +107,8 @@ def test_error_budget_moves_the_verdict(client: TestClient, detector: Detector) 
     assert bounds[0.05]["real_below_logit"] == low
     assert bounds[0.05]["fake_above_logit"] == high
     assert bounds[0.001]["fake_above"] > bounds[0.1]["fake_above"]
+    assert bounds[0.05]["remark"] is None
+    assert "less than one of the 500 real" in bounds[0.001]["remark"]
 
 
 def test_limits(client_with: Client, real_png: bytes) -> None:

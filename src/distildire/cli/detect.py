@@ -136,6 +136,9 @@ def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> D
     detector = Detector(model, fpr=asked.fpr, kind=kind, device=device.value)
     detector.verdict_of(0.0)  # refuses a model that isn't calibrated
     say_device(detector, device)
+    calibration = detector.bundle.calibration
+    if calibration is not None and (remark := calibration.remark(asked.fpr)):
+        warn(f"--fpr: {remark}")
     if asked.heatmap is not None:
         if "cam" not in detector.graph_outputs:
             fail(f"--heatmap: the model {detector.given} has no activation map")

@@ -37,6 +37,9 @@ CamOf: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 _BATCH = 4
 """Tiles in one run of the graph."""
 
+_BLENDED = 2**18
+"""Pixels blended at a time: they take some 50 bytes each."""
+
 
 def tile_corners(height: int, width: int, side: int, stride: int) -> list[tuple[int, int]]:
     """(top, left) of the crops of `side` that cover height x width at steps of about `stride`.
@@ -193,13 +196,23 @@ def overlay(
         raise ValueError(f"heat is {heat.shape}, the picture {rgb.shape[:2]}: give one size")
     if limit is None:
         limit = limit_of(heat if judged is None else heat[judged])
-    strength = np.clip(heat / limit, -1, 1)[:, :, None]
-    colour = np.where(strength > 0, WARM, COOL)
-    alpha = 0.7 * np.abs(strength)
-    grey = rgb.mean(axis=2, keepdims=True) * 0.5 + rgb * 0.5
-    if judged is not None:
-        colour = np.where(judged[:, :, None], colour, VEIL)
-        alpha = np.where(judged[:, :, None], alpha, 0.75)
+    blend = np.empty_like(rgb)
+    strip = max(1, _BLENDED // rgb.shape[1])
+    for top in range(0, len(rgb), strip):
+        rows = np.s_[top : top + strip]
+        veiled = None if judged is None else ~judged[rows]
+        blend[rows] = _blend(rgb[rows], heat[rows] / limit, veiled)
+    return blend
+
+
+def _blend(rgb: RGB, share: NDArray[np.float32], veiled: NDArray[np.bool_] | None) -> RGB:
+    """`overlay` of [H, W, 3] with the share of full colour [H, W], and VEIL where `veiled`."""
+    strength = np.clip(share, -1, 1)[:, :, None]
+    colour = np.where(strength > 0, np.array(WARM, np.float32), np.array(COOL, np.float32))
+    alpha = np.float32(0.7) * np.abs(strength)
+    if veiled is not None:
+        colour[veiled], alpha[veiled] = VEIL, 0.75
+    grey = (rgb.mean(axis=2, keepdims=True, dtype=np.float32) + rgb) / 2
     blend = grey * (1 - alpha) + colour * alpha
     return np.asarray(np.clip(np.rint(blend), 0, 255), np.uint8)
 

@@ -73,6 +73,7 @@ class Threshold(BaseModel):
     fake_above: float = Field(description="calibrated probability")
     real_below_logit: float
     fake_above_logit: float
+    remark: str | None = Field(description="that the calibration pictures are too few for it")
 
 
 class Model(BaseModel):

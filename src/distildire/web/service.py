@@ -180,6 +180,7 @@ class Service:
                     "fake_above": float(calibration.probability(high)),
                     "real_below_logit": low,
                     "fake_above_logit": high,
+                    "remark": calibration.remark(budget),
                 }
             )
         model = {
