@@ -18,9 +18,12 @@ from PIL import Image, PngImagePlugin
 import standin
 from distildire import Detector
 from distildire.bundle import Bundle, BundleError, bundled, load_bundle
+from distildire.explain.record import make_record
 from distildire.io.cores import usable_cores
+from distildire.io.pictures import ImageError
 from distildire.runtime.engines import open_runner
 from distildire.runtime.sessions import Sessions
+from made_pictures import saved
 from provenance.made_files import SETTINGS, TERMS, exif, segment, xmp
 
 
@@ -49,6 +52,31 @@ def test_verdicts_keep_order_and_name_errors(
         "path", "sha256", "probability", "logit", "verdict", "model", "width", "height", "error",
         "note", "declares", "model_sha256", "fpr",
     ]  # fmt: skip
+
+
+def test_a_score_that_is_no_number_is_an_error(
+    detector: Detector, busy: np.ndarray, flat: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model of half precision that overflows on some pictures."""
+    bright = np.maximum(busy, 220)
+    run_graph = Detector.run_graph
+
+    def overflowing(
+        self: Detector, output: str, crops: np.ndarray, *, alone: bool = True
+    ) -> np.ndarray:
+        found = run_graph(self, output, crops, alone=alone)
+        found[crops.mean(axis=(1, 2, 3)) > 200] = np.nan
+        return found
+
+    monkeypatch.setattr(Detector, "run_graph", overflowing)
+    first, second, third = detector.predict([flat, bright, busy])
+    assert (first.verdict, third.verdict) == ("fake", "real")
+    assert second.error == "the model gives no number for it"
+    assert second.verdict is second.probability is second.logit is None
+    with pytest.raises(ImageError, match="gives no number"):
+        detector.logit(bright)
+    with pytest.raises(ImageError, match="gives no number"):
+        make_record(detector, saved(Image.fromarray(bright), "PNG"))
 
 
 def test_batching_changes_nothing(detector: Detector) -> None:

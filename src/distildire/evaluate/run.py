@@ -159,7 +159,7 @@ def _figures(
             rows, intervals=options.intervals, repeats=options.repeats, seed=options.seed
         )
         figures["parts"] = parts_of(
-            rows, known=options.known, verdict=_verdict(detector),
+            rows, known=options.known, verdict=_verdict(detector), intervals=options.intervals,
             repeats=max(1, options.repeats // 2), seed=options.seed,
         )  # fmt: skip
         found[str(name)] = figures
