@@ -81,8 +81,16 @@ class Calibration:
 
     def probability(self, logit: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
-        z = np.clip(np.asarray(logit, float) / self.temperature + self.bias, -60, 60)
-        return sigmoid(z)
+        return sigmoid(np.clip(self.log_odds(logit), -60, 60))
+
+    def log_odds(self, logit: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated logit of fake: over 0 where the probability is over one half."""
+        return np.asarray(logit, float) / self.temperature + self.bias
+
+    @property
+    def neutral(self) -> float:
+        """The logit at which the probability is one half."""
+        return -self.bias * self.temperature
 
     def thresholds(self, budget: float) -> tuple[float, float]:
         """(real below, fake above), as logits, for an error budget in 0..0.5.
