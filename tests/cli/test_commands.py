@@ -383,6 +383,9 @@ def test_calibrate_by_kind_then_detect_with_a_kind(tmp_path: Path) -> None:
     assert [*plain, "kind"] == list(of_kind)
     assert of_kind["kind"] == "phone"
     assert plain["probability"] == of_kind["probability"]
+    (row,) = csv.DictReader(run(*asked, "--kind", "phone", "--format", "csv").stdout.splitlines())
+    assert row["kind"] == "phone"
+    assert "kind" not in run(*asked, "--format", "csv").stdout.splitlines()[0]
     assert "110 real and 60 fake" in run(*asked, "--kind", "phone").stdout.replace("\n", " ")
     unknown = run(*asked, "--kind", "tablet")
     assert (unknown.returncode, unknown.stdout) == (2, "")

@@ -165,7 +165,8 @@ def _write(
     if format is Format.jsonl:
         write_jsonl(results, file)
     elif format is Format.csv:
-        write_csv(map(_flat, results), (*COLUMNS, *asked.columns), file)
+        kind = ["kind"] * (detector.kind is not None)
+        write_csv(map(_flat, results), (*COLUMNS, *kind, *asked.columns), file)
     else:
         write_table(results, file, _note(detector, asked.fpr))
 
