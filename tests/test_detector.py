@@ -21,6 +21,7 @@ from distildire.bundle import Bundle, BundleError, bundled, load_bundle
 from distildire.explain.record import make_record
 from distildire.io.cores import usable_cores
 from distildire.io.pictures import ImageError
+from distildire.io.preprocessing import Preprocessing
 from distildire.runtime.engines import open_runner
 from distildire.runtime.sessions import Sessions
 from made_pictures import saved
@@ -150,6 +151,32 @@ def test_a_path_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(BundleError, match=r"bundle\.json is missing"):
             load_bundle(path)
     assert load_bundle("nano").name == "nano"
+
+
+def test_a_folder_that_an_installed_model_hides_is_told_of(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_bundle("nano")
+    assert not caplog.messages
+    shutil.copytree(copy, "nano")
+    assert load_bundle("nano").name == "nano"
+    assert load_bundle("./nano").name == "standin"
+    assert caplog.messages == [
+        "nano: the installed model is taken, not the folder of that name: give ./nano for it"
+    ]
+
+
+def test_a_bundle_of_openvino_stays_one_when_it_is_saved(tmp_path: Path) -> None:
+    hashes = {}
+    for name in ("model.xml", "model.bin"):
+        (tmp_path / name).write_text(name)
+        hashes[name] = hashlib.sha256(name.encode()).hexdigest()
+    Bundle("ir", tmp_path, "0" * 64, Preprocessing(), openvino=hashes).save()
+    found = load_bundle(tmp_path)
+    assert found.is_ir
+    found.save()
+    assert load_bundle(tmp_path) == found
 
 
 def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> None:

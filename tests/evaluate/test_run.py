@@ -35,6 +35,7 @@ class Brightness:
         return float(rgb.mean()) / 16 - 8
 
     bundle = SimpleNamespace(preprocessing=Preprocessing(crop=64, crops=1))
+    graph_outputs = frozenset({"logit", "cam"})
 
     def run_graph(self, output: str, crops: np.ndarray) -> np.ndarray:
         assert output == "cam"
@@ -114,6 +115,21 @@ def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
     assert "## Curves" not in told  # its plots are in report.html alone
     for name in ("scores.csv", "audit.json", "audit.html", "robustness.json"):
         assert (tmp_path / "out" / name).is_file()
+
+
+class WithoutMap(Brightness):
+    graph_outputs = frozenset({"logit"})
+
+
+def test_a_model_without_a_map_is_refused_before_it_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[RGB] = []
+    monkeypatch.setattr(WithoutMap, "logit", scored.append)
+    options = EvaluationOptions(heatmap_count=2)
+    with pytest.raises(ValueError, match="no activation map"):
+        evaluate(WithoutMap(), pictures(tmp_path), tmp_path / "out", options)
+    assert not scored
 
 
 def test_a_leak_is_refused_unless_accepted_or_equalised(tmp_path: Path) -> None:

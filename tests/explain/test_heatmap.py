@@ -212,6 +212,8 @@ def test_patch_insertion_with_a_detector_that_sees_brightness() -> None:
     beside = replace(found, control_hit_rate=0.95)
     assert beside.poor
     assert "weak guide" in beside.sentence()
+    seams = replace(found, hit_rate=0.6, control_hit_rate=0.7)
+    assert "no guide" in seams.sentence(), "a patch of a photograph is found more often"
 
 
 def test_patches_outside_are_refused() -> None:

@@ -365,7 +365,8 @@ def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
             target = asked.heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
             note = detector.bundle.heatmap_note
             judged = judged_places(detector.bundle.preprocessing, rgb)
-            save_heatmap(target, rgb, heat_of(detector, rgb), note, judged=judged)
+            drawn = heat_of(detector, rgb) - detector.bundle.neutral
+            save_heatmap(target, rgb, drawn, note, judged=judged)
             row |= {"heatmap": str(target), "heatmap_note": note}
     except (OSError, BundleError):  # a full disk or a device that failed is every file's
         raise

@@ -12,7 +12,12 @@ from distildire.data.audit import Audit, audit, refuse_leak
 from distildire.data.audit_report import save_audit
 from distildire.data.manifest import fingerprint, read_manifest, rows_of_split
 from distildire.evaluate.breakdown import VerdictOf, parts_of
-from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
+from distildire.evaluate.checks import (
+    heatmap_check,
+    refuse_without_map,
+    robustness_figures,
+    stability_check,
+)
 from distildire.evaluate.kept_logits import keeping_logits
 from distildire.evaluate.report import report_page
 from distildire.evaluate.robustness import robustness
@@ -97,7 +102,7 @@ def evaluate(
         ManifestError: unusable manifest or CSV, or no row in `split`.
         LeakError: the class shows in the files, and `equalize` is False.
         BundleError: unusable model.
-        ValueError: no picture has a score.
+        ValueError: no picture has a score, or the heat map of a model without one is to be checked.
     """
     options = options or EvaluationOptions()
     manifest, out = Path(manifest), Path(out)
@@ -117,6 +122,8 @@ def evaluate(
     else:
         detector = _detector(model)
         about["model"] = getattr(detector, "name", type(detector).__name__)
+        if options.heatmap_count:
+            refuse_without_map(detector)
         with _kept(detector, out) as scorer:
             stage = _stage(progress, "score")
             scores = score_manifest(scorer, table, options.variants, stage)

@@ -23,7 +23,11 @@ from distildire.io.preprocessing import Preprocessing, halve, reflect_to, turned
 from distildire.io.writing import make_folder, whole_file
 
 Heat: TypeAlias = NDArray[np.float32]
-"""[H, W] in logits: positive leans to fake; its mean over what is judged is the logit."""
+"""[H, W] in logits, which rise with fake; its mean over what is judged is the logit.
+
+It is drawn less the logit of even odds (`Bundle.neutral`), so that the colours change where
+the score does.
+"""
 
 WARM, COOL = (214, 69, 40), (38, 110, 168)
 """Evidence for and against generation: apart for red-green colour blindness too."""
@@ -170,7 +174,7 @@ def judged_places(preprocessing: Preprocessing, rgb: RGB) -> NDArray[np.bool_]:
 
 
 def limit_of(heat: Heat) -> float:
-    """The heat (in logits) that gets the full colour: the 99th percentile of its size.
+    """The drawn heat (in logits) that gets the full colour: the 99th percentile of its size.
 
     At least 1, so that a picture about which the detector says nothing anywhere stays pale.
     """
@@ -188,7 +192,7 @@ def overlay(
 
     Args:
         rgb: the picture.
-        heat: of the same size.
+        heat: of the same size, 0 at even odds.
         limit: the heat that gets the full colour, by default `limit_of` what is judged.
         judged: where the score looks, [H, W]; the rest is veiled in grey.
     """
@@ -231,7 +235,10 @@ def save_heatmap(
     *,
     judged: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Write the `overlay` as PNG, with a line on how to read it (and `note`) below the picture."""
+    """Write the `overlay` as PNG, with a line on how to read it (and `note`) below the picture.
+
+    `heat` is [H, W], 0 at even odds; `judged` as for `overlay`.
+    """
     picture = Image.fromarray(overlay(rgb, heat, judged=judged))
     text = ["red: leans to generated, blue: leans to camera"]
     if judged is not None and not judged.all():
