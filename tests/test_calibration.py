@@ -1,8 +1,10 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from distildire.bundle import load_bundle, models_folder
 from distildire.calibration import Calibration
 from distildire.evaluate.fit_calibration import calibrate
 
@@ -59,6 +61,49 @@ def test_thresholds_step_back_as_far_as_sources_differ() -> None:
     # Over draws of sources it deviates by some 0.2, and 80% of a normal lie under 0.84 of that.
     assert 0.08 < drawn[1] - plain[1] < 0.4
     assert calibrate(logits, fake, "abc", sources=sources).thresholds(0.1) == plain
+
+
+def test_draws_of_few_sources_are_of_single_pictures() -> None:
+    """Every draw of whole sources would be the one source again, and nothing would step back."""
+    logits, fake = two_normals(800)
+    lone = calibrate(logits, fake, "abc", confidence=0.8)
+    one = calibrate(logits, fake, "abc", sources=np.full(len(fake), ""), confidence=0.8)
+    assert one.thresholds(0.05) == lone.thresholds(0.05)
+    assert one.thresholds(0.05)[1] > calibrate(logits, fake, "abc").thresholds(0.05)[1]
+
+
+@pytest.mark.parametrize("budget", [0.002, 0.0005])
+def test_no_picture_is_above_a_budget_of_less_than_one(budget: float) -> None:
+    logits, fake = two_normals(400)
+    found = calibrate(np.round(logits, 4), fake, "abc")
+    called = np.array([found.verdict(v, budget) for v in np.round(logits, 4)])
+    assert not (called[~fake] == "fake").any()
+    assert not (called[fake] == "real").any()
+    assert found.thresholds(budget) == (
+        pytest.approx(logits[fake].min(), abs=1e-4),
+        pytest.approx(logits[~fake].max(), abs=1e-4),
+    )
+    told = found.remark(budget)
+    assert told is not None
+    assert f"{100 * budget:g}% is less than one of the 400 real and 400 fake" in told
+    assert found.remark(1 / 400) is None
+    assert found.thresholds(1 / 400)[1] < logits[~fake].max()
+
+
+def test_a_remark_names_the_class_that_is_small() -> None:
+    logits, fake = two_normals(400)
+    found = calibrate(logits[:480], fake[:480], "abc")
+    assert found.remark(0.01) is not None
+    assert "one of the 80 fake pictures" in str(found.remark(0.01))
+
+
+def test_the_shipped_model_has_the_thresholds_that_its_bundle_states() -> None:
+    tree = json.loads((models_folder() / "nano/bundle.json").read_text())["calibration"]
+    calibration = load_bundle("nano").calibration
+    assert calibration is not None
+    for budget, stated in tree["thresholds"].items():
+        assert calibration.thresholds(float(budget)) == tuple(stated.values())
+        assert calibration.remark(float(budget)) is None
 
 
 def test_thresholds_of_separated_classes_do_not_cross() -> None:

@@ -18,9 +18,13 @@ from PIL import Image, PngImagePlugin
 import standin
 from distildire import Detector
 from distildire.bundle import Bundle, BundleError, bundled, load_bundle
+from distildire.explain.record import make_record
 from distildire.io.cores import usable_cores
+from distildire.io.pictures import ImageError
+from distildire.io.preprocessing import Preprocessing
 from distildire.runtime.engines import open_runner
 from distildire.runtime.sessions import Sessions
+from made_pictures import saved
 from provenance.made_files import SETTINGS, TERMS, exif, segment, xmp
 
 
@@ -49,6 +53,31 @@ def test_verdicts_keep_order_and_name_errors(
         "path", "sha256", "probability", "logit", "verdict", "model", "width", "height", "error",
         "note", "declares", "model_sha256", "fpr",
     ]  # fmt: skip
+
+
+def test_a_score_that_is_no_number_is_an_error(
+    detector: Detector, busy: np.ndarray, flat: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model of half precision that overflows on some pictures."""
+    bright = np.maximum(busy, 220)
+    run_graph = Detector.run_graph
+
+    def overflowing(
+        self: Detector, output: str, crops: np.ndarray, *, alone: bool = True
+    ) -> np.ndarray:
+        found = run_graph(self, output, crops, alone=alone)
+        found[crops.mean(axis=(1, 2, 3)) > 200] = np.nan
+        return found
+
+    monkeypatch.setattr(Detector, "run_graph", overflowing)
+    first, second, third = detector.predict([flat, bright, busy])
+    assert (first.verdict, third.verdict) == ("fake", "real")
+    assert second.error == "the model gives no number for it"
+    assert second.verdict is second.probability is second.logit is None
+    with pytest.raises(ImageError, match="gives no number"):
+        detector.logit(bright)
+    with pytest.raises(ImageError, match="gives no number"):
+        make_record(detector, saved(Image.fromarray(bright), "PNG"))
 
 
 def test_batching_changes_nothing(detector: Detector) -> None:
@@ -122,6 +151,32 @@ def test_a_path_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(BundleError, match=r"bundle\.json is missing"):
             load_bundle(path)
     assert load_bundle("nano").name == "nano"
+
+
+def test_a_folder_that_an_installed_model_hides_is_told_of(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_bundle("nano")
+    assert not caplog.messages
+    shutil.copytree(copy, "nano")
+    assert load_bundle("nano").name == "nano"
+    assert load_bundle("./nano").name == "standin"
+    assert caplog.messages == [
+        "nano: the installed model is taken, not the folder of that name: give ./nano for it"
+    ]
+
+
+def test_a_bundle_of_openvino_stays_one_when_it_is_saved(tmp_path: Path) -> None:
+    hashes = {}
+    for name in ("model.xml", "model.bin"):
+        (tmp_path / name).write_text(name)
+        hashes[name] = hashlib.sha256(name.encode()).hexdigest()
+    Bundle("ir", tmp_path, "0" * 64, Preprocessing(), openvino=hashes).save()
+    found = load_bundle(tmp_path)
+    assert found.is_ir
+    found.save()
+    assert load_bundle(tmp_path) == found
 
 
 def test_damaged_and_foreign_bundles_are_refused(copy: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ noise source it needs.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata, resources
@@ -20,6 +21,8 @@ from distildire.io.preprocessing import Preprocessing
 from distildire.io.text import words_of
 from distildire.io.typed import from_tree
 from distildire.io.writing import write_json
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the bundle format; a reader refuses a newer one."""
@@ -80,6 +83,11 @@ class Bundle:
         return str(self.heatmap["sentence"])
 
     @property
+    def neutral(self) -> float:
+        """The logit of even odds; 0 where there is no calibration."""
+        return self.calibration.neutral if self.calibration else 0.0
+
+    @property
     def is_ir(self) -> bool:
         """Whether the graph is in OpenVINO's form; `sha256` is that of the ONNX file still."""
         return self.openvino is not None
@@ -105,6 +113,8 @@ class Bundle:
             about["heatmap"] = self.heatmap
         if self.torch is not None:
             about["torch"] = asdict(self.torch)
+        if self.openvino is not None:
+            about["openvino"] = self.openvino
         write_json(self.folder / "bundle.json", about, durable=True)
 
     def with_calibration(self, calibration: Calibration) -> Bundle:
@@ -180,7 +190,13 @@ def load_bundle(model: str | Path) -> Bundle:
         BundleError: unknown name, missing or damaged file, wrong hash, newer format, or a
             calibration of other weights.
     """
-    folder = _installed(str(model)) or Path(model)
+    installed = _installed(str(model))
+    folder = installed or Path(model)
+    if installed and (Path(model) / "bundle.json").is_file() and not folder.samefile(model):
+        log.warning(
+            "%s: the installed model is taken, not the folder of that name: give ./%s for it",
+            model, model,
+        )  # fmt: skip
     if not folder.is_dir():
         if package := PACKAGES.get(str(model)):
             raise BundleError(

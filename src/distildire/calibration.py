@@ -56,7 +56,8 @@ class Calibration:
 
     `probability` = sigmoid(logit / temperature + bias) assumes equal shares of real and
     fake. `real_quantiles` and `fake_quantiles` are the logits of the held-out pictures at
-    evenly spaced quantiles from 0 to 1: every threshold is read from them.
+    evenly spaced quantiles from 0 to 1, or the bounds of these that most draws of sources
+    keep to (`evaluate.fit_calibration.calibrate`): every threshold is read from them.
     """
 
     weights_sha256: str
@@ -80,26 +81,46 @@ class Calibration:
 
     def probability(self, logit: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
-        z = np.clip(np.asarray(logit, float) / self.temperature + self.bias, -60, 60)
-        return sigmoid(z)
+        return sigmoid(np.clip(self.log_odds(logit), -60, 60))
+
+    def log_odds(self, logit: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated logit of fake: over 0 where the probability is over one half."""
+        return np.asarray(logit, float) / self.temperature + self.bias
+
+    @property
+    def neutral(self) -> float:
+        """The logit at which the probability is one half."""
+        return -self.bias * self.temperature
 
     def thresholds(self, budget: float) -> tuple[float, float]:
         """(real below, fake above), as logits, for an error budget in 0..0.5.
 
-        At most a share `budget` of the held-out real pictures lie above the second, and at
-        most the same share of the fakes below the first. Where the classes are so well
-        apart that the two cross, the band between them is empty.
+        At most about a share `budget` of the held-out real pictures lie above the second, and
+        at most about the same share of the fakes below the first; none do where that is less
+        than one picture (see `remark`). Where the classes are so well apart that the two
+        cross, the band between them is empty.
 
         Raises:
             ValueError: `budget` outside (0, 0.5].
         """
         if not 0.0 < budget <= 0.5:
             raise ValueError(f"fpr is {budget}: give a share above 0 and at most 0.5")
-        fake_above = _quantile(self.real_quantiles, 1.0 - budget)
-        real_below = _quantile(self.fake_quantiles, budget)
+        fake_above = _quantile(self.real_quantiles, 1.0 - _told(budget, self.n_real))
+        real_below = _quantile(self.fake_quantiles, _told(budget, self.n_fake))
         if real_below > fake_above:
             real_below = fake_above
         return real_below, fake_above
+
+    def remark(self, budget: float) -> str | None:
+        """That the held-out pictures are too few for an error budget; None: they are enough."""
+        classes = (self.n_real, "real"), (self.n_fake, "fake")
+        few = [f"{n} {label}" for n, label in classes if not _told(budget, n)]
+        if not few:
+            return None
+        return (
+            f"{100 * budget:g}% is less than one of the {' and '.join(few)} pictures behind the "
+            "thresholds, which can't tell it from 0"
+        )
 
     def verdict(self, logit: float, budget: float) -> Label:
         """ "fake" above its threshold, "real" below the mirrored one, else "unsure"."""
@@ -162,6 +183,11 @@ class Calibration:
 def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 / (1 + exp(-z)), 0..1; exp overflows, with a warning, for z under -709."""
     return np.asarray(1.0 / (1.0 + np.exp(-z)))
+
+
+def _told(budget: float, count: int) -> float:
+    """The budget, or 0 where it is less than one of `count` pictures."""
+    return budget if budget * count > 1 - 1e-9 else 0.0
 
 
 def _quantile(quantiles: Sequence[float], share: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from PIL import Image
 from distildire.bundle import BundleError, load_bundle
 from distildire.calibration import Calibration, Label
 from distildire.io.cores import over_cores, usable_cores
-from distildire.io.pictures import MAX_PIXELS, RGB, Source
+from distildire.io.pictures import MAX_PIXELS, RGB, ImageError, Source
 from distildire.io.progress import Done
 from distildire.loading import Given, Loaded, is_file, load
 from distildire.runtime.engines import checked_device
@@ -33,6 +34,9 @@ DEFAULT_FPR = 0.01
 
 NO_EVIDENCE = 0.5
 """Probability of fake of a picture in which there is nothing to judge: the equal shares."""
+
+NO_NUMBER = "the model gives no number for it"
+"""What is wrong with a picture of which the graph makes nan or infinity."""
 
 MAX_WORKERS = 8
 """Pictures decoded and scored side by side where nobody said by how many cores, each by one: the
@@ -250,8 +254,14 @@ class Detector:
         """Uncalibrated score of one decoded picture, uint8 [H, W, 3]: mean over its crops.
 
         `alone` as in `run_graph`.
+
+        Raises:
+            ImageError: it can't be cut, or its score is no finite number.
         """
-        return float(self.score_crops(self.bundle.preprocessing(rgb), alone=alone).mean())
+        logit = float(self.score_crops(self.bundle.preprocessing(rgb), alone=alone).mean())
+        if not math.isfinite(logit):
+            raise ImageError(NO_NUMBER)
+        return logit
 
     def score_crops(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
         """Crops uint8 [N, S, S, 3] -> logits [N]; `alone` as in `run_graph`."""
@@ -343,11 +353,11 @@ class Detector:
             logits = iter(scores.mean(axis=1, dtype=np.float64).tolist())
         verdicts = []
         for item, fpr in zip(batch, fprs, strict=True):
-            if item.crops is None:
-                error = item.error or "not scored"
+            logit = math.nan if item.crops is None else next(logits)
+            if not math.isfinite(logit):
+                error = item.error or NO_NUMBER
                 verdicts.append(self.not_scored(item.path, error, item.sha256, fpr=fpr))
                 continue
-            logit = next(logits)
             probability, verdict = self.verdict_of(logit, fpr)
             if item.note is not None:
                 probability, verdict = NO_EVIDENCE, "unsure"

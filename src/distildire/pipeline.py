@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from distildire.detector import Detector
 from distildire.io.pictures import ImageError, Source
+from distildire.verdict import Verdict
 
 Scores: TypeAlias = list[dict[str, Any]]
 """`[{"label": "fake", "score": 0.97}, {"label": "real", "score": 0.03}]`, highest first."""
@@ -36,6 +37,8 @@ class Pipeline:
     ) -> Scores | list[Scores]:
         """Labels with calibrated probabilities, highest first; a list for a list.
 
+        A picture that holds nothing to judge is "unsure" with a score of 1, neither of the others.
+
         Args:
             images: one picture or a list.
             top_k: labels kept; both by default.
@@ -47,15 +50,15 @@ class Pipeline:
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k is {top_k}: give 1 or 2, or None for both labels")
         if isinstance(images, list):
-            return [self._one(probability, top_k) for probability in self._fake(images)]
-        return self._one(self._fake([images])[0], top_k)
-
-    def _fake(self, images: Iterable[Source]) -> list[float]:
-        return [p for p, _ in probabilities(self.detector, images)]
+            return [self._one(verdict, top_k) for verdict in scored(self.detector, images)]
+        return self._one(scored(self.detector, [images])[0], top_k)
 
     @staticmethod
-    def _one(fake: float, top_k: int | None) -> Scores:
+    def _one(verdict: Verdict, top_k: int | None) -> Scores:
+        fake = verdict.probability or 0.0
         pairs = [("fake", fake), ("real", 1.0 - fake)]
+        if verdict.note is not None:
+            pairs = [("unsure", 1.0), ("fake", 0.0), ("real", 0.0)]
         pairs.sort(key=lambda pair: -pair[1])
         return [{"label": label, "score": score} for label, score in pairs[:top_k]]
 
@@ -63,8 +66,10 @@ class Pipeline:
 class DetectorClassifier:
     """`predict`, `predict_proba` and `decision_function` over pictures.
 
-    `predict` decides at a probability of one half, as scikit-learn does; verdicts with an
-    error budget and an unsure band are `Detector.predict`'s.
+    `predict` calls "fake" what is over a probability of one half, and "real" what is under it. A
+    picture that holds nothing to judge has one half from `predict_proba`, 0 from
+    `decision_function`, and is "unsure", which is none of `classes_`. Verdicts with an error
+    budget and an unsure band are `Detector.predict`'s.
     """
 
     classes_: NDArray[np.str_] = np.array(["fake", "real"])
@@ -78,17 +83,32 @@ class DetectorClassifier:
         Raises:
             ImageError: a picture that can't be scored.
         """
-        fake = np.array([p for p, _ in probabilities(self.detector, images)], float)
+        fake = np.array([v.probability for v in scored(self.detector, images)], float)
         return np.stack([fake, 1.0 - fake], axis=1)
 
     def decision_function(self, images: Iterable[Source]) -> NDArray[np.float64]:
-        """[N] scores that rise with `classes_[1]`, the camera: the negated logits."""
-        return np.array([-logit for _, logit in probabilities(self.detector, images)], float)
+        """[N] scores that rise with `classes_[1]`, the camera: calibrated log-odds.
+
+        Raises:
+            ImageError: a picture that can't be scored.
+        """
+        verdicts = scored(self.detector, images)
+        calibration = self.detector.bundle.calibration
+        assert calibration is not None  # without one there is no verdict
+        logits = np.array([verdict.logit for verdict in verdicts], float)
+        odds = -calibration.log_odds(logits)
+        return np.where([verdict.note is None for verdict in verdicts], odds, 0.0)
 
     def predict(self, images: Iterable[Source]) -> NDArray[np.str_]:
-        """[N] "fake" or "real"."""
-        columns = self.predict_proba(images).argmax(axis=1)
-        return np.asarray(self.classes_[columns])
+        """[N] "fake" or "real", "unsure" where there is nothing to judge.
+
+        Raises:
+            ImageError: a picture that can't be scored.
+        """
+        verdicts = scored(self.detector, images)
+        judged = [verdict.note is None for verdict in verdicts]
+        fake = np.array([verdict.probability for verdict in verdicts], float) > 0.5
+        return np.where(judged, self.classes_[np.where(fake, 0, 1)], "unsure")
 
 
 def pipeline(model: str = "nano", **options: Any) -> Pipeline:
@@ -100,15 +120,15 @@ def pipeline(model: str = "nano", **options: Any) -> Pipeline:
     return Pipeline(Detector(model, **options))
 
 
-def probabilities(detector: Detector, images: Iterable[Source]) -> list[tuple[float, float]]:
-    """(calibrated probability of fake, logit) of each picture.
+def scored(detector: Detector, images: Iterable[Source]) -> list[Verdict]:
+    """The verdict of each picture, all of them with a score.
 
     Raises:
         ImageError: the first picture that can't be scored, with its place in the list.
     """
-    found = []
+    verdicts = []
     for i, verdict in enumerate(detector.stream(images)):
-        if verdict.probability is None or verdict.logit is None:
+        if verdict.error is not None:
             raise ImageError(f"picture {i}: {verdict.error}")
-        found.append((verdict.probability, verdict.logit))
-    return found
+        verdicts.append(verdict)
+    return verdicts

@@ -20,7 +20,7 @@ class Verdict:
     probability: float | None
     """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
     logit: float | None
-    """Uncalibrated; positive leans to fake."""
+    """Uncalibrated, rises with fake; the probability is 0.5 at the calibration's `neutral`."""
     verdict: Label | None
     model: str
     width: int | None

@@ -360,6 +360,10 @@ def test_calibrate_by_kind_then_detect_with_a_kind(tmp_path: Path) -> None:
     done = run("calibrate", model, manifest, "--by", "kind", "--no-equalize",
                "--heatmap-check", "20")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    for label in ("real", "fake"):
+        assert f"the {label} pictures are of 1 source, of the 5" in done.stderr
+    stated = json.loads((model / "bundle.json").read_text())["calibration"]["data"]
+    assert stated == "1 source, as they are, confidence 0.8"
     heat = json.loads((model / "bundle.json").read_text())["heatmap"]
     assert heat["n"] > 2
     assert heat["sentence"] in done.stdout
@@ -379,6 +383,9 @@ def test_calibrate_by_kind_then_detect_with_a_kind(tmp_path: Path) -> None:
     assert [*plain, "kind"] == list(of_kind)
     assert of_kind["kind"] == "phone"
     assert plain["probability"] == of_kind["probability"]
+    (row,) = csv.DictReader(run(*asked, "--kind", "phone", "--format", "csv").stdout.splitlines())
+    assert row["kind"] == "phone"
+    assert "kind" not in run(*asked, "--format", "csv").stdout.splitlines()[0]
     assert "110 real and 60 fake" in run(*asked, "--kind", "phone").stdout.replace("\n", " ")
     unknown = run(*asked, "--kind", "tablet")
     assert (unknown.returncode, unknown.stdout) == (2, "")

@@ -456,3 +456,4 @@ def test_options_that_can_not_be_meant(
 def test_a_small_budget_is_told_as_it_is(folder: Path, bundle: Path) -> None:
     done = run("detect", folder, "--model", bundle, "--fpr", "0.001")
     assert b"budget of 0.1%" in done.stdout.replace(b"\n", b" ")
+    assert b"--fpr: 0.1% is less than one of the 500 real and 500 fake" in done.stderr

@@ -35,6 +35,7 @@ class Brightness:
         return float(rgb.mean()) / 16 - 8
 
     bundle = SimpleNamespace(preprocessing=Preprocessing(crop=64, crops=1))
+    graph_outputs = frozenset({"logit", "cam"})
 
     def run_graph(self, output: str, crops: np.ndarray) -> np.ndarray:
         assert output == "cam"
@@ -114,6 +115,21 @@ def test_detector_raw_and_equalised_side_by_side(tmp_path: Path) -> None:
     assert "## Curves" not in told  # its plots are in report.html alone
     for name in ("scores.csv", "audit.json", "audit.html", "robustness.json"):
         assert (tmp_path / "out" / name).is_file()
+
+
+class WithoutMap(Brightness):
+    graph_outputs = frozenset({"logit"})
+
+
+def test_a_model_without_a_map_is_refused_before_it_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[RGB] = []
+    monkeypatch.setattr(WithoutMap, "logit", scored.append)
+    options = EvaluationOptions(heatmap_count=2)
+    with pytest.raises(ValueError, match="no activation map"):
+        evaluate(WithoutMap(), pictures(tmp_path), tmp_path / "out", options)
+    assert not scored
 
 
 def test_a_leak_is_refused_unless_accepted_or_equalised(tmp_path: Path) -> None:
@@ -232,12 +248,25 @@ def test_unknown_split(tmp_path: Path) -> None:
 
 
 def test_intervals_by_source(tmp_path: Path) -> None:
+    """Where whole sources score high or low, their draws deviate far more than those of images."""
     scores, manifest = simulated(tmp_path)
-    figures = evaluate(
-        scores, manifest, tmp_path / "out", EvaluationOptions(intervals="source", repeats=50)
-    ).metrics
-    assert figures["overall"]["auc_ci"] is not None
-    assert "source" in figures["intervals"]
+    table, source = pd.read_csv(scores), pd.read_csv(manifest)["source"]
+    shifts = {name: 2 * np.sin(7 * i) for i, name in enumerate(sorted(set(source)))}
+    table.assign(score=table["score"] + source.map(shifts)).to_csv(scores, index=False)
+    width: dict[str, list[float]] = {}
+    for by in ("image", "source"):
+        options = EvaluationOptions(intervals=by, known=["gan"], repeats=200)
+        figures = evaluate(scores, manifest, tmp_path / by, options).metrics
+        assert f"drawn by {by}" in figures["intervals"]
+        parts = figures["parts"]
+        told = [figures["overall"], figures["by_generator"]["gan"], parts["known"], parts["unseen"]]
+        width[by] = [np.ptp(part["auc_ci"]) for part in told]
+        drawn = [parts[name]["drawn_by"] for name in ("known", "pairs", "worst_source")]
+        assert drawn == [by, "image", "image"]
+        page = (tmp_path / by / "report.md").read_text()
+        (row,) = [line for line in page.splitlines() if "unseen generators" in line]
+        assert f"by {by}" in row
+    assert (np.array(width["source"]) > 1.5 * np.array(width["image"])).all()
 
 
 def test_subsample_is_even_over_sources() -> None:
@@ -284,6 +313,30 @@ def test_a_picture_that_cannot_be_scored_costs_its_row_alone(tmp_path: Path) -> 
     assert tree["heatmap"]["n"] == 5
     table = read_manifest(manifest)
     assert np.isnan(logits_of(Narrow(), table["path"].to_list())).sum() == 2
+
+
+def test_scores_that_are_no_numbers_are_named_and_left_out(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model of half precision that overflows on bright pictures."""
+    score_crops = Detector.score_crops
+
+    def overflowing(self: Detector, crops: np.ndarray, *, alone: bool = True) -> np.ndarray:
+        scores = score_crops(self, crops, alone=alone)
+        return np.where(crops.mean(axis=(1, 2, 3)) > 160, np.inf, scores)
+
+    monkeypatch.setattr(Detector, "score_crops", overflowing)
+    manifest = pictures(tmp_path)
+    options = EvaluationOptions(robustness_count=12, repeats=20)
+    result = evaluate(Detector(bundle), manifest, tmp_path / "out", options)
+    unscored = result.metrics["unscored"]
+    assert 0 < unscored["count"] < 6
+    assert {row["error"] for row in unscored["examples"]} == {"the model gives no number for it"}
+    assert result.robustness is not None
+    assert result.robustness["n_real"] == 6
+    assert result.robustness["n_fake"] <= 6 - unscored["count"]
+    logits = logits_of(Detector(bundle), read_manifest(manifest)["path"].to_list())
+    assert np.isnan(logits).sum() == unscored["count"]
 
 
 class Counting(Brightness):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +151,30 @@ def test_overlay_reddens_fake_and_blues_real(tmp_path: Path) -> None:
         overlay(rgb, heat[:10])
 
 
+def blended_slowly(rgb: RGB, heat: np.ndarray, limit: float, judged: np.ndarray) -> np.ndarray:
+    """The overlay of the whole picture at once, in double precision."""
+    strength = np.clip(heat.astype(float) / limit, -1, 1)[..., None]
+    colour = np.where(judged[..., None], np.where(strength > 0, WARM, COOL), VEIL)
+    alpha = np.where(judged[..., None], 0.7 * abs(strength), 0.75)
+    grey = rgb.mean(axis=2, keepdims=True) / 2 + rgb / 2
+    return np.rint(grey * (1 - alpha) + colour * alpha)
+
+
+def test_overlay_of_a_large_picture_takes_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
+    heat = rng.normal(0, 2, rgb.shape[:2]).astype(np.float32)
+    judged = np.zeros(rgb.shape[:2], bool)
+    judged[:, 250:1750] = True
+    tracemalloc.start()
+    blend = overlay(rgb, heat, judged=judged)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * heat.size, "bytes a pixel"
+    expected = blended_slowly(rgb, heat, limit_of(heat[judged]), judged)
+    assert np.abs(blend - expected).max() <= 1
+
+
 def test_one_scale_and_one_palette() -> None:
     assert limit_of(np.array([[0.3, -0.2]], np.float32)) == 1.0
     heat = np.linspace(-4, 4, 201, dtype=np.float32)[None]
@@ -187,6 +212,8 @@ def test_patch_insertion_with_a_detector_that_sees_brightness() -> None:
     beside = replace(found, control_hit_rate=0.95)
     assert beside.poor
     assert "weak guide" in beside.sentence()
+    seams = replace(found, hit_rate=0.6, control_hit_rate=0.7)
+    assert "no guide" in seams.sentence(), "a patch of a photograph is found more often"
 
 
 def test_patches_outside_are_refused() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import base64
 import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from distildire import Detector
+from distildire.cli.detect import Asked, _examined
+from distildire.explain.explanation import heat_summary
 from distildire.explain.record import make_record, schema
 from distildire.explain.words import paragraph
 from distildire.io.pictures import ImageError, decode_bytes
@@ -43,6 +47,34 @@ def test_follows_its_schema(
     validator = jsonschema.Draft202012Validator(schema())
     validator.check_schema(schema())
     validator.validate(json.loads(record.to_json()))
+
+
+def red_less_blue(heat: Image.Image) -> float:
+    pixels = np.asarray(heat.convert("RGBA"), float)
+    return float(((pixels[..., 0] - pixels[..., 2]) * pixels[..., 3]).mean())
+
+
+def test_the_heat_map_is_clear_at_even_odds(bundle: Path, flat: RGB, tmp_path: Path) -> None:
+    """By the stand-in's calibration the picture is fake; where even odds lie higher, it is real."""
+    overlays, values = [], []
+    for neutral in (0.0, 20.0):
+        detector = Detector(bundle, threads=1)
+        calibration = detector.bundle.calibration
+        assert calibration is not None
+        moved = replace(calibration, temperature=2.0, bias=-neutral / 2)
+        detector.bundle = replace(detector.bundle, calibration=moved)
+        heat = heat_summary(detector, flat)
+        assert heat is not None
+        values.append(heat["values"])
+        drawn = Image.open(io.BytesIO(base64.b64decode(heat["overlay"].partition(",")[2])))
+        Image.fromarray(flat).save(tmp_path / "a.png")
+        row = _examined(detector, str(tmp_path / "a.png"), Asked(0.05, False, tmp_path / "heat"))
+        assert row["logit"] > 1
+        with Image.open(row["heatmap"]) as written:
+            overlays.append((red_less_blue(drawn), red_less_blue(written)))
+    assert values[0] == values[1]
+    (red, also_red), (blue, also_blue) = overlays
+    assert min(red, also_red) > 0 > max(blue, also_blue)
 
 
 def test_agrees_with_the_detector(detector: Detector, photo: bytes) -> None:

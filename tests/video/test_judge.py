@@ -81,6 +81,18 @@ def test_nothing_to_judge(detector: Detector, tmp_path: Path, fake_frame: RGB) -
     assert "show nothing to judge" in str(mixed.note)
 
 
+def test_frames_without_a_number(
+    detector: Detector, tmp_path: Path, fake_frame: RGB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflowing(crops: RGB) -> NDArray[np.float32]:
+        return np.full(len(crops), np.nan, np.float32)
+
+    monkeypatch.setattr(detector, "score_crops", overflowing)
+    verdict = judge_video(detector, clip_of(tmp_path / "a.mp4", (fake_frame, 5)))
+    assert verdict.error == "the model gives no number for it"
+    assert verdict.probability is verdict.verdict is None
+
+
 def test_what_the_file_says_of_itself(
     detector: Detector, tmp_path: Path, fake_frame: RGB, monkeypatch: pytest.MonkeyPatch
 ) -> None:

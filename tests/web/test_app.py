@@ -23,7 +23,8 @@ from distildire import Detector
 from distildire.bundle import BundleError
 from distildire.web.app import create_app
 from distildire.web.settings import KEY_VARIABLE, Settings, key_from_environment
-from distildire.web.videos import holds_video
+from distildire.web.uploads import Upload
+from distildire.web.videos import holds_video, judge_upload
 from standin import make_bundle
 
 Client = Callable[..., TestClient]
@@ -49,6 +50,23 @@ def test_one_file_gets_what_the_detector_says(
     expected = detector.predict([fake_png])[0].to_dict() | {"path": "a.png"}
     assert result == expected
     assert result["sha256"] == hashlib.sha256(fake_png).hexdigest()
+
+
+def test_rows_of_a_kind_say_so(bundle: Path, fake_png: bytes) -> None:
+    of_kind = Detector(bundle, kind="art", threads=1)
+    with TestClient(create_app(of_kind)) as client:
+        (result,) = client.post("/v1/detect", content=fake_png).json()["results"]
+    assert list(result)[-1] == "kind"
+    assert result["kind"] == "art"
+
+
+def test_a_video_that_cannot_be_read_here_has_its_budget(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distildire.web.videos.can_read_videos", lambda: False)
+    row = judge_upload(detector, Upload("a.mp4", b"...."), 0.2)
+    assert "distildire[video]" in row["error"]
+    assert row["fpr"] == 0.2
 
 
 def test_many_files_keep_their_order(client: TestClient, fake_png: bytes, real_png: bytes) -> None:
@@ -107,6 +125,8 @@ def test_error_budget_moves_the_verdict(client: TestClient, detector: Detector) 
     assert bounds[0.05]["real_below_logit"] == low
     assert bounds[0.05]["fake_above_logit"] == high
     assert bounds[0.001]["fake_above"] > bounds[0.1]["fake_above"]
+    assert bounds[0.05]["remark"] is None
+    assert "less than one of the 500 real" in bounds[0.001]["remark"]
 
 
 def test_limits(client_with: Client, real_png: bytes) -> None:

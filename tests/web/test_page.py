@@ -7,6 +7,7 @@ the bundled model is used in place of the stand-in where there is one.
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import os
 import shutil
@@ -281,3 +282,11 @@ def test_video(page: Any, tmp_path: Path) -> None:
     wait_until_done(page)
     playwright.expect(page.locator(".timeline svg")).to_be_visible(timeout=DEADLINE)
     assert page.locator(".timeline circle").count() == 20
+    # Its verdict stays one of the old budget until the server has judged it anew.
+    page.route("**/v1/detect*", lambda route: None)
+    page.get_by_label("Error budget").fill("0")
+    playwright.expect(page.locator("#budget-words")).to_contain_text("0.1%")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    (row,) = csv.DictReader(Path(download.value.path()).read_text().splitlines())
+    assert (row["file"], row["fpr"]) == ("clip.mp4", "0.01")

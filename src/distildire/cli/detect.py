@@ -136,6 +136,9 @@ def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> D
     detector = Detector(model, fpr=asked.fpr, kind=kind, device=device.value)
     detector.verdict_of(0.0)  # refuses a model that isn't calibrated
     say_device(detector, device)
+    calibration = detector.bundle.calibration
+    if calibration is not None and (remark := calibration.remark(asked.fpr)):
+        warn(f"--fpr: {remark}")
     if asked.heatmap is not None:
         if "cam" not in detector.graph_outputs:
             fail(f"--heatmap: the model {detector.given} has no activation map")
@@ -162,7 +165,8 @@ def _write(
     if format is Format.jsonl:
         write_jsonl(results, file)
     elif format is Format.csv:
-        write_csv(map(_flat, results), (*COLUMNS, *asked.columns), file)
+        kind = ["kind"] * (detector.kind is not None)
+        write_csv(map(_flat, results), (*COLUMNS, *kind, *asked.columns), file)
     else:
         write_table(results, file, _note(detector, asked.fpr))
 
@@ -361,7 +365,8 @@ def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
             target = asked.heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
             note = detector.bundle.heatmap_note
             judged = judged_places(detector.bundle.preprocessing, rgb)
-            save_heatmap(target, rgb, heat_of(detector, rgb), note, judged=judged)
+            drawn = heat_of(detector, rgb) - detector.bundle.neutral
+            save_heatmap(target, rgb, drawn, note, judged=judged)
             row |= {"heatmap": str(target), "heatmap_note": note}
     except (OSError, BundleError):  # a full disk or a device that failed is every file's
         raise

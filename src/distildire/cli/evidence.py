@@ -155,13 +155,17 @@ def calibrate(
     if by and by not in table:
         fail(f"--by {by}: {manifest} has no such column (it has {', '.join(table.columns)})")
     table = _scored(detector, table, equalize=equalize)
+    if confidence > 0.5:
+        _warn_of_few_sources(table)
     found = fit(
         table["logit"], table["label"] == FAKE, detector.bundle.sha256,
         kinds=table[by].fillna("").astype(str) if by else None,
         sources=table["source"], confidence=confidence,
     )  # fmt: skip
     form = "equalized" if equalize else "as they are"
-    found = replace(found, data=f"{table['source'].nunique()} sources, {form}")
+    count = table["source"].nunique()
+    stated = f"{count} source{'s' * (count > 1)}, {form}, confidence {confidence:g}"
+    found = replace(found, data=stated)
     bundle = detector.bundle.with_calibration(found)
     if heatmap_check and "cam" in detector.graph_outputs:
         bundle = _with_heatmap(bundle, detector, table, heatmap_check)
@@ -180,6 +184,19 @@ def _scored(detector: Detector, table: pd.DataFrame, *, equalize: bool) -> pd.Da
     if lost := len(table) - len(scored):
         warn(f"{lost} of {len(table)} pictures could not be scored, and are left out")
     return scored
+
+
+def _warn_of_few_sources(table: pd.DataFrame) -> None:
+    """Say where whole sources can't be drawn."""
+    from distildire.evaluate.bootstrap import MIN_CLUSTERS
+
+    for label, count in table.groupby("label")["source"].nunique().items():
+        if count < MIN_CLUSTERS:
+            warn(
+                f"the {label} pictures are of {count} source{'s' * (count > 1)}, of the "
+                f"{MIN_CLUSTERS} that --confidence needs: single pictures are drawn, and the "
+                "budget may be missed on other sources"
+            )
 
 
 def _with_heatmap(bundle: Bundle, detector: Detector, table: pd.DataFrame, count: int) -> Bundle:

@@ -17,7 +17,7 @@ from distildire.data.ranking import auc, pair_auc
 from distildire.evaluate.bootstrap import MIN_IMAGES, auc_resamples, logit_interval
 from distildire.evaluate.generators import begins_with, check_prefixes
 from distildire.evaluate.scores import is_fake
-from distildire.evaluate.summary import figure_cell, group_figures
+from distildire.evaluate.summary import By, figure_cell, group_figures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,7 @@ def parts_of(
     *,
     known: Sequence[str] = (),
     verdict: VerdictOf | None = None,
+    intervals: By = "image",
     repeats: int = 500,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -48,12 +49,15 @@ def parts_of(
     repositories that hold both classes. `worst_source`: the lowest AUC among the reals of one
     source, or the fakes of one, against all images of the other class, where these are
     `WORST_OF` or more; being picked as the lowest, it is lower than it would be measured
-    anew. `verdicts` (only with `verdict`): by budget, see `count_verdicts`.
+    anew. `verdicts` (only with `verdict`): by budget, see `count_verdicts`. `drawn_by` of a part
+    is what the bootstrap drew for its interval.
 
     Args:
         scores: as `score_manifest` or `read_scores` give it.
         known: beginnings of the names of generators that were trained on.
         verdict: of the detector, where there is one.
+        intervals: of `known` and `unseen`, as in `summarize`; the others, which lie inside
+            single sources, are drawn by image.
         repeats: bootstrap resamples.
         seed: of the bootstrap.
 
@@ -66,16 +70,18 @@ def parts_of(
     fake, logit = is_fake(scores), scores["logit"].to_numpy(float)
     probability = scores["probability"].to_numpy(float)
     generator = scores["generator"].to_numpy(str)
+    groups = group_names(scores)
     parts: dict[str, Any] = {}
     if known:
         check_prefixes(generator[fake], known)
         theirs = begins_with(generator, known)
         for name, rows in (("known", ~fake | theirs), ("unseen", ~fake | ~theirs)):
-            parts[name] = group_figures(
-                fake[rows], logit[rows], probability[rows], repeats=repeats, seed=seed
+            by = groups[rows] if intervals == "source" else None
+            figures = group_figures(
+                fake[rows], logit[rows], probability[rows], by, repeats=repeats, seed=seed
             )
-            parts[name]["generators"] = sorted(set(generator[rows & fake]) - {""})
-    groups = group_names(scores)
+            generators = sorted(set(generator[rows & fake]) - {""})
+            parts[name] = {**figures, "generators": generators, "drawn_by": intervals}
     parts["pairs"] = _pairs(fake, logit, groups, repeats, seed)
     source = scores["source"].to_numpy(str)
     parts["worst_source"] = _worst(source, fake, logit, probability, repeats, seed)
@@ -93,7 +99,7 @@ def _pairs(
 ) -> dict[str, Any]:  # fmt: skip
     """`pairs` of a report: of groups with five pictures of each class, as fewer rank by luck."""
     mean, inside = pair_auc(fake, logit, groups, min_class=5)
-    found: dict[str, Any] = {"auc": None, "auc_ci": None, "inside": {}}
+    found: dict[str, Any] = {"auc": None, "auc_ci": None, "inside": {}, "drawn_by": "image"}
     if not inside:
         return found
     draws = []
@@ -129,7 +135,7 @@ def _worst(
     rows = groups[name, label]
     part = group_figures(fake[rows], logit[rows], probability[rows], repeats=repeats, seed=seed)
     kept = {key: part[key] for key in ("auc", "auc_ci", "approximate")}
-    return {"source": name, "label": label, "n": part[f"n_{label}"], **kept}
+    return {"source": name, "label": label, "n": part[f"n_{label}"], **kept, "drawn_by": "image"}
 
 
 def count_verdicts(fake: NDArray[np.bool_], verdicts: Sequence[str]) -> dict[str, Any]:
@@ -177,16 +183,19 @@ def part_rows(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append({
                 "part": f"{name} generators", "real": part["n_real"], "fake": part["n_fake"],
                 **{m: figure_cell(part, m) for m in ("auc", "ap", "tpr_at_5fpr")},
+                "interval": f"by {part['drawn_by']}",
             })  # fmt: skip
     pairs, worst = parts["pairs"], parts["worst_source"]
     if pairs["auc"] is not None:
         counts = {c: sum(p[f"n_{c}"] for p in pairs["inside"].values()) for c in ("real", "fake")}
         name = f"pairs: mean over {len(pairs['inside'])} repositories of both classes"
-        rows.append({"part": name, **counts, "auc": figure_cell(pairs, "auc")})
+        rows.append({"part": name, **counts, "auc": figure_cell(pairs, "auc"),
+                     "interval": "by image"})  # fmt: skip
     if worst is not None:
         name = f"worst source of {WORST_OF} images or more: {worst['source']}"
-        rows.append({"part": name, worst["label"]: worst["n"], "auc": figure_cell(worst, "auc")})
-    columns = ("part", "real", "fake", "auc", "ap", "tpr_at_5fpr")
+        rows.append({"part": name, worst["label"]: worst["n"], "auc": figure_cell(worst, "auc"),
+                     "interval": "by image"})  # fmt: skip
+    columns = ("part", "real", "fake", "auc", "ap", "tpr_at_5fpr", "interval")
     return [{column: row.get(column) for column in columns} for row in rows]
 
 

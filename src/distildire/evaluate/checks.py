@@ -70,6 +70,14 @@ def _same(rgb: RGB) -> RGB:
     return rgb
 
 
+def refuse_without_map(detector: Any) -> None:
+    """Raise ValueError where `heatmap_check` could not be made of a detector."""
+    if "cam" not in detector.graph_outputs:
+        raise ValueError(
+            "the model has no activation map: leave out the check of its heat map (--heatmap-check)"
+        )
+
+
 def heatmap_check(
     detector: Any, table: pd.DataFrame, count: int, *, seed: int = 0
 ) -> dict[str, Any]:

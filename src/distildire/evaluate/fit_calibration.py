@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distildire.calibration import MIN_OF_KIND, MIN_TO_CALIBRATE, POINTS, Calibration, Kind
+from distildire.evaluate.bootstrap import MIN_CLUSTERS
 
 DRAWS = 500
 """Of whole sources, for cautious quantiles."""
@@ -25,6 +26,8 @@ def calibrate(
     Pictures of a source are alike, and those that will be judged come from others. With
     `confidence` over 0.5 the quantiles are those that this share of draws of whole sources
     stay within (bootstrap by clusters), so that thresholds hold on most choices of sources.
+    Of fewer than `MIN_CLUSTERS` sources, single pictures are drawn: draws of one source are all
+    alike.
 
     Args:
         logits: [N], from pictures that were neither trained on nor chosen on.
@@ -72,6 +75,8 @@ def _cautious(
     """The quantiles that a share of the draws of whole sources stays under."""
     if share == 0.5:
         return _quantiles(logits)
+    if len(np.unique(of)) < MIN_CLUSTERS:
+        of = np.arange(len(logits))
     rng, parts = np.random.default_rng(0), [logits[of == n] for n in np.unique(of)]
     drawn = [
         _quantiles(np.concatenate([parts[n] for n in rng.integers(0, len(parts), len(parts))]))

@@ -58,7 +58,8 @@ class PatchInsertion:
             f"time (a patch of a photograph {self.control_hit_rate:.0%}, chance {self.chance:.0%}, "
             f"{self.n} tries)"
         )
-        if self.hit_rate < self.chance + POOR_MARGIN:
+        beside = self.hit_rate <= self.control_hit_rate
+        if beside or self.hit_rate < self.chance + POOR_MARGIN:
             return f"The heat map is no guide to a place: {figures}."
         if self.poor:
             return f"The heat map is a weak guide to a place: {figures}."

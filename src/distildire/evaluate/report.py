@@ -30,8 +30,8 @@ _PARTS = (
     "Each generator part is against all reals; unseen are all fakes of no known generator, those "
     "of no stated one too. Inside a repository that holds both classes, content, size and "
     "history are alike: pairs is the fairest figure. The worst source was picked as the lowest. "
-    "Shares of verdicts have Wilson's interval; false alarms are reals called fake, caught are "
-    "fakes called fake, missed are fakes called real."
+    "Shares of verdicts have Wilson's interval, by image; false alarms are reals called fake, "
+    "caught are fakes called fake, missed are fakes called real."
 )
 
 

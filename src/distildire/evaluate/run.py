@@ -12,7 +12,12 @@ from distildire.data.audit import Audit, audit, refuse_leak
 from distildire.data.audit_report import save_audit
 from distildire.data.manifest import FAKE, fingerprint, read_manifest, rows_of_split
 from distildire.evaluate.breakdown import VerdictOf, parts_of
-from distildire.evaluate.checks import heatmap_check, robustness_figures, stability_check
+from distildire.evaluate.checks import (
+    heatmap_check,
+    refuse_without_map,
+    robustness_figures,
+    stability_check,
+)
 from distildire.evaluate.generators import check_prefixes
 from distildire.evaluate.kept_logits import keeping_logits
 from distildire.evaluate.report import report_page
@@ -99,7 +104,8 @@ def evaluate(
         LeakError: the class shows in the files, and `equalize` is False.
         BundleError: unusable model.
         ValueError: no picture has a score; a word of `known` with which no generator begins;
-            scores and a check that asks the model for more.
+            scores and a check that asks the model for more, or the heat map of a model without
+            one is to be checked.
     """
     options = options or EvaluationOptions()
     manifest, out = Path(manifest), Path(out)
@@ -117,6 +123,8 @@ def evaluate(
         found = _audited(table, out, options, progress)
     check_prefixes(table["generator"][table["label"] == FAKE], options.known)
     detector = None if given is not None else _detector(model)
+    if detector is not None and options.heatmap_count:
+        refuse_without_map(detector)
     # What is kept goes when all is written: whatever fails before, no picture is scored again.
     with nullcontext() if detector is None else _kept(detector, out) as scorer:
         checks: dict[str, Any] = {}
@@ -169,7 +177,7 @@ def _figures(
             rows, intervals=options.intervals, repeats=options.repeats, seed=options.seed
         )
         figures["parts"] = parts_of(
-            rows, known=options.known, verdict=_verdict(detector),
+            rows, known=options.known, verdict=_verdict(detector), intervals=options.intervals,
             repeats=max(1, options.repeats // 2), seed=options.seed,
         )  # fmt: skip
         found[str(name)] = figures

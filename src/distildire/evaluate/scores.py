@@ -29,7 +29,11 @@ class Scorer(Protocol):
     """What is asked of a detector to evaluate it; `Detector` is one."""
 
     def logit(self, rgb: RGB, *, alone: bool = True) -> float:
-        """Uncalibrated score of a decoded picture; not `alone`: others are scored beside it."""
+        """Uncalibrated score of a decoded picture; not `alone`: others are scored beside it.
+
+        Raises:
+            ImageError: it has no score that is a finite number.
+        """
         ...
 
     def verdict_of(self, logit: float, fpr: float | None = None) -> tuple[float, Any]:

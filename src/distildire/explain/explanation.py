@@ -58,19 +58,20 @@ def heat_summary(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
 
     `values` are the logits of a grid of places, top to bottom; `overlay` is a picture with
     alpha to lay over the original, warm where a place speaks for generated, cool against,
-    in full colour at a logit of `limit`, veiled in grey where the score doesn't look; `note`
-    says how far it can be trusted.
+    clear at even odds, in full colour `limit` from there (in logits), veiled in grey where the
+    score doesn't look; `note` says how far it can be trusted.
     """
     if "cam" not in detector.graph_outputs:
         return None
     heat = heat_of(detector, rgb)
     judged = judged_places(detector.bundle.preprocessing, rgb)
-    limit = limit_of(heat[judged])
+    drawn = heat - detector.bundle.neutral
+    limit = limit_of(drawn[judged])
     shrunk = _shrunk(judged.astype(np.float32), _OVERLAY) >= 0.5
     return {
         "values": np.round(_shrunk(heat, _GRID), 3).tolist(),
         "limit": round(limit, 3),
-        "overlay": png(heat_colours(_shrunk(heat, _OVERLAY), limit, shrunk)),
+        "overlay": png(heat_colours(_shrunk(drawn, _OVERLAY), limit, shrunk)),
         "note": detector.bundle.heatmap_note,
     }
 
@@ -78,7 +79,7 @@ def heat_summary(detector: Detector, rgb: RGB) -> dict[str, Any] | None:
 def heat_colours(
     heat: NDArray[np.float32], limit: float, judged: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Logits [h, w] -> RGBA uint8 [h, w, 4]: opaque at `limit`, clear at 0; veiled if unjudged."""
+    """Heat [h, w] -> RGBA uint8 [h, w, 4]: opaque at `limit`, clear at 0; veiled if unjudged."""
     strength = np.clip(heat / limit, -1.0, 1.0)
     rgba = np.empty((*heat.shape, 4), np.uint8)
     rgba[..., :3] = np.where(strength[..., None] > 0, WARM, COOL)

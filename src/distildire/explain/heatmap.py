@@ -23,7 +23,11 @@ from distildire.io.preprocessing import Preprocessing, halve, reflect_to, turned
 from distildire.io.writing import make_folder, whole_file
 
 Heat: TypeAlias = NDArray[np.float32]
-"""[H, W] in logits: positive leans to fake; its mean over what is judged is the logit."""
+"""[H, W] in logits, which rise with fake; its mean over what is judged is the logit.
+
+It is drawn less the logit of even odds (`Bundle.neutral`), so that the colours change where
+the score does.
+"""
 
 WARM, COOL = (214, 69, 40), (38, 110, 168)
 """Evidence for and against generation: apart for red-green colour blindness too."""
@@ -36,6 +40,9 @@ CamOf: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 _BATCH = 4
 """Tiles in one run of the graph."""
+
+_BLENDED = 2**18
+"""Pixels blended at a time: they take some 50 bytes each."""
 
 
 def tile_corners(height: int, width: int, side: int, stride: int) -> list[tuple[int, int]]:
@@ -167,7 +174,7 @@ def judged_places(preprocessing: Preprocessing, rgb: RGB) -> NDArray[np.bool_]:
 
 
 def limit_of(heat: Heat) -> float:
-    """The heat (in logits) that gets the full colour: the 99th percentile of its size.
+    """The drawn heat (in logits) that gets the full colour: the 99th percentile of its size.
 
     At least 1, so that a picture about which the detector says nothing anywhere stays pale.
     """
@@ -185,7 +192,7 @@ def overlay(
 
     Args:
         rgb: the picture.
-        heat: of the same size.
+        heat: of the same size, 0 at even odds.
         limit: the heat that gets the full colour, by default `limit_of` what is judged.
         judged: where the score looks, [H, W]; the rest is veiled in grey.
     """
@@ -193,13 +200,23 @@ def overlay(
         raise ValueError(f"heat is {heat.shape}, the picture {rgb.shape[:2]}: give one size")
     if limit is None:
         limit = limit_of(heat if judged is None else heat[judged])
-    strength = np.clip(heat / limit, -1, 1)[:, :, None]
-    colour = np.where(strength > 0, WARM, COOL)
-    alpha = 0.7 * np.abs(strength)
-    grey = rgb.mean(axis=2, keepdims=True) * 0.5 + rgb * 0.5
-    if judged is not None:
-        colour = np.where(judged[:, :, None], colour, VEIL)
-        alpha = np.where(judged[:, :, None], alpha, 0.75)
+    blend = np.empty_like(rgb)
+    strip = max(1, _BLENDED // rgb.shape[1])
+    for top in range(0, len(rgb), strip):
+        rows = np.s_[top : top + strip]
+        veiled = None if judged is None else ~judged[rows]
+        blend[rows] = _blend(rgb[rows], heat[rows] / limit, veiled)
+    return blend
+
+
+def _blend(rgb: RGB, share: NDArray[np.float32], veiled: NDArray[np.bool_] | None) -> RGB:
+    """`overlay` of [H, W, 3] with the share of full colour [H, W], and VEIL where `veiled`."""
+    strength = np.clip(share, -1, 1)[:, :, None]
+    colour = np.where(strength > 0, np.array(WARM, np.float32), np.array(COOL, np.float32))
+    alpha = np.float32(0.7) * np.abs(strength)
+    if veiled is not None:
+        colour[veiled], alpha[veiled] = VEIL, 0.75
+    grey = (rgb.mean(axis=2, keepdims=True, dtype=np.float32) + rgb) / 2
     blend = grey * (1 - alpha) + colour * alpha
     return np.asarray(np.clip(np.rint(blend), 0, 255), np.uint8)
 
@@ -218,7 +235,10 @@ def save_heatmap(
     *,
     judged: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Write the `overlay` as PNG, with a line on how to read it (and `note`) below the picture."""
+    """Write the `overlay` as PNG, with a line on how to read it (and `note`) below the picture.
+
+    `heat` is [H, W], 0 at even odds; `judged` as for `overlay`.
+    """
     picture = Image.fromarray(overlay(rgb, heat, judged=judged))
     text = ["red: leans to generated, blue: leans to camera"]
     if judged is not None and not judged.all():

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from distildire import __version__
-from distildire.detector import NO_EVIDENCE, Detector
+from distildire.detector import NO_EVIDENCE, NO_NUMBER, Detector
 from distildire.explain.explanation import heat_summary, looked_at, stability_of
 from distildire.explain.storage import storage_of
 from distildire.explain.words import LIMITS, headline, paragraph
@@ -26,7 +26,7 @@ from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
 from distildire.io.hashing import sha256_of
 from distildire.io.perceptual_hashes import perceptual_hash
-from distildire.io.pictures import MAX_PIXELS, RGB, decode_bytes, read_bytes
+from distildire.io.pictures import MAX_PIXELS, RGB, ImageError, decode_bytes, read_bytes
 from distildire.io.text import storable
 from distildire.io.writing import write_texts
 from distildire.provenance import read_origin
@@ -111,6 +111,8 @@ def make_record(  # noqa: PLR0913
         rgb = decode_bytes(data, max_pixels=max_pixels)
     crops = detector.bundle.preprocessing(rgb)
     logit = float(detector.score_crops(crops).mean(dtype=np.float64))
+    if not np.isfinite(logit):
+        raise ImageError(NO_NUMBER)
     note = nothing_to_judge(rgb, crops)
     result = _result(detector, logit, note, budget)
     result["looked_at"] = looked_at(detector.bundle.preprocessing, rgb)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distildire.calibration import Label
-from distildire.detector import NO_EVIDENCE, Detector
+from distildire.detector import NO_EVIDENCE, NO_NUMBER, Detector
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import ImageError, refuse_unreadable
 from distildire.io.preprocessing import Preprocessing
@@ -150,12 +150,13 @@ def judge_prepared(
     progress: Done | None = None,
 ) -> VideoVerdict:
     """Score what `prepare_video` gave; the arguments are those of `judge_video`."""
-    if prepared.frames is None:
-        error = prepared.error or "not scored"
+    sampled = prepared.frames
+    logits = np.empty(0) if sampled is None else _score(detector, sampled, progress)
+    if sampled is None or not np.isfinite(logits).all():
+        error = prepared.error or NO_NUMBER
         refused = detector.not_scored(name, error, prepared.sha256, fpr=fpr)
         return VideoVerdict(**refused.to_dict())
-    logits = _score(detector, prepared.frames, progress)
-    judged = _verdict(detector, prepared.frames, logits, fpr, name, prepared.sha256)
+    judged = _verdict(detector, sampled, logits, fpr, name, prepared.sha256)
     return replace(judged, declares=prepared.declares)
 
 

@@ -30,9 +30,9 @@ _AS_JSON = {"suspicious": list[float] | None, "timeline": list[dict[str, Any]] |
 
 
 def _columns() -> dict[str, Any]:
-    """The fields of a verdict; those that videos alone have are optional."""
+    """The fields of a verdict; those that not every row has are optional."""
     hints = get_type_hints(VideoVerdict)
-    return {
+    columns: dict[str, Any] = {
         column.name: (
             _AS_JSON.get(column.name, hints[column.name]),
             Field(
@@ -42,6 +42,8 @@ def _columns() -> dict[str, Any]:
         )
         for column in fields(VideoVerdict)
     }
+    about_kind = "whose thresholds were taken, where the service runs with `--kind`"
+    return columns | {"kind": (str | None, Field(default=None, description=about_kind))}
 
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class Threshold(BaseModel):
     fake_above: float = Field(description="calibrated probability")
     real_below_logit: float
     fake_above_logit: float
+    remark: str | None = Field(description="that the calibration pictures are too few for it")
 
 
 class Model(BaseModel):

@@ -130,7 +130,8 @@ class Service:
                 results.append(await self._lane.run(work))
             else:
                 results.append((await next(waiting)).to_dict())
-        return results
+        thresholds = {} if self.detector.kind is None else {"kind": self.detector.kind}
+        return [result | thresholds for result in results]
 
     @asynccontextmanager
     async def _admitted(self, request: Request) -> AsyncIterator[None]:
@@ -180,6 +181,7 @@ class Service:
                     "fake_above": float(calibration.probability(high)),
                     "real_below_logit": low,
                     "fake_above_logit": high,
+                    "remark": calibration.remark(budget),
                 }
             )
         model = {

@@ -39,7 +39,7 @@ def judge_upload(
     if not can_read_videos():
         error = "a video: this service was installed without the extra distildire[video]"
         sha256 = sha256_of(upload.data)
-        return detector.not_scored(upload.name, error, sha256).to_dict()
+        return detector.not_scored(upload.name, error, sha256, fpr=fpr).to_dict()
     from distildire.video.judge import judge_prepared, judge_video
 
     if workers is not None:

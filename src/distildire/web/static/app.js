@@ -117,7 +117,9 @@ function tally() {
 
 function applyBudget() {
   const share = `${+(100 * threshold().fpr).toPrecision(3)}%`;
-  $("budget-words").textContent = `calls at most ${share} of camera pictures generated`;
+  const { remark } = threshold();
+  $("budget-words").textContent = `calls at most about ${share} of camera pictures generated`
+    + (remark ? ` (${remark})` : "");
   $("budget").setAttribute("aria-valuetext", share);
   table.setThreshold(threshold());
   tally();

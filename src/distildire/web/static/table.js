@@ -123,13 +123,14 @@ export class Table {
     });
   }
 
+  /** A video's verdict is of the budget that it was asked with (see verdictOf), and says so. */
   csv(fpr) {
     const head = ["file", "sha256", "verdict", "probability", "logit", "fpr", "width", "height",
       "model", "error", "note", "declares", "model_sha256"];
     const lines = this.shown().filter((item) => item.result).map((item) => {
       const r = item.result;
       return [item.file.name, r.sha256, r.error == null ? this.state(item) : "", r.probability,
-        r.logit, fpr, r.width, r.height, r.model, r.error, r.note, r.declares,
+        r.logit, r.timeline ? r.fpr : fpr, r.width, r.height, r.model, r.error, r.note, r.declares,
         r.model_sha256].map(cell).join(",");
     });
     save(new Blob([[head.join(","), ...lines, ""].join("\r\n")], { type: "text/csv" }),
