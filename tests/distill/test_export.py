@@ -88,3 +88,13 @@ def test_a_failed_export_leaves_the_old_bundle_alone(
     assert after.keys() == before.keys() == {"model.onnx", "bundle.json", "notes.txt"}
     assert len(after["model.onnx"]) > len(before["model.onnx"])
     assert load_bundle(out).name == "other"
+
+
+def test_a_student_of_nan_is_not_exported(tmp_path: Path) -> None:
+    config = build(TrainConfig, {"student": {"backbone": "resnet18", "stage": 1}})
+    student = build_student(config)
+    nn.init.constant_(student.head.bias, torch.nan)
+    save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
+    with pytest.raises(ValueError, match="off by nan"):
+        export(tmp_path / "best.pt", tmp_path / "bundle", weights="float32")
+    assert not list((tmp_path / "bundle").iterdir())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import tarfile
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -188,6 +190,40 @@ def test_dire_reaches_the_student_and_the_teacher(
     train(replace(config, data=data), tmp_path / "run", report=rows.append)
     assert [row for row in rows if "val_auc" in row][-1]["val_auc"] > 0.75
     assert (next(row["imitation"] for row in rows if "imitation" in row) > 0) == (who == "teacher")
+
+
+def test_a_run_that_diverges_leaves_its_best(
+    rough_fakes: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(rough_fakes, optim=replace(rough_fakes.optim, ema=0.0, report_every=1))
+    optimizers: list[torch.optim.Optimizer] = []
+
+    def diverge(row: dict[str, float]) -> None:
+        """Half way, by a learning rate that no float holds."""
+        if row["step"] == 4:
+            for group in optimizers[0].param_groups:
+                group["lr"] = math.inf
+
+    class Kept(torch.optim.AdamW):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            optimizers.append(self)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Kept)
+    with pytest.raises(ValueError, match="has diverged"):
+        train(config, tmp_path / "run", report=diverge)
+    student, _, facts = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert facts["step"] == 3
+    assert all(weight.isfinite().all() for weight in student.parameters())
+
+
+def test_a_class_of_which_no_picture_can_be_read_chooses_nothing(
+    rough_fakes: TrainConfig, tmp_path: Path
+) -> None:
+    for i in range(17, 24, 2):
+        (tmp_path / f"{i}.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="of one class no picture can be read"):
+        train(rough_fakes, tmp_path / "run")
 
 
 def test_a_frozen_body_stays(rough_fakes: TrainConfig, tmp_path: Path) -> None:

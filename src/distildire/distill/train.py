@@ -70,7 +70,8 @@ def train(
 
     Raises:
         ValueError: nothing to resume, or a resumed run with another config; several processes
-            that can't find one another.
+            that can't find one another; a run that diverged, whose `best.pt` stays, or one with
+            no readable picture of a class to validate on.
     """
     from accelerate.utils import broadcast_object_list, set_seed
 
@@ -120,7 +121,7 @@ def train(
         if writer is not None:
             figures = {f"val_{name}": value for name, value in found.summary.items()}
             writer({"step": standing.step, **figures})
-        if found.summary["choice"] <= standing.best:
+        if not found.summary["choice"] > standing.best:
             return replace(standing, stale=standing.stale + 1)
         keep_best(out, average.module, config, standing.step, found)
         return replace(standing, best=found.summary["choice"], stale=0)
