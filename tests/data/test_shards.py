@@ -125,7 +125,7 @@ def test_shards_of_classes_alone_split_by_shard(tmp_path: Path) -> None:
     for changed, words in (
         (replace(data, val_sources=()), r"set data\.val_sources to some of .*s-0, s-1, s-2"),
         (replace(data, val_sources=("s-9",)), r"not in the manifests: s-9 \(sources: s-0"),
-        (replace(data, val_split="val"), "no row has the split 'train'"),
+        (replace(data, val_split="val"), "no row has the split 'val'"),
     ):
         with pytest.raises(ManifestError, match=words):
             read_split(TrainConfig(data=changed))

@@ -55,9 +55,9 @@ def fit_from_manifest(
     config: NoiseConfig, out: Path, *, log: Callable[[dict[str, float]], None] | None = None
 ) -> NanoNoise:
     """Train on the real pictures of `config.manifest`, all of which are held in memory."""
-    table = read_manifests(filter(None, [config.manifest]))
-    wanted = (table["split"] == config.split) | (not config.split)
-    table = table[(table["label"] == REAL) & wanted]
+    manifests = filter(None, [config.manifest])
+    table = read_manifests(manifests, {config.split} if config.split else ())
+    table = table[table["label"] == REAL]
     unknown = set(config.held_out) - set(table["source"])
     if unknown or not config.held_out:
         raise ManifestError(f"held_out: name sources of real pictures (unknown: {sorted(unknown)})")

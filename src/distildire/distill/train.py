@@ -203,6 +203,8 @@ def begin_run(
 ) -> Standing:
     """Where a run in `out` stands: that of its checkpoint, which `parts` take over, or step 0.
 
+    A run that begins takes away what an earlier one left, before its own config.json.
+
     Raises:
         ValueError: nothing to resume, or a run of another config.
     """
@@ -212,6 +214,8 @@ def begin_run(
             raise ValueError(f"{out / _CHECKPOINT}: nothing to resume")
         return Standing(**restore(out / _CHECKPOINT, parts, config))
     if main:
+        for name in (_CHECKPOINT, "best.pt", "val_scores.csv"):
+            (out / name).unlink(missing_ok=True)
         write_json(out / "config.json", to_dict(config), indent=2)
         (out / "metrics.jsonl").write_text("")
     return Standing()
