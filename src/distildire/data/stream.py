@@ -123,10 +123,10 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
             row = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.paths) - 1)
             try:
                 images = [decode(self.paths[row])]
+                if self.dire is not None:
+                    images = _aligned(images[0], self.dire, self.paths[row])
             except ImageError:
                 continue
-            if self.dire is not None:
-                images = _aligned(images[0], self.dire, self.paths[row])
             label = torch.tensor(float(self.fake[row]))
             if clean is not None:
                 views = augment_twice(images[0], crop, config, clean, rng)

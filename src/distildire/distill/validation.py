@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,15 @@ def _equalized(path: str) -> RGB:
     return equalize(decode(path))
 
 
+def _map_of(dire: DireMaps, path: str) -> RGB:
+    """The cached map of a picture; ImageError where the picture can have none."""
+    try:
+        return dire(path)
+    except ValueError:
+        dire.align(decode(path))
+        raise
+
+
 def score_table(
     score: Score,
     table: pd.DataFrame,
@@ -68,8 +78,9 @@ def score_table(
     Raises:
         ValueError: `score` gives nan.
     """
+    read = _equalized if dire is None else partial(_map_of, dire)
     loader = DataLoader(
-        _Crops(table["path"].to_list(), preprocessing, dire or _equalized),
+        _Crops(table["path"].to_list(), preprocessing, read),
         batch_size=16,
         num_workers=workers,
         collate_fn=list,
