@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distildire.data.layouts import LayoutError, read_layout, read_pairs
-from distildire.data.manifest import read_manifest
+from distildire.data.manifest import ManifestError, read_manifest
 from distildire.data.prepare import prepare
 
 # name: (layout, {picture: (label, split, generator, source) or None where it is left out})
@@ -168,6 +168,23 @@ def test_forensichub_json(tmp_path: Path) -> None:
         assert set(table["split"]) == {"train"}
     (tmp_path / "train.json").write_text('{"path": 1}')
     with pytest.raises(LayoutError, match="not a list of datasets"):
+        read_layout(tmp_path / "train.json")
+
+
+def test_what_lists_say_of_one_picture_is_compared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, ["a.png", "b.png"])
+    entries = [{"path": "a.png", "label": 0}, {"path": "b.png", "label": 1}]
+    (tmp_path / "test.json").write_text(json.dumps(entries))
+    (tmp_path / "train.json").write_text(json.dumps(entries[1:]))
+    assert set(read_layout(tmp_path)["split"]) == {"test"}
+    assert "1 pictures of a list are in an earlier one" in caplog.text
+    (tmp_path / "train.json").write_text('[{"path": "a.png", "label": 1}]')
+    with pytest.raises(ManifestError, match=r"a\.png is labelled both real and fake"):
+        read_layout(tmp_path)
+    (tmp_path / "train.json").write_text(json.dumps([*entries, {"path": "a.png", "label": 1}]))
+    with pytest.raises(ManifestError, match=r"a\.png is labelled both real and fake"):
         read_layout(tmp_path / "train.json")
 
 

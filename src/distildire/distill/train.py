@@ -107,7 +107,9 @@ def train(
         parts["scaler"] = accelerator.scaler
     standing = begin_run(config, out, parts, resume=resume, main=accelerator.is_main_process)
     items = optim.batch * accelerator.num_processes
-    draws = Draws(optim.steps * items, standing.step * items, optim.seed)
+    # A run that had lost its patience is at its end.
+    last = standing.step if 0 < validation.patience <= standing.stale else optim.steps
+    draws = Draws(last * items, standing.step * items, optim.seed)
     stream = TrainingStream(table, weights, views_of(config), draws, dire=networks.dire)
     loader = accelerator.prepare(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
@@ -132,7 +134,7 @@ def train(
 
         # Train --------------------------------------------------------------------------------
         started, since = time.monotonic(), standing.step
-        means, history = Means(), []
+        means = Means()
         for step, (crop, label, *dire) in enumerate(loader, start=standing.step + 1):
             if optim.consistency:
                 crop, label = clean_first(crop, label)
@@ -152,7 +154,6 @@ def train(
             checked = step % validation.every == 0 or step == optim.steps
             if checked or step % optim.report_every == 0:  # a resumed run begins its means anew
                 row = means.take(accelerator)
-                history.append(row)
                 seconds = (time.monotonic() - started) / (step - since)
                 if writer is not None:
                     writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
@@ -169,7 +170,7 @@ def train(
                              step, validation.patience)  # fmt: skip
                     break
         if writer is not None:
-            for symptom in symptoms(history):
+            for symptom in symptoms(writer.history):
                 log.warning("%s", symptom)
 
     # End ----------------------------------------------------------------------------------
