@@ -111,6 +111,12 @@ def test_classes_alone_are_labels(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "s.tar")["label"].to_list() == ["fake", "real"]
 
 
+def test_notes_of_no_picture_are_passed_over(tmp_path: Path) -> None:
+    files = {"a.png": png(0), "a.cls": b"1", "__stats__.json": b"[1, 2]", "b.cls": b"\xff"}
+    pack(tmp_path / "s.tar", files)
+    assert read_manifest(tmp_path / "s.tar")["label"].to_list() == ["fake"]
+
+
 def test_shards_of_classes_alone_split_by_shard(tmp_path: Path) -> None:
     for shard in range(3):
         pack(tmp_path / f"s-{shard}.tar", {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distildire.data.augment import AugmentConfig
+from distildire.data.augment import CLEAN, AugmentConfig
 from distildire.data.cache import CacheError, CacheOptions, DireReader, fill_cache, open_dire
 from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
 from distildire.distill.validation import score_table
@@ -94,6 +94,13 @@ def test_unreadable_pictures_are_replaced(files: pd.DataFrame) -> None:
     Path(files["path"][1]).write_bytes(b"")
     with pytest.raises(ImageError, match="in a row"):
         stream[0]
+
+
+def test_two_views_keep_their_tiles_in_place(files: pd.DataFrame) -> None:
+    shuffled, weights = replace(CLEAN, shuffle=0.5), np.full(6, 1 / 6)
+    for views in (Views(48, shuffled, CLEAN), Views(48, CLEAN, shuffled)):
+        with pytest.raises(ValueError, match=r"set augment\.shuffle and clean\.shuffle to 0"):
+            TrainingStream(files, weights, views, Draws(length=2))
 
 
 @pytest.fixture

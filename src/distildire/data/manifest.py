@@ -51,21 +51,17 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     `generator`, `source` (empty strings where the file has none) and whatever else the file
     holds. Relative paths are taken relative to the manifest; `SHARD.tar::MEMBER` is a picture
     in a plain tar. For shards as a manifest see `read_shards`. Labels in other words
-    (`LABELS`) are translated; repeated rows of one path are kept once. `file://` addresses are
-    the paths that they are.
+    (`LABELS`) are translated; repeated rows of one path are kept once. `file://` addresses, the
+    manifest's and its rows', are the paths that they are.
 
     Raises:
-        ManifestError: unreadable file, missing column, unknown label, or one path with both
-            labels.
+        ManifestError: unreadable file, missing column, unknown label, one path with both
+            labels, or an address of anything but a file.
     """
     import pandas as pd
 
     path = local_form(str(path))
-    if is_address(path):
-        raise ManifestError(
-            f"{path}: pictures are read in any order, and from a disk: copy the manifest "
-            "or the shards here first (aws s3 sync, gsutil rsync, ...)"
-        )
+    _refuse_addresses([path])
     if is_shards(path):
         try:
             table = read_shards(path)
@@ -86,9 +82,19 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
         values = table[column] if column in table else pd.Series("", index=table.index)
         table[column] = values.astype(object).fillna("").astype(str).str.strip()
     table["label"] = translate_labels(table["label"], str(path))
-    table["path"] = [str(root / p) for p in table["path"]]
+    _refuse_addresses(table["path"], f"{path}: ")
+    table["path"] = [str(root / local_form(p)) for p in table["path"]]
     refuse_both_labels(table, str(path))
     return table.drop_duplicates("path").reset_index(drop=True)
+
+
+def _refuse_addresses(paths: Iterable[str], where: str = "") -> None:
+    """Raise ManifestError if a path is an address of anything but a file."""
+    if away := next((path for path in paths if is_address(local_form(path))), None):
+        raise ManifestError(
+            f"{where}{brief(away)}: pictures are read in any order, and from a disk: copy the "
+            "manifest or the shards, and the pictures, here first (aws s3 sync, gsutil rsync, ...)"
+        )
 
 
 def read_manifests(paths: Iterable[str | Path], splits: Collection[str] = ()) -> pd.DataFrame:
