@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from distildire.data.layouts import LayoutError, read_layout, read_pairs
@@ -248,3 +250,22 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     (tmp_path / "data" / "fake").symlink_to(tmp_path / "store")
     (tmp_path / "data" / "real" / "up").symlink_to(tmp_path / "data")
     assert len(read_layout(tmp_path / "data")) == 2
+
+
+def test_names_that_no_table_holds_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, ["data/real/a.png", "data/fake/b.png"])
+    (tmp_path / "data/real" / os.fsdecode(b"caf\xe9.png")).touch()
+    words = r"caf\\xe9\.png is no UTF-8, which tables can't hold: rename the file"
+    with pytest.raises(ManifestError, match=words):
+        prepare(tmp_path / "data", tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=words):
+        prepare(None, tmp_path / "m.csv", real=tmp_path / "data/real", fake=tmp_path / "data/fake")
+    (tmp_path / "m.csv").write_bytes(b"path,label\ndata/real/caf\xe9.png,real\n")
+    (tmp_path / "grip.csv").write_bytes(b"filename,typ\ndata/real/caf\xe9.png,real\n")
+    binary = pd.DataFrame({"path": [b"data/real/caf\xe9.png"], "label": ["real"]})
+    binary.to_parquet(tmp_path / "m.parquet")
+    for name in ("m.csv", "m.parquet"):
+        with pytest.raises(ManifestError, match=words):
+            read_manifest(tmp_path / name)
+    with pytest.raises(ManifestError, match=words):
+        read_layout(tmp_path / "grip.csv")

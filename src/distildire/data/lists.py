@@ -13,6 +13,7 @@ from distildire.data.manifest import (
     REAL,
     ManifestError,
     refuse_both_labels,
+    refuse_odd_names,
     translate_labels,
 )
 from distildire.io.text import TextError, brief, encoding_of, name_meant, rows_of, western, words_of
@@ -48,6 +49,7 @@ def read_list(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     rows = _forensichub(path) if path.suffix.lower() == ".json" else _grip(path)
+    refuse_odd_names((cell for row in rows for cell in row), str(path))
     table = pd.DataFrame(rows, columns=MANIFEST_COLUMNS)
     if table.empty:
         raise LayoutError(f"{path}: an empty list")

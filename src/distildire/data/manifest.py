@@ -20,6 +20,7 @@ from distildire.io.text import (
     name_meant,
     refuse_columns,
     rows_of,
+    storable,
     western,
     words_of,
 )
@@ -172,6 +173,7 @@ def read_columns(
             ]
         except TextError as error:
             raise ManifestError(str(error)) from None
+        refuse_odd_names((row.get("path") for row in rows), str(path))
         listed = pd.DataFrame(rows, columns=None if rows else sorted(needed))
         return listed.set_axis(as_needed(list(listed.columns), OPTIONAL_COLUMNS), axis=1)
     try:
@@ -187,7 +189,10 @@ def read_columns(
     except Exception as error:
         raise ManifestError(f"{path}: not a readable {what}: {words_of(error)}") from error
     for name in sorted(needed if filled is None else filled):
-        values = table[name] = table[name].map(_name_of_bytes if name == "path" else text_of_bytes)
+        read_text = _name_of_bytes if name == "path" else text_of_bytes
+        cells = [read_text(value) for value in table[name]]
+        refuse_odd_names(cells, str(path))
+        values = table[name] = pd.Series(cells, table.index)
         if name == "path" and not all(isinstance(value, str) for value in values.dropna()):
             raise ManifestError(f"{path}: the column path holds {read[name].type}, not text")
         empty = values.isna() | (values.astype(str).str.strip() == "")
@@ -203,6 +208,16 @@ def _name_of_bytes(value: object) -> object:
 def text_of_bytes(value: object) -> object:
     """Bytes as the text that they are, in UTF-8 or else Western; what else there is, as it is."""
     return western(os.fsdecode(value)) if isinstance(value, bytes) else value
+
+
+def refuse_odd_names(names: Iterable[object], where: str) -> None:
+    """Raise ManifestError if the bytes of a name are no UTF-8: tables hold no such text."""
+    odd = (name for name in names if isinstance(name, str) and storable(name) != name)
+    if name := next(odd, None):
+        raise ManifestError(
+            f"{where}: the name {storable(name)} is no UTF-8, which tables can't hold: rename the "
+            "file (convmv does it for whole folders)"
+        )
 
 
 def group_names(table: pd.DataFrame) -> NDArray[np.str_]:
