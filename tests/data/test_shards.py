@@ -150,6 +150,7 @@ def test_what_is_wrong_with_shards_is_a_sentence(tmp_path: Path, shards: str) ->
         ({"a.txt": b""}, "holds no picture"),
         ({"a.png": png(0), "a.json": b"[1]"}, r"a\.json: not readable: a list"),
         ({"a.png": png(0), "a.cls": b"cat"}, "unknown label 'cat'"),
+        ({"\udce9.png": png(0), "\udce9.cls": b"1"}, r"the name \\xe9\.png is no UTF-8"),
     ):
         tar = tmp_path / f"{len(words)}.tar"
         pack(tar, files)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distildire.io.pictures import PICTURE_SUFFIXES
 from distildire.io.tars import BETWEEN, SUFFIX, braces, members, read_member
-from distildire.io.text import words_of
+from distildire.io.text import storable, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def read_shards(source: str) -> pd.DataFrame:
 
     Raises:
         ShardsError: a shard that is missing, compressed or holds no picture, or a picture
-            without a label.
+            without a label or with a name that is no UTF-8.
     """
     import pandas as pd
 
@@ -75,6 +75,10 @@ def _rows_of(shard: str) -> list[dict[str, Any]]:
         if PurePosixPath(name).suffix.lower() in ABOUT and _key(name) in about:
             about[_key(name)].update(_told(shard, name))
     for name in pictures:
+        if storable(name) != name:
+            raise ShardsError(
+                f"{shard}: the name {storable(name)} is no UTF-8: pack it under another"
+            )
         if "label" not in about[_key(name)]:
             raise ShardsError(
                 f"{shard}: {name} has no label: put a {_key(name)}.json with the label, or a "

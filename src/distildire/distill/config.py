@@ -105,7 +105,7 @@ class OptimConfig:
     lr: float = 3e-4
     """Peak learning rate of AdamW: linear warm-up, then a cosine to zero."""
     body_lr: float = -1.0
-    """The same for the backbone (-1: as the rest; 0: it stays as it is)."""
+    """The same for the backbone, that of the noise too (-1: as the rest; 0: they stay as is)."""
     layer_decay: float = 1.0
     """Factor on the backbone's rate from each transformer block to the one before."""
     frozen: int = 0
