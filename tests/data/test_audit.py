@@ -108,6 +108,15 @@ def test_different_pictures_are_no_duplicates(tmp_path: Path) -> None:
     assert counts == [0, 0, 0, 0]
 
 
+def test_files_that_hold_no_picture_are_no_duplicates(tmp_path: Path) -> None:
+    table = build(tmp_path)
+    for name in ("real0.jpg", "real1.jpg", "fake0.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    found = audit(table)
+    assert [v for v in found.duplicates.values() if isinstance(v, int)] == [0, 0, 0, 0]
+    assert found.leaks == []
+
+
 def test_files_are_written_and_open_offline(tmp_path: Path) -> None:
     table = build(tmp_path, **LEAKS["format"])
     table.loc[len(table)] = {**table.loc[0], "path": str(tmp_path / "gone.jpg")}

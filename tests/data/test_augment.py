@@ -1,9 +1,17 @@
+import itertools
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from distildire.data.augment import CLEAN, AugmentConfig, augment, augment_twice, shuffle_tiles
+from distildire.data.augment import (
+    CLEAN,
+    AugmentConfig,
+    _degrade,
+    augment,
+    augment_twice,
+    shuffle_tiles,
+)
 
 OFF = replace(
     AugmentConfig(),
@@ -55,11 +63,20 @@ def test_pictures_smaller_than_the_crop(side: int) -> None:
         assert crop.shape == (64, 64, 3)
 
 
-def test_each_degradation_changes_pixels() -> None:
-    clean = augment([picture()], 64, OFF, np.random.default_rng(5))[0]
-    for name in ("jpeg", "webp", "blur", "noise", "tone", "grey"):
-        changed = augment([picture()], 64, replace(OFF, **{name: 1.0}), np.random.default_rng(5))[0]
-        assert not np.array_equal(changed, clean), name
+@pytest.mark.parametrize(
+    "name",
+    ["jpeg", "second_jpeg", "webp", "blur", "noise", "tone", "grey", "resample", "sharpen"],
+)
+def test_each_degradation_changes_pixels(name: str) -> None:
+    piece = picture(72, 72)
+    assert np.array_equal(_degrade(piece, OFF, np.random.default_rng(5)), piece)
+    once = replace(OFF, jpeg=1.0) if name == "second_jpeg" else OFF
+    plain, changed = (
+        _degrade(piece, config, np.random.default_rng(5))
+        for config in (once, replace(once, **{name: 1.0}))
+    )
+    assert changed.shape == piece.shape
+    assert not np.array_equal(changed, plain)
 
 
 def test_shuffled_tiles_are_the_same_tiles() -> None:
@@ -109,8 +126,17 @@ def test_the_clean_view_is_the_piece_and_the_other_is_degraded() -> None:
 
 
 def test_eight_orientations() -> None:
-    rgb = np.arange(72 * 72 * 3, dtype=np.uint32).reshape(72, 72, 3).astype(np.uint8)
+    rgb = np.random.default_rng(0).integers(0, 256, (72, 72, 3), np.uint8)
+    windows = np.lib.stride_tricks.sliding_window_view(rgb, (64, 64, 3)).reshape(-1, 64, 64, 3)
     turned = replace(CLEAN, resize=0.0, jpeg=0.0, tone=0.0, orient=1.0)
-    views = {augment_twice(rgb, 64, turned, turned, np.random.default_rng(s))[0][:8, :8].tobytes()
-             for s in range(60)}  # fmt: skip
-    assert len(views) > 8  # eight ways, each at some of its places
+    seen = set()
+    for seed in range(60):
+        view = augment_twice(rgb, 64, turned, turned, np.random.default_rng(seed))[0]
+        for side in itertools.product(range(4), (1, -1)):
+            upright = np.rot90(view, side[0])[:, :: side[1]]
+            if (windows == upright).all(axis=(1, 2, 3)).any():
+                seen.add(side)
+                break
+        else:
+            pytest.fail("a view that is no piece of the picture in any orientation")
+    assert len(seen) == 8

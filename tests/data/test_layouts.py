@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from distildire.data.layouts import LayoutError, read_layout, read_pairs
-from distildire.data.manifest import read_manifest
+from distildire.data.manifest import ManifestError, read_manifest
 from distildire.data.prepare import prepare
 
 # name: (layout, {picture: (label, split, generator, source) or None where it is left out})
@@ -171,6 +173,23 @@ def test_forensichub_json(tmp_path: Path) -> None:
         read_layout(tmp_path / "train.json")
 
 
+def test_what_lists_say_of_one_picture_is_compared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, ["a.png", "b.png"])
+    entries = [{"path": "a.png", "label": 0}, {"path": "b.png", "label": 1}]
+    (tmp_path / "test.json").write_text(json.dumps(entries))
+    (tmp_path / "train.json").write_text(json.dumps(entries[1:]))
+    assert set(read_layout(tmp_path)["split"]) == {"test"}
+    assert "1 pictures of a list are in an earlier one" in caplog.text
+    (tmp_path / "train.json").write_text('[{"path": "a.png", "label": 1}]')
+    with pytest.raises(ManifestError, match=r"a\.png is labelled both real and fake"):
+        read_layout(tmp_path)
+    (tmp_path / "train.json").write_text(json.dumps([*entries, {"path": "a.png", "label": 1}]))
+    with pytest.raises(ManifestError, match=r"a\.png is labelled both real and fake"):
+        read_layout(tmp_path / "train.json")
+
+
 @pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
 def test_forensichub_json_in_any_code(tmp_path: Path, code: str) -> None:
     touch(tmp_path, ["á.png", "b.png"])
@@ -231,3 +250,22 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     (tmp_path / "data" / "fake").symlink_to(tmp_path / "store")
     (tmp_path / "data" / "real" / "up").symlink_to(tmp_path / "data")
     assert len(read_layout(tmp_path / "data")) == 2
+
+
+def test_names_that_no_table_holds_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, ["data/real/a.png", "data/fake/b.png"])
+    (tmp_path / "data/real" / os.fsdecode(b"caf\xe9.png")).touch()
+    words = r"caf\\xe9\.png is no UTF-8, which tables can't hold: rename the file"
+    with pytest.raises(ManifestError, match=words):
+        prepare(tmp_path / "data", tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=words):
+        prepare(None, tmp_path / "m.csv", real=tmp_path / "data/real", fake=tmp_path / "data/fake")
+    (tmp_path / "m.csv").write_bytes(b"path,label\ndata/real/caf\xe9.png,real\n")
+    (tmp_path / "grip.csv").write_bytes(b"filename,typ\ndata/real/caf\xe9.png,real\n")
+    binary = pd.DataFrame({"path": [b"data/real/caf\xe9.png"], "label": ["real"]})
+    binary.to_parquet(tmp_path / "m.parquet")
+    for name in ("m.csv", "m.parquet"):
+        with pytest.raises(ManifestError, match=words):
+            read_manifest(tmp_path / name)
+    with pytest.raises(ManifestError, match=words):
+        read_layout(tmp_path / "grip.csv")

@@ -24,6 +24,17 @@ def test_codes_and_separators(tmp_path: Path, code: str, separator: str) -> None
     assert table["generator"].to_list() == ["", "Größe"]
 
 
+def test_addresses_of_files_are_paths_and_others_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    file.write_text("path,label\nfile:///x/a%20b.jpg,real\nFILE://localhost/x/c.tar::d.jpg,fake\n")
+    assert read_manifest(file)["path"].to_list() == ["/x/a b.jpg", "/x/c.tar::d.jpg"]
+    file.write_text("path,label\na.png,real\ns3://bucket/a.jpg,fake\n")
+    with pytest.raises(ManifestError, match=r"m\.csv: s3://bucket/a\.jpg: .*and the pictures"):
+        read_manifest(file)
+    with pytest.raises(ManifestError, match=r"^s3://bucket/m\.csv: .*copy the manifest"):
+        read_manifest("s3://bucket/m.csv")
+
+
 def test_rows_without_path_or_label_are_named(tmp_path: Path) -> None:
     file = tmp_path / "m.csv"
     for text, words in (

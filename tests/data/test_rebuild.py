@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -139,7 +140,69 @@ def test_one_path_of_two_repositories_is_refused(tmp_path: Path, clone: tuple[Pa
         rebuild(path, clone[0], tmp_path / "out")
 
 
-@pytest.mark.parametrize("out_of", ["/tmp/x.jpg", "../x.jpg", "real/../../x.jpg", "C:\\x.jpg"])
+def test_the_manifest_that_is_written_is_none_to_read(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    out = tmp_path / "out"
+    rebuild(manifest(tmp_path, clone[1], "large.png"), clone[0], out, workers=1)
+    written = (out / "manifest.parquet").read_bytes()
+    with pytest.raises(ManifestError, match="is read, and would be written over"):
+        rebuild(out / "manifest.parquet", tmp_path / "no-clones", out, workers=1)
+    assert (out / "manifest.parquet").read_bytes() == written
+
+
+@pytest.mark.parametrize("paths", [["real/x.jpg", "./real/x.jpg"], [b"real/x.jpg"] * 2], ids=str)
+def test_one_file_in_two_spellings_is_that_of_one_row(
+    tmp_path: Path, clone: tuple[Path, str], paths: list[str | bytes]
+) -> None:
+    table = pd.read_csv(manifest(tmp_path, clone[1], "large.png", "sämall one.jpg"))
+    table.assign(path=paths).to_parquet(tmp_path / "asked.parquet")
+    result = rebuild(tmp_path / "asked.parquet", clone[0], tmp_path / "out", workers=1)
+    assert str(result) == "1 made, 0 missing, 1 different"
+    (row,) = result.table.itertuples()
+    content = (tmp_path / "out" / "real" / "x.jpg").read_bytes()
+    assert (row.path, row.sha256) == ("real/x.jpg", hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize("column", ["label", "split"])
+def test_a_crop_with_two_labels_or_splits_is_counted(
+    tmp_path: Path, clone: tuple[Path, str], column: str
+) -> None:
+    values = ["real", "fake"]
+    asked = manifest(tmp_path, clone[1], *["large.png"] * 2, path="x.jpg", **{column: values})
+    result = rebuild(asked, clone[0], tmp_path / "a", workers=1)
+    assert str(result) == "1 made, 0 missing, 1 different"
+    assert "another row's crop has the path x.jpg" in result.problems[0][2]
+    asked = manifest(tmp_path, clone[1], *["large.png"] * 2, **{column: values})
+    table = rebuild(asked, clone[0], tmp_path / "b", workers=1).table
+    assert sorted(table[column]) == sorted(values)
+
+
+def test_what_was_missing_is_tried_again(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    clones, commit = clone
+    asked = manifest(tmp_path, commit, "large.png", "sämall one.jpg", "tiny.png")
+    whole = rebuild(asked, clones, tmp_path / "out", workers=1)
+    assert str(whole) == "2 made, 1 missing, 0 different"
+    (note,) = (tmp_path / "out" / ".parts").iterdir()
+    content = json.loads(note.read_text())
+    content["rows"][0] |= {"problem": "missing: MemoryError", "made": False}
+    note.write_text(json.dumps(content))
+    again = rebuild(asked, clones, tmp_path / "out", workers=1)
+    assert str(again) == str(whole)
+    (clones / "owner+name").rename(tmp_path / "away")  # what is too small stays so
+    assert str(rebuild(asked, clones, tmp_path / "out", workers=1)) == str(again)
+
+
+def test_problems_that_are_gone_are_not_listed(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    clones, commit = clone
+    rebuild(manifest(tmp_path, commit, "large.png", "a.png"), clones, tmp_path / "out", workers=1)
+    assert (tmp_path / "out" / "problems.csv").exists()
+    rebuild(manifest(tmp_path, commit, "large.png"), clones, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out" / "problems.csv").exists()
+
+
+@pytest.mark.parametrize("out_of", ["/tmp/x.jpg", "../x.jpg", "real/../../x.jpg", "C:\\x.jpg",
+                                    "manifest.parquet", "./problems.csv", ".parts/x"])  # fmt: skip
 def test_a_path_out_of_the_folder_is_refused(
     tmp_path: Path, clone: tuple[Path, str], out_of: str
 ) -> None:
@@ -224,6 +287,31 @@ def test_a_reconstruction_is_made_of_the_crop_its_original_gives(
     assert row["psnr"] == pytest.approx(ratio, abs=0.01)
     small = result.table.set_index("original_path").loc["sämall one.jpg"]
     assert np.isnan(small["psnr"])
+
+
+def brighter(name: str, rgb: RGB) -> RGB:
+    return rgb // 2 + 100
+
+
+def test_another_reconstruction_is_made_anew(tmp_path: Path, clone: tuple[Path, str]) -> None:
+    asked = manifest(tmp_path, clone[1], "large.png", reconstruction="half")
+    hashes = {
+        rebuild(asked, clone[0], tmp_path / "out", reconstruct=made, workers=1).table["sha256"][0]
+        for made in (darker, brighter)
+    }
+    assert len(hashes) == 2
+
+
+def test_a_table_in_text_with_reconstructions_is_made_again(
+    tmp_path: Path, clone: tuple[Path, str]
+) -> None:
+    reconstruction = ["half", ""]
+    asked = manifest(tmp_path, clone[1], *["large.png"] * 2, reconstruction=reconstruction)
+    first = rebuild(asked, clone[0], tmp_path / "a", reconstruct=darker, workers=1).table
+    first.to_csv(tmp_path / "text.csv", index=False)
+    again = rebuild(tmp_path / "text.csv", clone[0], tmp_path / "b", reconstruct=darker, workers=1)
+    assert str(again) == "2 made, 0 missing, 0 different"
+    assert again.table["psnr"].equals(first["psnr"])
 
 
 @pytest.mark.parametrize(("off", "different"), [(0.05, 0), (0.5, 1)])

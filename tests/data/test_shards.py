@@ -111,6 +111,12 @@ def test_classes_alone_are_labels(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "s.tar")["label"].to_list() == ["fake", "real"]
 
 
+def test_notes_of_no_picture_are_passed_over(tmp_path: Path) -> None:
+    files = {"a.png": png(0), "a.cls": b"1", "__stats__.json": b"[1, 2]", "b.cls": b"\xff"}
+    pack(tmp_path / "s.tar", files)
+    assert read_manifest(tmp_path / "s.tar")["label"].to_list() == ["fake"]
+
+
 def test_shards_of_classes_alone_split_by_shard(tmp_path: Path) -> None:
     for shard in range(3):
         pack(tmp_path / f"s-{shard}.tar", {
@@ -125,7 +131,7 @@ def test_shards_of_classes_alone_split_by_shard(tmp_path: Path) -> None:
     for changed, words in (
         (replace(data, val_sources=()), r"set data\.val_sources to some of .*s-0, s-1, s-2"),
         (replace(data, val_sources=("s-9",)), r"not in the manifests: s-9 \(sources: s-0"),
-        (replace(data, val_split="val"), "no row has the split 'train'"),
+        (replace(data, val_split="val"), "no row has the split 'val'"),
     ):
         with pytest.raises(ManifestError, match=words):
             read_split(TrainConfig(data=changed))
@@ -144,6 +150,7 @@ def test_what_is_wrong_with_shards_is_a_sentence(tmp_path: Path, shards: str) ->
         ({"a.txt": b""}, "holds no picture"),
         ({"a.png": png(0), "a.json": b"[1]"}, r"a\.json: not readable: a list"),
         ({"a.png": png(0), "a.cls": b"cat"}, "unknown label 'cat'"),
+        ({"\udce9.png": png(0), "\udce9.cls": b"1"}, r"the name \\xe9\.png is no UTF-8"),
     ):
         tar = tmp_path / f"{len(words)}.tar"
         pack(tar, files)

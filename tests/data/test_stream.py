@@ -4,13 +4,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from distildire.data.augment import AugmentConfig
-from distildire.data.cache import CacheOptions, fill_cache, open_dire
+from distildire.data.augment import CLEAN, AugmentConfig
+from distildire.data.cache import CacheError, CacheOptions, DireReader, fill_cache, open_dire
 from distildire.data.stream import Draws, TrainingStream, Views, sampling_weights
+from distildire.distill.validation import score_table
 from distildire.io.pictures import ImageError
-from distildire.io.preprocessing import resize_and_crop
+from distildire.io.preprocessing import Preprocessing, resize_and_crop
 from noise.standin_noise import StandInNoise
 
 
@@ -92,6 +94,44 @@ def test_unreadable_pictures_are_replaced(files: pd.DataFrame) -> None:
     Path(files["path"][1]).write_bytes(b"")
     with pytest.raises(ImageError, match="in a row"):
         stream[0]
+
+
+def test_two_views_keep_their_tiles_in_place(files: pd.DataFrame) -> None:
+    shuffled, weights = replace(CLEAN, shuffle=0.5), np.full(6, 1 / 6)
+    for views in (Views(48, shuffled, CLEAN), Views(48, CLEAN, shuffled)):
+        with pytest.raises(ValueError, match=r"set augment\.shuffle and clean\.shuffle to 0"):
+            TrainingStream(files, weights, views, Draws(length=2))
+
+
+@pytest.fixture
+def with_a_narrow_one(files: pd.DataFrame, tmp_path: Path) -> tuple[pd.DataFrame, DireReader]:
+    """Pictures with their DIRE maps, but for the first, which is too narrow to be enlarged."""
+    Image.new("RGB", (20_000, 32)).save(files["path"][0])
+    still = StandInNoise(torch.zeros_like)
+    prepare = Preprocessing(crop=48, crops=1, short_side=512, enlarge=True)
+    options = CacheOptions(dire=True)
+    found = fill_cache(files["path"], still, tmp_path / "cache", options, prepare=prepare)  # type: ignore[arg-type]
+    assert [path for path, _ in found.failed] == [files["path"][0]]
+    return files, open_dire(tmp_path / "cache")
+
+
+def test_a_picture_that_can_have_no_map_costs_nothing_else(
+    with_a_narrow_one: tuple[pd.DataFrame, DireReader],
+) -> None:
+    files, maps = with_a_narrow_one
+    weights = np.array([0.5, 0.5, 0, 0, 0, 0])
+    stream = TrainingStream(files, weights, Views(32, AugmentConfig()), Draws(12), dire=maps)
+    assert all(len(stream[i]) == 3 for i in range(12))
+    cut = Preprocessing(crop=32, crops=1)
+
+    def score(crops: torch.Tensor) -> torch.Tensor:
+        return crops.float().mean((1, 2, 3))
+
+    logits = score_table(score, files, cut, workers=0, dire=maps)
+    assert np.isnan(logits).tolist() == [True, *[False] * 5]
+    Image.new("RGB", (80, 80)).save(files["path"][1])  # one that could have one
+    with pytest.raises(CacheError, match="has changed since"):
+        score_table(score, files, cut, workers=0, dire=maps)
 
 
 class Coded:

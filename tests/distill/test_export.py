@@ -88,3 +88,25 @@ def test_a_failed_export_leaves_the_old_bundle_alone(
     assert after.keys() == before.keys() == {"model.onnx", "bundle.json", "notes.txt"}
     assert len(after["model.onnx"]) > len(before["model.onnx"])
     assert load_bundle(out).name == "other"
+
+
+def test_a_student_of_nan_is_not_exported(tmp_path: Path) -> None:
+    config = build(TrainConfig, {"student": {"backbone": "resnet18", "stage": 1}})
+    student = build_student(config)
+    nn.init.constant_(student.head.bias, torch.nan)
+    save(tmp_path / "best.pt", {"student": student.state_dict()}, config)
+    with pytest.raises(ValueError, match="off by nan"):
+        export(tmp_path / "best.pt", tmp_path / "bundle", weights="float32")
+    assert not list((tmp_path / "bundle").iterdir())
+
+
+def test_a_convolutional_bundle_is_no_beginning(tmp_path: Path) -> None:
+    student = {"backbone": "resnet18", "stage": 1, "inputs": "image"}
+    config = build(TrainConfig, {"student": student, "preprocessing": {"crop": 32, "crops": 1}})
+    save(tmp_path / "best.pt", {"student": build_student(config).state_dict()}, config)
+    bundle = export(tmp_path / "best.pt", tmp_path / "bundle", weights="float32")
+    begun = build(TrainConfig, {"student": student | {"init": str(bundle.folder)}})
+    with pytest.raises(
+        ValueError, match=r"bundle: not the weights of this network .*give best\.pt"
+    ):
+        build_student(begun)

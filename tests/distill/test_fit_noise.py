@@ -7,15 +7,25 @@ them is then linear, and its error is known.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from distildire.distill.fit_noise import NoiseConfig, eps_error, fit_noise, sample_patches
+from distildire.data.manifest import ManifestError
+from distildire.distill.fit_noise import (
+    NoiseConfig,
+    eps_error,
+    fit_from_manifest,
+    fit_noise,
+    sample_patches,
+)
+from distildire.io.config import ConfigError
 from distildire.noise.nano import NanoConfig, load_nano
 
 ADDED = 1e-4
@@ -121,3 +131,32 @@ def test_patches_are_pieces_of_the_pictures() -> None:
     for patch in patches:
         pixels = torch.round((patch[0] + 1) * 127.5).to(torch.uint8).numpy()
         assert tuple(np.unique(pixels)) in whole
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(100, 200), (10, 10), (10, 1)])
+def test_a_warm_up_as_long_as_the_run_is_refused(steps: int, warmup: int) -> None:
+    with pytest.raises(ConfigError, match=rf"warmup is {warmup}: give fewer than steps"):
+        NoiseConfig(steps=steps, warmup=warmup)
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_the_shortest_warm_ups(tmp_path: Path, warmup: int) -> None:
+    images = pictures([1.0], 2.0, count=2)
+    config = NoiseConfig(
+        steps=3, batch=2, patch=32, warmup=warmup, network=NanoConfig(depth=1, width=8)
+    )
+    fit_noise(images, images, config, tmp_path)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_manifest_that_leaves_nothing_to_fit_is_told(tmp_path: Path) -> None:
+    """It tells no splits either, and is taken whole."""
+    for name, rgb in zip("ab", pictures([1.0], 2.0, count=2), strict=True):
+        Image.fromarray(rgb).save(tmp_path / f"{name}.png")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,label,source\na.png,real,a\nb.png,real,b\nc.png,real,c\n")
+    config = NoiseConfig(manifest=str(manifest), held_out=("a", "b", "c"))
+    with pytest.raises(ManifestError, match="pictures trained on none can be read"):
+        fit_from_manifest(config, tmp_path / "out")
+    with pytest.raises(ManifestError, match="pictures held out none can be read"):
+        fit_from_manifest(replace(config, held_out=("c",)), tmp_path / "out")

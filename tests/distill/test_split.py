@@ -62,3 +62,45 @@ def test_splits_share_no_repository(rough_fakes: TrainConfig, tmp_path: Path) ->
     table.to_csv(path, index=False)
     with pytest.raises(ValueError, match="both sides: train0"):
         read_split(rough_fakes)
+
+
+def parts_of(config: TrainConfig, folder: Path, **second: list[str]) -> TrainConfig:
+    """Its manifest, and a second one of the first rows with other columns."""
+    first = Path(config.data.manifests[0])
+    rows = pd.read_csv(first).drop(columns=["split", "repository"])
+    rows = rows.iloc[: len(next(iter(second.values())))].assign(**second)
+    rows.to_csv(folder / "second.csv", index=False)
+    manifests = (str(first), str(folder / "second.csv"))
+    return replace(config, data=replace(config.data, manifests=manifests))
+
+
+def test_a_manifest_without_splits_is_taken_whole_beside_one_with(
+    rough_fakes: TrainConfig, config: TrainConfig, tmp_path: Path
+) -> None:
+    more = ["a.png", "b.png", "c.png"]
+    for options, counts in ((rough_fakes, (19, 8)), (config, (51, 48))):
+        training, val = read_split(parts_of(options, tmp_path, path=more, source=["t9"] * 3))
+        assert (len(training), len(val)) == counts
+        assert {Path(path).name for path in training["path"][-3:]} == set(more)
+
+
+def test_a_picture_of_two_manifests_is_one_with_one_label_on_one_side(
+    rough_fakes: TrainConfig, tmp_path: Path
+) -> None:
+    table = pd.read_csv(rough_fakes.data.manifests[0])
+    paths = table["path"][:3].to_list()
+    training, val = read_split(parts_of(rough_fakes, tmp_path, path=paths))
+    assert (len(training), len(val)) == (16, 8)
+    other = ["fake" if label == "real" else "real" for label in table["label"][:3]]
+    with pytest.raises(ManifestError, match=r"0\.png is labelled both real and fake"):
+        read_split(parts_of(rough_fakes, tmp_path, label=other))
+    with pytest.raises(ManifestError, match=r"pictures on both sides: .*0\.png"):
+        read_split(parts_of(rough_fakes, tmp_path, split=["val"] * 3))
+
+
+def test_what_rows_of_no_split_are_is_said(rough_fakes: TrainConfig) -> None:
+    data = replace(rough_fakes.data, split="")
+    with pytest.raises(
+        ManifestError, match=r"one class only: data\.split is '' \('': rows that tell"
+    ):
+        read_split(replace(rough_fakes, data=data))

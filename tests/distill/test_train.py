@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import tarfile
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ from distildire.data.augment import CLEAN
 from distildire.data.cache import CacheOptions, fill_cache
 from distildire.data.manifest import read_manifest
 from distildire.distill import load_student
-from distildire.distill.checkpoint import load_checkpoint, save
+from distildire.distill.checkpoint import build_student, load_checkpoint, save
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import export
 from distildire.distill.student import Student
@@ -190,21 +192,90 @@ def test_dire_reaches_the_student_and_the_teacher(
     assert (next(row["imitation"] for row in rows if "imitation" in row) > 0) == (who == "teacher")
 
 
-def test_a_frozen_body_stays(rough_fakes: TrainConfig, tmp_path: Path) -> None:
-    frozen = replace(rough_fakes, optim=replace(rough_fakes.optim, body_lr=0.0, ema=0.0))
+def test_a_resumed_run_shows_the_symptoms_of_the_whole(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[float]] = []
+
+    def keep(history: list[dict[str, float]]) -> list[str]:
+        seen.append([row["step"] for row in history if "bce" in row])
+        return []
+
+    def stop(row: dict[str, float]) -> None:
+        if row["step"] > 12:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("distildire.distill.train.symptoms", keep)
+    config = replace(config, optim=replace(config.optim, report_every=5))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, report=stop)
+    train(config, tmp_path, resume=True)
+    assert seen == [[5, 10, 12, 15, 20, 24]]
+
+
+def test_a_run_that_lost_its_patience_is_not_trained_on(
+    rough_fakes: TrainConfig, tmp_path: Path
+) -> None:
+    """At a rate of almost nothing no validation is better than the first."""
+    optim = replace(rough_fakes.optim, lr=1e-30, steps=12, report_every=1, workers=0)
+    impatient = replace(rough_fakes.validation, every=2, patience=1)
+    config = replace(rough_fakes, optim=optim, validation=impatient)
+    train(config, tmp_path)
+    rows = rows_of(tmp_path)
+    assert max(row["step"] for row in rows) == 4
+    train(config, tmp_path, resume=True)
+    assert rows_of(tmp_path) == rows
+
+
+def test_a_run_that_diverges_leaves_its_best(
+    rough_fakes: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(rough_fakes, optim=replace(rough_fakes.optim, ema=0.0, report_every=1))
+    optimizers: list[torch.optim.Optimizer] = []
+
+    def diverge(row: dict[str, float]) -> None:
+        """Half way, by a learning rate that no float holds."""
+        if row["step"] == 4:
+            for group in optimizers[0].param_groups:
+                group["lr"] = math.inf
+
+    class Kept(torch.optim.AdamW):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            optimizers.append(self)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Kept)
+    with pytest.raises(ValueError, match="has diverged"):
+        train(config, tmp_path / "run", report=diverge)
+    student, _, facts = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert facts["step"] == 3
+    assert all(weight.isfinite().all() for weight in student.parameters())
+
+
+def test_a_class_of_which_no_picture_can_be_read_chooses_nothing(
+    rough_fakes: TrainConfig, tmp_path: Path
+) -> None:
+    for i in range(17, 24, 2):
+        (tmp_path / f"{i}.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="of one class no picture can be read"):
+        train(rough_fakes, tmp_path / "run")
+
+
+@pytest.mark.parametrize("seen", [{}, {"inputs": "both", "fusion": "separate"}], ids=str)
+def test_a_frozen_body_stays(
+    rough_fakes: TrainConfig, tmp_path: Path, seen: dict[str, Any]
+) -> None:
+    frozen = replace(
+        rough_fakes, optim=replace(rough_fakes.optim, body_lr=0.0, ema=0.0),
+        student=replace(rough_fakes.student, **seen),
+    )  # fmt: skip
     torch.manual_seed(0)
-    before = Student("resnet18", stage=1, inputs="image").backbone.network.conv1.weight.clone()
-    save(tmp_path / "start.pt", {"student": _student_with(before).state_dict()}, frozen, step=0)
+    before = build_student(frozen).state_dict()
+    save(tmp_path / "start.pt", {"student": before}, frozen, step=0)
     frozen = replace(frozen, student=replace(frozen.student, init=str(tmp_path / "start.pt")))
-    best = torch.load(train(frozen, tmp_path / "run"), weights_only=True)["student"]
-    assert torch.equal(best["backbone.network.conv1.weight"], before)
-    assert float(best["head.weight"].abs().sum()) > 0
-
-
-def _student_with(weight: torch.Tensor) -> Student:
-    student = Student("resnet18", stage=1, inputs="image")
-    student.backbone.network.conv1.weight.data = weight
-    return student
+    after = torch.load(train(frozen, tmp_path / "run"), weights_only=True)["student"]
+    moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert moved == {"head.weight", "head.bias"}
 
 
 def test_two_views_and_a_detector_as_the_teacher(rough_fakes: TrainConfig, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from distildire.distill.validation import score_table, validation_summary
@@ -22,6 +23,23 @@ def test_a_picture_that_cannot_be_scored_costs_validation_nothing_else(tmp_path:
     logits = score_table(lambda crops: crops.float().mean((1, 2, 3)), table, cut, workers=0)
     assert np.isnan(logits).tolist() == [False, True, True, True]
     assert logits[0] == pytest.approx(255, abs=1)
+
+
+def test_pictures_none_of_which_can_be_read_reach_no_network(tmp_path: Path) -> None:
+    """Position embeddings of a transformer, for one, are not made for batches of none."""
+    Image.new("RGB", (40, 40), "white").save(tmp_path / "whole.png")
+    paths = [str(tmp_path / name) for name in [*["none.png"] * 16, "whole.png"]]
+
+    def score(crops: torch.Tensor) -> torch.Tensor:
+        assert len(crops)
+        return crops.float().mean((1, 2, 3))
+
+    cut = Preprocessing(crop=32, crops=1)
+    logits = score_table(score, pd.DataFrame({"path": paths}), cut, workers=0)
+    assert np.isnan(logits).tolist() == [True] * 16 + [False]
+    with pytest.raises(ValueError, match="has diverged"):
+        score_table(lambda crops: score(crops) * torch.nan, pd.DataFrame({"path": paths}), cut,
+                    workers=0)  # fmt: skip
 
 
 def test_validation_counts_pairs_and_worst_sources() -> None:

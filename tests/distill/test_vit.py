@@ -18,6 +18,7 @@ from distildire.distill.checkpoint import build_student, save
 from distildire.distill.config import TrainConfig
 from distildire.distill.export import Weights, export
 from distildire.distill.student import Student, activation_map
+from distildire.distill.teacher import DetectorTeacher
 from distildire.distill.vit import (
     CLIP,
     DINO,
@@ -111,6 +112,71 @@ def test_a_deeper_student_begins_at_a_bundle_in_eight_bits(tmp_path: Path) -> No
         expected, found = given(x0, x0), student(x0, x0)
     assert float(expected.std()) > 0
     assert torch.allclose(found, expected, atol=0.05 * float(expected.abs().max()))
+
+
+def one_block(**options: object) -> TrainConfig:
+    student = {"backbone": DINO, "stage": 1, "inputs": "image", "wide": True, **options}
+    return build(TrainConfig, {**TREE, "student": student}, "test")
+
+
+def random_student(config: TrainConfig) -> Student:
+    """One whose every weight is a random one, of the usual sizes, in eval mode."""
+    student = build_student(config).eval()
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    return student
+
+
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+def test_every_weight_of_a_bundle_is_begun_with(tmp_path: Path, weights: Weights) -> None:
+    torch.manual_seed(0)
+    given = random_student(one_block())
+    save(tmp_path / "best.pt", {"student": given.state_dict()}, one_block(), step=0)
+    bundle = export(tmp_path / "best.pt", tmp_path / "bundle", weights=weights)
+    begun = build_student(one_block(init=str(bundle.folder))).state_dict()
+    for name, weight in given.state_dict().items():
+        if "pos_embed" not in name:  # resampled to the crop and back
+            step = 0.01 * float(weight.abs().max()) if weights != "float32" else 0.0
+            assert (begun[name] - weight).abs().max() <= step, name
+
+
+def test_a_bundle_in_four_bits_is_no_beginning(tmp_path: Path) -> None:
+    config = one_block()
+    save(tmp_path / "best.pt", {"student": random_student(config).state_dict()}, config, step=0)
+    bundle = export(tmp_path / "best.pt", tmp_path / "bundle", weights="int4")
+    with pytest.raises(ValueError, match=r"4 weights are missing.*blocks\.0\.attn\.qkv\.weight"):
+        build_student(one_block(init=str(bundle.folder)))
+
+
+@pytest.mark.parametrize("options", [{"hidden": 5}, {"wide": False}, {"hidden": 5, "wide": False}])
+def test_any_head_is_begun_with_and_teaches(tmp_path: Path, options: dict[str, object]) -> None:
+    config = one_block(**options)
+    given = random_student(config)
+    start = tmp_path / "best.pt"
+    save(start, {"student": given.state_dict()}, config, step=0)
+    begun = build_student(one_block(**options, init=str(start))).state_dict()
+    assert all(torch.equal(begun[name], weight) for name, weight in given.state_dict().items())
+    side = config.preprocessing.crop
+    x0 = torch.rand(3, 3, side, side) * 2 - 1
+    with torch.no_grad():
+        expected = given(x0, x0)
+        assert float(expected.std()) > 0
+        assert torch.equal(DetectorTeacher(str(start)).teach(x0)[1], expected)
+    bundle = str(export(start, tmp_path / "bundle", weights="float32").folder)
+    if "hidden" in options:
+        with pytest.raises(ValueError, match="hidden layer no head is read"):
+            DetectorTeacher(bundle)
+    else:
+        with torch.no_grad():
+            found = DetectorTeacher(bundle).teach(x0)[1]
+        assert torch.allclose(found, expected, atol=1e-3)
+
+
+def test_a_head_of_the_last_map_alone_takes_none_of_a_wide_one(tmp_path: Path) -> None:
+    save(tmp_path / "wide.pt", {"student": random_student(one_block()).state_dict()}, one_block())
+    narrow = build_student(one_block(wide=False, init=str(tmp_path / "wide.pt")))
+    assert not narrow.head.weight.any()
 
 
 def test_a_student_begins_at_the_mean_of_several(tmp_path: Path) -> None:

@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from distildire.data.cache import CacheOptions, fill_cache, open_dire
 from distildire.data.manifest import read_manifest
-from distildire.distill.checkpoint import build_student, save
+from distildire.distill.checkpoint import build_student, load_checkpoint, save
 from distildire.distill.config import TrainConfig
 from distildire.distill.student import Inputs
 from distildire.evaluate.plots import pareto_front
 from distildire.experiments.config import EXPERIMENTS, ExperimentConfig, Families, load_experiment
 from distildire.experiments.families import with_family_arms
 from distildire.experiments.run import run_experiment
-from distildire.experiments.runs import run_folder, scores_of
+from distildire.experiments.runs import run_arm, run_folder, scores_of
 from distildire.experiments.seeds import over_seeds, paired
 from distildire.io.config import ConfigError, build, to_dict
 from distildire.io.pictures import decode
@@ -105,6 +105,26 @@ def test_arms_seeds_failures_and_resuming(manifest: Path, tmp_path: Path) -> Non
     assert set(seen) <= {"both, seed 0"}
     first, second = (r["arms"]["both"]["runs"][0]["auc"] for r in (results, again))
     assert first == second
+
+
+def test_figures_of_another_config_are_gone_before_the_run_begins(
+    manifest: Path, tmp_path: Path
+) -> None:
+    first = build(TrainConfig, base(manifest))
+    run_arm(first, tmp_path)
+    other = replace(first, optim=replace(first.optim, lr=0.01, report_every=1))
+
+    def killed(row: dict[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_arm(other, tmp_path, report=killed)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"config.json", "metrics.jsonl", "tensorboard"}
+    rows: list[dict[str, object]] = []
+    run_arm(other, tmp_path, report=rows.append)
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    assert load_checkpoint(tmp_path / "best.pt")[1] == other
 
 
 @pytest.mark.parametrize("inputs", ["image", "dire"])

@@ -58,7 +58,7 @@ class AugmentConfig:
     """Probability of dropping the colour."""
     shuffle: float = 0.0
     """Probability of shuffling the crop's tiles, which hides what it shows but not how it
-    was made (after PatchCraft, Zhong et al. 2023)."""
+    was made (after PatchCraft, Zhong et al. 2023). Not for two views (`optim.consistency`)."""
     tile: int = 28
     """Side of the shuffled tiles, in pixels."""
     half: float = 0.0

@@ -44,12 +44,13 @@ def find_duplicates(facts: Sequence[AuditFacts]) -> list[Duplicate]:
     first_of: dict[str, int] = {}
     pairs = []
     for row, fact in enumerate(facts):
-        if fact.sha256:
+        if fact.sha256 and fact.error is None:  # an empty file shows no picture
             first = first_of.setdefault(fact.sha256, row)
             if first != row:
                 pairs.append(Duplicate(first, row, exact=True))
-    rows = [row for row in first_of.values() if facts[row].error is None]
-    return sorted(pairs + _near(facts, rows), key=lambda pair: (pair.first, pair.second))
+    return sorted(
+        pairs + _near(facts, list(first_of.values())), key=lambda pair: (pair.first, pair.second)
+    )
 
 
 def _near(facts: Sequence[AuditFacts], rows: Sequence[int]) -> list[Duplicate]:

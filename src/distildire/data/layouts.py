@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from distildire.data.lists import LISTS, LayoutError, read_list, read_lists
-from distildire.data.manifest import FAKE, REAL
+from distildire.data.manifest import FAKE, REAL, refuse_odd_names
 from distildire.io.finding import is_litter_folder
 from distildire.io.pictures import PICTURE_SUFFIXES
 
@@ -324,6 +324,7 @@ def _table(name: str, files: list[Path], readings: list[Reading]) -> pd.DataFram
         for file, r in zip(files, readings, strict=True)
         if isinstance(r, Facts)
     ]
+    refuse_odd_names((path for path, *_ in rows), name)
     table = pd.DataFrame(rows, columns=["path", "label", "split", "generator", "source"])
     table.attrs = {"layout": name, "left_out": len(files) - len(rows)}
     if strays := readings.count(None):

@@ -8,7 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distildire.data.manifest import FAKE, REAL, ManifestError, translate_labels
+from distildire.data.manifest import (
+    FAKE,
+    REAL,
+    ManifestError,
+    refuse_both_labels,
+    refuse_odd_names,
+    translate_labels,
+)
 from distildire.io.text import TextError, brief, encoding_of, name_meant, rows_of, western, words_of
 
 if TYPE_CHECKING:
@@ -37,15 +44,18 @@ def read_list(path: Path) -> pd.DataFrame:
 
     Raises:
         LayoutError: unreadable, of another form, or none of its pictures is there.
+        ManifestError: a picture has both labels.
     """
     import pandas as pd
 
     rows = _forensichub(path) if path.suffix.lower() == ".json" else _grip(path)
+    refuse_odd_names((cell for row in rows for cell in row), str(path))
     table = pd.DataFrame(rows, columns=MANIFEST_COLUMNS)
     if table.empty:
         raise LayoutError(f"{path}: an empty list")
     table["label"] = translate_labels(table["label"], str(path))
     table["path"] = [str(path.absolute().parent / name) for name in table["path"]]
+    refuse_both_labels(table, str(path))
     there = table["path"].map(os.path.isfile)
     if not there.any():
         raise LayoutError(
@@ -63,7 +73,11 @@ def read_list(path: Path) -> pd.DataFrame:
 def read_lists(folder: Path) -> pd.DataFrame | None:
     """Read the ForensicHub and GRIP lists that lie directly in `folder`; None if there are none.
 
-    The name of a list (train.json) gives the split.
+    The name of a list (train.json) gives the split; of a picture that several name, the first.
+
+    Raises:
+        LayoutError: one can't be read (see `read_list`).
+        ManifestError: a picture has both labels.
     """
     import pandas as pd
 
@@ -72,7 +86,13 @@ def read_lists(folder: Path) -> pd.DataFrame | None:
     if not lists:
         return None
     tables = [read_list(path) for path in lists]
-    table = pd.concat(tables).drop_duplicates("path").sort_values("path").reset_index(drop=True)
+    table = pd.concat(tables, ignore_index=True)
+    refuse_both_labels(table, str(folder))
+    again = table.duplicated("path")
+    if again.any():
+        log.warning("%s: %d pictures of a list are in an earlier one, whose split they take",
+                    folder, again.sum())  # fmt: skip
+    table = table[~again].sort_values("path").reset_index(drop=True)
     table.attrs = {
         "layout": tables[0].attrs["layout"],
         "left_out": sum(t.attrs["left_out"] for t in tables),

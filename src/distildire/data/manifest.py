@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterable, Set
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from distildire.io.text import (
     name_meant,
     refuse_columns,
     rows_of,
+    storable,
     western,
     words_of,
 )
@@ -51,21 +52,17 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     `generator`, `source` (empty strings where the file has none) and whatever else the file
     holds. Relative paths are taken relative to the manifest; `SHARD.tar::MEMBER` is a picture
     in a plain tar. For shards as a manifest see `read_shards`. Labels in other words
-    (`LABELS`) are translated; repeated rows of one path are kept once. `file://` addresses are
-    the paths that they are.
+    (`LABELS`) are translated; repeated rows of one path are kept once. `file://` addresses, the
+    manifest's and its rows', are the paths that they are.
 
     Raises:
-        ManifestError: unreadable file, missing column, unknown label, or one path with both
-            labels.
+        ManifestError: unreadable file, missing column, unknown label, one path with both
+            labels, or an address of anything but a file.
     """
     import pandas as pd
 
     path = local_form(str(path))
-    if is_address(path):
-        raise ManifestError(
-            f"{path}: pictures are read in any order, and from a disk: copy the manifest "
-            "or the shards here first (aws s3 sync, gsutil rsync, ...)"
-        )
+    _refuse_addresses([path])
     if is_shards(path):
         try:
             table = read_shards(path)
@@ -86,25 +83,54 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
         values = table[column] if column in table else pd.Series("", index=table.index)
         table[column] = values.astype(object).fillna("").astype(str).str.strip()
     table["label"] = translate_labels(table["label"], str(path))
-    table["path"] = [str(root / p) for p in table["path"]]
-    both = table.groupby("path")["label"].nunique()
-    if (both > 1).any():
-        raise ManifestError(f"{path}: {brief(both.idxmax())} is labelled both real and fake")
+    _refuse_addresses(table["path"], f"{path}: ")
+    table["path"] = [str(root / local_form(p)) for p in table["path"]]
+    refuse_both_labels(table, str(path))
     return table.drop_duplicates("path").reset_index(drop=True)
 
 
-def read_manifests(paths: Iterable[str | Path]) -> pd.DataFrame:
+def _refuse_addresses(paths: Iterable[str], where: str = "") -> None:
+    """Raise ManifestError if a path is an address of anything but a file."""
+    if away := next((path for path in paths if is_address(local_form(path))), None):
+        raise ManifestError(
+            f"{where}{brief(away)}: pictures are read in any order, and from a disk: copy the "
+            "manifest or the shards, and the pictures, here first (aws s3 sync, gsutil rsync, ...)"
+        )
+
+
+def read_manifests(paths: Iterable[str | Path], splits: Collection[str] = ()) -> pd.DataFrame:
     """Several manifests as one table, one after the other; see `read_manifest`.
 
+    Args:
+        paths: of the manifests; a picture that several name has a row of each.
+        splits: of a manifest that tells splits, only their rows ("": those without one); of one
+            that tells none, as WebDataset's classes do, all rows. None: all rows of each.
+
     Raises:
-        ManifestError: none are given, or one can't be used.
+        ManifestError: none are given, or one can't be used; a picture has both labels, or no row
+            is left.
     """
     import pandas as pd
 
     tables = [read_manifest(path) for path in paths]
     if not tables:
         raise ManifestError("the config names no manifest of pictures to train on")
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    refuse_both_labels(table, "the manifests")
+    if not splits:
+        return table
+    wanted = [part["split"].isin(splits) | bool((part["split"] == "").all()) for part in tables]
+    rows: pd.DataFrame = table[pd.concat(wanted, ignore_index=True)].reset_index(drop=True)
+    if rows.empty:
+        _refuse_no_rows(table, " or ".join(map(repr, sorted(splits))))
+    return rows
+
+
+def refuse_both_labels(table: pd.DataFrame, where: str) -> None:
+    """Raise ManifestError if rows of one path have both labels."""
+    both = table.groupby("path")["label"].nunique() > 1
+    if both.any():
+        raise ManifestError(f"{where}: {brief(both.idxmax())} is labelled both real and fake")
 
 
 def rows_of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
@@ -113,9 +139,13 @@ def rows_of_split(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
         return table
     part = table[table["split"] == split].reset_index(drop=True)
     if not len(part):
-        names = ", ".join(sorted(set(table["split"]))) or "none"
-        raise ManifestError(f"no row has the split {split!r} (splits: {names})")
+        _refuse_no_rows(table, repr(split))
     return part
+
+
+def _refuse_no_rows(table: pd.DataFrame, wanted: str) -> NoReturn:
+    names = ", ".join(sorted(set(table["split"]) - {""})) or "none"
+    raise ManifestError(f"no row has the split {wanted} (splits: {names})")
 
 
 def read_columns(
@@ -143,6 +173,7 @@ def read_columns(
             ]
         except TextError as error:
             raise ManifestError(str(error)) from None
+        refuse_odd_names((row.get("path") for row in rows), str(path))
         listed = pd.DataFrame(rows, columns=None if rows else sorted(needed))
         return listed.set_axis(as_needed(list(listed.columns), OPTIONAL_COLUMNS), axis=1)
     try:
@@ -158,7 +189,10 @@ def read_columns(
     except Exception as error:
         raise ManifestError(f"{path}: not a readable {what}: {words_of(error)}") from error
     for name in sorted(needed if filled is None else filled):
-        values = table[name] = table[name].map(_name_of_bytes if name == "path" else _text_of_bytes)
+        read_text = _name_of_bytes if name == "path" else text_of_bytes
+        cells = [read_text(value) for value in table[name]]
+        refuse_odd_names(cells, str(path))
+        values = table[name] = pd.Series(cells, table.index)
         if name == "path" and not all(isinstance(value, str) for value in values.dropna()):
             raise ManifestError(f"{path}: the column path holds {read[name].type}, not text")
         empty = values.isna() | (values.astype(str).str.strip() == "")
@@ -171,8 +205,19 @@ def _name_of_bytes(value: object) -> object:
     return os.fsdecode(value) if isinstance(value, bytes) else value
 
 
-def _text_of_bytes(value: object) -> object:
+def text_of_bytes(value: object) -> object:
+    """Bytes as the text that they are, in UTF-8 or else Western; what else there is, as it is."""
     return western(os.fsdecode(value)) if isinstance(value, bytes) else value
+
+
+def refuse_odd_names(names: Iterable[object], where: str) -> None:
+    """Raise ManifestError if the bytes of a name are no UTF-8: tables hold no such text."""
+    odd = (name for name in names if isinstance(name, str) and storable(name) != name)
+    if name := next(odd, None):
+        raise ManifestError(
+            f"{where}: the name {storable(name)} is no UTF-8, which tables can't hold: rename the "
+            "file (convmv does it for whole folders)"
+        )
 
 
 def group_names(table: pd.DataFrame) -> NDArray[np.str_]:

@@ -24,7 +24,14 @@ import numpy as np
 from PIL import Image
 
 from distildire.data.clones import find_clone, read_blobs
-from distildire.data.manifest import FAKE, REAL, ManifestError, read_columns, translate_labels
+from distildire.data.manifest import (
+    FAKE,
+    REAL,
+    ManifestError,
+    read_columns,
+    text_of_bytes,
+    translate_labels,
+)
 from distildire.io.containers import readable_kind
 from distildire.io.cores import usable_cores
 from distildire.io.hashing import sha256_of
@@ -37,6 +44,9 @@ from distildire.io.writing import whole_file, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MANIFEST, PROBLEMS, PARTS = "manifest.parquet", "problems.csv", ".parts"
+"""What is written beside the crops."""
 
 NEEDED = ("repository", "commit", "original_path", "label")
 """Columns without which nothing can be made."""
@@ -141,11 +151,13 @@ def make_row(
 ) -> Row:
     """Make one row's crop; the row with every column filled, `problem` ("" if none) and `made`.
 
-    `taken` has the hashes of the crops made so far, by path, and gets this one's: none is
+    `taken` says of the crops made so far, by path, what they are, and gets this one's: none is
     overwritten by another.
     """
     made = {**row, "problem": "", "made": True}
     name = row.get("reconstruction") or ""
+    if "psnr" in row or name:
+        made["psnr"] = None
     try:
         rgb, known = _read(row, original)
         digest, crop = known["original_sha256"], int(float(row.get("crop") or 0))
@@ -180,6 +192,9 @@ def make_row(
     }
 
 
+_TOO_SMALL = "missing: too small"
+
+
 class _NotMadeError(Exception):
     """The problem of a row that has no crop."""
 
@@ -206,7 +221,7 @@ def _read(row: Row, original: bytes | None) -> tuple[RGB, Row]:
         rgb = rgb[: round(rgb.shape[0] * (1 - trim))]
     height, width = rgb.shape[:2]
     if min(height, width) < LEAST_SIDE:
-        raise _NotMadeError(f"missing: too small, {width} x {height}")
+        raise _NotMadeError(f"{_TOO_SMALL}, {width} x {height}")
     return rgb, {
         "original_sha256": digest,
         "original_format": kind,
@@ -238,21 +253,25 @@ def _reconstructed(name: str, pixels: RGB, reconstruct: Reconstruct | None) -> R
 
 
 def _free_path(row: Row, own: str, sha256: str, taken: dict[str, str]) -> str:
-    """The row's path for the crop of that hash, or the first of its own that no other one has."""
+    """The row's path for the crop of that hash, or the first of its own that no other one has.
+
+    One crop with two labels or in two splits is two.
+    """
+    crop = f"{sha256} {row['label']} {row.get('split') or ''}"
     stem = f"{row['label']}/{row['repository'].replace('/', '+')}/{own}"
     others = (f"{stem}.{number}.jpg" for number in itertools.count(2))
     paths = [row["path"]] if row.get("path") else itertools.chain([f"{stem}.jpg"], others)
-    path = next((one for one in paths if taken.get(one, sha256) == sha256), None)
+    path = next((one for one in paths if taken.get(one, crop) == crop), None)
     if path is None:
         raise _NotMadeError(f"different: another row's crop has the path {row['path']}")
-    taken[path] = sha256
+    taken[path] = crop
     return path
 
 
 def _as_near(row: Row, made: Row) -> bool:
     """Whether a reconstruction is the stated one but for another machine's rounding."""
     stated = row.get("psnr")
-    if "psnr" not in made or stated in (None, ""):
+    if made.get("psnr") is None or stated in (None, ""):
         return False
     return abs(float(stated) - float(made["psnr"])) <= PSNR_TOLERANCE
 
@@ -284,7 +303,7 @@ def _make_repository(
         for row, blob in zip(rows, _originals(git, rows), strict=True)
     ]
     part.parent.mkdir(parents=True, exist_ok=True)
-    write_json(part, {"asked": _fingerprint(rows), "rows": done})
+    write_json(part, {"asked": _fingerprint(rows, reconstruct), "rows": done})
     return done
 
 
@@ -313,18 +332,27 @@ _OF_A_PATH = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 """What the system says where a row states a path that can be no file's."""
 
 
-def _fingerprint(rows: list[Row]) -> str:
-    return sha256_of(json.dumps(rows, sort_keys=True).encode())
+def _fingerprint(rows: list[Row], reconstruct: Reconstruct | None) -> str:
+    asked: list[Any] = rows
+    if any(row.get("reconstruction") for row in rows):
+        # A function's name, or that of the class whose instance is called.
+        named: Any = reconstruct if hasattr(reconstruct, "__qualname__") else type(reconstruct)
+        asked = [rows, f"{named.__module__}.{named.__qualname__}"]
+    return sha256_of(json.dumps(asked, sort_keys=True).encode())
 
 
-def _finished(part: Path, rows: list[Row], out: Path) -> list[Row] | None:
-    """What an earlier run made of the same rows, if it is all there still, to the byte."""
+def _finished(part: Path, asked: str, out: Path) -> list[Row] | None:
+    """What an earlier run made of the same, if it is all there still, to the byte.
+
+    What it missed may be there now: the file, a package that reads it, memory.
+    """
     try:
         content = json.loads(part.read_text())
-        if content["asked"] != _fingerprint(rows):
+        if content["asked"] != asked:
             return None
         done: list[Row] = content["rows"]
-        if any(row["problem"].startswith("missing: no ") for row in done):
+        problems = [row["problem"] for row in done]
+        if any(p.startswith("missing: ") and not p.startswith(_TOO_SMALL) for p in problems):
             return None
         made = (row for row in done if row["made"])
         whole = all(sha256_of((out / row["path"]).read_bytes()) == row["sha256"] for row in made)
@@ -353,15 +381,21 @@ def read_sources(manifest: Path) -> pd.DataFrame:
 
     Raises:
         ManifestError: unreadable, a needed column is missing, a path leads out of the folder that
-            is written, or two repositories state one.
+            is written or is that of `MANIFEST` and the like, or two repositories state one.
     """
     table = read_columns(manifest, set(NEEDED), "manifest")
     table["label"] = translate_labels(table["label"], str(manifest))
     if "path" in table:
+        table["path"] = table["path"].map(text_of_bytes)
         stated = table[table["path"].notna() & (table["path"] != "")]
         outside = [path for path in stated["path"] if not _is_below(path)]
         if outside:
-            raise ManifestError(f"{manifest}: {brief(outside[0])} is no path below the output")
+            raise ManifestError(
+                f"{manifest}: {brief(str(outside[0]))} is no path below the output, or is taken"
+            )
+        # `./a` and `a` are one file.
+        stated = stated.assign(path=[PurePosixPath(path).as_posix() for path in stated["path"]])
+        table.loc[stated.index, "path"] = stated["path"]
         shared = stated.groupby("path")["repository"].nunique() > 1
         if shared.any():
             raise ManifestError(
@@ -370,9 +404,12 @@ def read_sources(manifest: Path) -> pd.DataFrame:
     return table
 
 
-def _is_below(path: str) -> bool:
+def _is_below(path: object) -> bool:
+    if not isinstance(path, str):
+        return False
     plain = PurePosixPath(path.replace("\\", "/"))
-    return not (plain.is_absolute() or PureWindowsPath(path).drive or ".." in plain.parts)
+    outside = plain.is_absolute() or PureWindowsPath(path).drive or ".." in plain.parts
+    return not outside and plain.parts[:1] not in {(MANIFEST,), (PROBLEMS,), (PARTS,)}
 
 
 def rebuild(
@@ -386,14 +423,18 @@ def rebuild(
 ) -> Rebuilt:
     """Make the crops of a manifest below `out`, and `out`/manifest.parquet.
 
-    Resumable: a repository that an earlier run finished is not read again. Hashes that the
-    manifest states are verified. `reconstruct` is by default that of the tiny autoencoders,
-    from their clone below `clones`. `progress(done, all)` counts rows.
+    Resumable: a repository that an earlier run finished is not read again, unless something of
+    it was missing, or `reconstruct` has another name. Hashes that the manifest states are
+    verified. `reconstruct` is by default that of the tiny autoencoders, from their clone below
+    `clones`. `progress(done, all)` counts rows.
 
     Raises:
         ModuleNotFoundError: the manifest has reconstructions, and torch is missing.
-        ManifestError: the manifest can't be read, or nothing of it could be made.
+        ManifestError: the manifest can't be read, is the one that is written, or nothing of it
+            could be made.
     """
+    if manifest.resolve() in {(out / name).resolve() for name in (MANIFEST, PROBLEMS)}:
+        raise ManifestError(f"{manifest} is read, and would be written over: give another folder")
     table = read_sources(manifest)
     rows_of = {
         str(name): json.loads(group.to_json(orient="records"))
@@ -406,8 +447,8 @@ def rebuild(
     done: list[Row] = []
     waiting: dict[str, Path] = {}
     for name, rows in rows_of.items():
-        part = out / ".parts" / f"{name.replace('/', '+')}.json"
-        finished = _finished(part, rows, out)
+        part = out / PARTS / f"{name.replace('/', '+')}.json"
+        finished = _finished(part, _fingerprint(rows, reconstruct), out)
         if finished is None:
             waiting[name] = part
         else:
@@ -441,10 +482,12 @@ def _collect(done: list[Row], out: Path, manifest: Path) -> Rebuilt:
     first_columns = ["path", "label"]
     table = table[first_columns + [c for c in table if c not in first_columns]]
     table = table.sort_values("path").reset_index(drop=True)
-    with whole_file(out / "manifest.parquet") as file:
+    with whole_file(out / MANIFEST) as file:
         table.to_parquet(file, index=False)
     if problems:
         lines = pd.DataFrame(problems, columns=["repository", "original_path", "problem"])
-        lines.to_csv(out / "problems.csv", index=False)
+        lines.to_csv(out / PROBLEMS, index=False)
+    else:
+        (out / PROBLEMS).unlink(missing_ok=True)
     assert set(table["label"]) <= {REAL, FAKE}
     return Rebuilt(table, problems)

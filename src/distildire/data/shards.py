@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distildire.io.pictures import PICTURE_SUFFIXES
 from distildire.io.tars import BETWEEN, SUFFIX, braces, members, read_member
-from distildire.io.text import words_of
+from distildire.io.text import storable, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,13 +39,15 @@ def is_shards(source: str) -> bool:
 def read_shards(source: str) -> pd.DataFrame:
     """One row per picture, in the shards' order: `path` (SHARD.tar::MEMBER) and what is told of it.
 
-    As WebDataset groups them, `a/b.jpg`, `a/b.json` and `a/b.cls` are one sample. The object in
+    As WebDataset groups them, `a/b.jpg`, `a/b.json` and `a/b.cls` are one sample, as is
+    `a/b.mask.png`: every picture of a sample has a row, with its label. What belongs to no picture
+    (`__stats__.json`) is passed over. The object in
     a .json gives `label`, and every other plain value a column (`source`, `generator`, `split`,
     ...); a .cls gives the label. Where no source is told, it is the shard's name without `.tar`.
 
     Raises:
         ShardsError: a shard that is missing, compressed or holds no picture, or a picture
-            without a label.
+            without a label or with a name that is no UTF-8.
     """
     import pandas as pd
 
@@ -65,15 +67,19 @@ def _rows_of(shard: str) -> list[dict[str, Any]]:
         if words.startswith("not a plain"):
             words += f": {_COMPRESSED}"
         raise ShardsError(f"{shard}: cannot be read as a manifest: {words}") from None
-    about: dict[str, dict[str, Any]] = {}
-    for name in names:
-        if PurePosixPath(name).suffix.lower() in ABOUT:
-            about.setdefault(_key(name), {}).update(_told(shard, name))
     pictures = [n for n in names if PurePosixPath(n).suffix.lower() in PICTURE_SUFFIXES]
     if not pictures:
         raise ShardsError(f"{shard}: holds no picture")
+    about: dict[str, dict[str, Any]] = {_key(name): {} for name in pictures}
+    for name in names:
+        if PurePosixPath(name).suffix.lower() in ABOUT and _key(name) in about:
+            about[_key(name)].update(_told(shard, name))
     for name in pictures:
-        if "label" not in about.get(_key(name), {}):
+        if storable(name) != name:
+            raise ShardsError(
+                f"{shard}: the name {storable(name)} is no UTF-8: pack it under another"
+            )
+        if "label" not in about[_key(name)]:
             raise ShardsError(
                 f"{shard}: {name} has no label: put a {_key(name)}.json with the label, or a "
                 f"{_key(name)}.cls beside it, or list {shard.rpartition('/')[2]}{BETWEEN}{name} "

@@ -95,6 +95,9 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
     then both are cropped and flipped alike; degradation touches the picture alone. With
     `views.clean`, items are (two views of one piece [2, 3, S, S], the first degraded by it;
     label). An unreadable picture is replaced by the next draw.
+
+    Raises:
+        ValueError: `views.clean` with DIRE maps, or with shuffled tiles.
     """
 
     def __init__(
@@ -108,6 +111,9 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
     ) -> None:
         if dire is not None and views.clean is not None:
             raise ValueError("optim.consistency takes no DIRE maps: set it to 0")
+        if views.clean is not None and max(views.clean.shuffle, views.config.shuffle) > 0:
+            raise ValueError("optim.consistency compares views whose tiles lie as they are: set "
+                             "augment.shuffle and clean.shuffle to 0")  # fmt: skip
         self.paths = table["path"].to_list()
         self.fake = (table["label"] == FAKE).to_numpy()
         self.cumulative = np.cumsum(weights / weights.sum())
@@ -123,10 +129,10 @@ class TrainingStream(Dataset[tuple[Tensor, ...]]):
             row = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.paths) - 1)
             try:
                 images = [decode(self.paths[row])]
+                if self.dire is not None:
+                    images = _aligned(images[0], self.dire, self.paths[row])
             except ImageError:
                 continue
-            if self.dire is not None:
-                images = _aligned(images[0], self.dire, self.paths[row])
             label = torch.tensor(float(self.fake[row]))
             if clean is not None:
                 views = augment_twice(images[0], crop, config, clean, rng)

@@ -20,7 +20,8 @@ class DataConfig:
     manifests: tuple[str, ...] = ()
     """Parquet or CSV manifests, or tar shards (`train-{0000..0099}.tar`), one after the other."""
     split: str = "train"
-    """Rows of this split are used; an empty string: all rows."""
+    """Rows of this split are used; an empty string: all rows, or with `val_split` those that tell
+    no split. Manifests that tell no split are taken whole."""
     val_sources: tuple[str, ...] = ()
     """Sources held out for validation. Those of one repository stay together."""
     val_split: str = ""
@@ -104,7 +105,7 @@ class OptimConfig:
     lr: float = 3e-4
     """Peak learning rate of AdamW: linear warm-up, then a cosine to zero."""
     body_lr: float = -1.0
-    """The same for the backbone (-1: as the rest; 0: it stays as it is)."""
+    """The same for the backbone, that of the noise too (-1: as the rest; 0: they stay as is)."""
     layer_decay: float = 1.0
     """Factor on the backbone's rate from each transformer block to the one before."""
     frozen: int = 0
@@ -156,7 +157,8 @@ class ValidationConfig:
     patience: int = 0
     """Validations without a better score before stopping (0: never)."""
     limit: int = 0
-    """Largest number of images per source (0: all)."""
+    """Largest number of images per source and class (0: all). Under 10, no source is large enough
+    to be ranked by itself, and `worst_quarter` is the AUC of all."""
 
     def __post_init__(self) -> None:
         refuse_under(self, "validation.", every=1, patience=0, limit=0)

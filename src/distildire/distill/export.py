@@ -208,5 +208,5 @@ def _check(graph: DetectorGraph, example: Tensor, path: Path, *, tolerance: floa
     x0 = to_unit(batch.permute(0, 3, 1, 2))
     own = graph.student(x0, noise_of(source, x0)).numpy()
     worst = float((np.abs(logits - own) / np.maximum(1.0, np.abs(own))).max())
-    if worst > tolerance:
+    if not worst <= tolerance:
         raise ValueError(f"{path.name}: the exported logits are off by {worst:.4f}")

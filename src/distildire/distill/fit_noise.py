@@ -16,7 +16,7 @@ from torch import Tensor
 from distildire.data.manifest import REAL, ManifestError, fingerprint, read_manifests
 from distildire.data.pictures import load_all
 from distildire.distill.loss import noise_loss
-from distildire.io.config import refuse_under
+from distildire.io.config import ConfigError, refuse_under
 from distildire.io.pictures import RGB
 from distildire.io.preprocessing import reflect_to
 from distildire.noise.nano import NanoConfig, NanoNoise, save_nano
@@ -39,7 +39,7 @@ class NoiseConfig:
     lr: float = 1e-3
     """Peak learning rate of AdamW; one cosine cycle after a linear warm-up."""
     warmup: int = 200
-    """Steps."""
+    """Steps, fewer than `steps`, and not 1 (0: none)."""
     max_t: int = 15
     """Largest step trained on; half of every batch is at t = 0, the level that eps0 uses."""
     held_out: tuple[str, ...] = ()
@@ -49,21 +49,33 @@ class NoiseConfig:
 
     def __post_init__(self) -> None:
         refuse_under(self, steps=1, batch=1, patch=1, lr=0, warmup=0, max_t=0)
+        if self.warmup == 1 or self.warmup >= self.steps:
+            raise ConfigError(
+                f"warmup is {self.warmup}: give fewer than steps ({self.steps}), but not 1"
+            )
 
 
 def fit_from_manifest(
     config: NoiseConfig, out: Path, *, log: Callable[[dict[str, float]], None] | None = None
 ) -> NanoNoise:
-    """Train on the real pictures of `config.manifest`, all of which are held in memory."""
-    table = read_manifests(filter(None, [config.manifest]))
-    wanted = (table["split"] == config.split) | (not config.split)
-    table = table[(table["label"] == REAL) & wanted]
+    """Train on the real pictures of `config.manifest`, all of which are held in memory.
+
+    Raises:
+        ManifestError: an unusable manifest, sources that it lacks, or no picture to train on or
+            to measure by.
+    """
+    manifests = filter(None, [config.manifest])
+    table = read_manifests(manifests, {config.split} if config.split else ())
+    table = table[table["label"] == REAL]
     unknown = set(config.held_out) - set(table["source"])
     if unknown or not config.held_out:
         raise ManifestError(f"held_out: name sources of real pictures (unknown: {sorted(unknown)})")
     aside = table["source"].isin(config.held_out)
     trained, _ = load_all(table["path"][~aside].to_list())
     measured, _ = load_all(table["path"][aside].to_list())
+    for what, images in (("trained on", trained), ("held out", measured)):
+        if not images:
+            raise ManifestError(f"{config.manifest}: of the real pictures {what} none can be read")
     data = {"train_images": len(trained), "fingerprint": fingerprint(table)}
     return fit_noise(trained, measured, config, out, log=log, provenance={"data": data})
 

@@ -23,6 +23,9 @@ from distildire.distill.networks import Networks, lesson, seen_of
 from distildire.distill.student import Student
 from distildire.distill.vit import VitBackbone
 
+BODIES = ("student.backbone", "student.noise_backbone")
+"""The modules of a `Learner` that `optim.body_lr` is for."""
+
 
 class Learner(nn.Module):
     """Student, projection and loss as one module, so that a parallel wrapper sees one forward."""
@@ -75,6 +78,10 @@ def losses_of(
     learner.train()
     if config.optim.freeze_norm:
         freeze_norm(learner)
+    if config.optim.body_lr == 0:
+        for name, module in learner.named_modules():
+            if name.endswith(BODIES):
+                module.eval()  # else the batch statistics would move
     with torch.no_grad():
         seen = seen_of(networks, crops, dire)
         target, taught = lesson(networks.teacher, seen, config)
@@ -86,7 +93,7 @@ def losses_of(
 def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any]]:
     """Groups for AdamW: the backbone's rate falls from block to block towards the input.
 
-    Vectors (biases, norms) have no weight decay. With `body_lr: 0` the backbone is frozen, with
+    Vectors (biases, norms) have no weight decay. With `body_lr: 0` the backbones are frozen, with
     `frozen` its first blocks; what needs no gradient already stays so.
     """
     backbone = learner.student.backbone
@@ -96,11 +103,11 @@ def parameter_groups(learner: Learner, optim: OptimConfig) -> list[dict[str, Any
         if not parameter.requires_grad:
             continue
         rate = optim.lr
-        inside = name.removeprefix("student.backbone.")
-        if inside != name:
+        body = next((b for b in BODIES if name.startswith(f"{b}.")), None)
+        if body is not None:
             rate = optim.lr if optim.body_lr < 0 else optim.body_lr
             if deep is not None:
-                depth = deep(inside)
+                depth = deep(name.removeprefix(f"{body}."))
                 rate *= optim.layer_decay ** (backbone.stage - depth)
                 if 0 < optim.frozen >= depth:
                     rate = 0.0

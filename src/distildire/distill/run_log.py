@@ -23,14 +23,13 @@ class RunLog:
     """JSON lines and TensorBoard, side by side.
 
     `resumed` is the step that the run goes on from: rows of later steps, which will come
-    again, are dropped.
+    again, are dropped. `history` has all rows of the run, those of before too.
     """
 
     def __init__(self, out: Path, report: Log | None, resumed: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        if resumed is not None:
-            _drop_later(out / "metrics.jsonl", resumed)
+        self.history = [] if resumed is None else _drop_later(out / "metrics.jsonl", resumed)
         self.file = (out / "metrics.jsonl").open("a")
         purge = None if resumed is None else resumed + 1
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=purge)
@@ -40,6 +39,7 @@ class RunLog:
         """Write one row; `step` is its place."""
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
+        self.history.append(row)
         for name, value in row.items():
             if name != "step":
                 self.board.add_scalar(name, value, row["step"])
@@ -53,12 +53,13 @@ class RunLog:
         self.board.close()
 
 
-def _drop_later(path: Path, step: int) -> None:
-    """Leave the whole rows up to `step`."""
+def _drop_later(path: Path, step: int) -> list[dict[str, Any]]:
+    """Leave the whole rows up to `step`, and return them."""
     rows = path.read_text().splitlines(keepends=True) if path.is_file() else []
     # A power cut leaves half a row, which is the last one.
-    whole = (row for row in rows if row.endswith("}\n"))
-    write_text(path, "".join(row for row in whole if json.loads(row)["step"] <= step))
+    kept = [row for row in rows if row.endswith("}\n") and json.loads(row)["step"] <= step]
+    write_text(path, "".join(kept))
+    return [json.loads(row) for row in kept]
 
 
 class Means:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from distildire.data.manifest import ManifestError, fingerprint, read_manifests, rows_of_split
@@ -12,43 +13,54 @@ if TYPE_CHECKING:
 
 
 def read_split(config: TrainConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Training and validation rows; a repository of a validation source is held out whole."""
-    table = read_manifests(config.data.manifests)
-    if config.data.val_split:
-        wanted = {"training": config.data.split, "validation": config.data.val_split}
-        parts = [
-            rows_of_split(table, split) if split else table[table["split"] == ""]
-            for split in wanted.values()
-        ]
-        for name, part in zip(wanted, parts, strict=True):
-            if part["label"].nunique() < 2:
-                raise ManifestError(f"the {name} rows (split {wanted[name]}) hold one class only")
-        names = [set(p["repository"].dropna()) - {""} for p in parts if "repository" in p]
+    """Training and validation rows; a repository of a validation source is held out whole.
+
+    Raises:
+        ManifestError: unusable manifests, no rows of both classes on a side, or a picture or a
+            repository on both.
+    """
+    data = config.data
+    if data.val_split:
+        table = read_manifests(data.manifests, {data.split, data.val_split})
+        held_out = table["split"] == data.val_split
+        rows_of_split(table, data.val_split)  # which says it where there are none
+        mend = (
+            f"data.split is {data.split!r} ('': rows that tell none), val_split {data.val_split!r}"
+        )
+    else:
+        table = read_manifests(data.manifests, {data.split} if data.split else ())
+        held_out = _of_sources(table, data.val_sources)
+        mend = "choose other val_sources"
+    sides = {"training": table[~held_out], "validation": table[held_out]}
+    for name, part in sides.items():
+        if part["label"].nunique() < 2:
+            raise ManifestError(f"the {name} rows hold one class only: {mend}")
+    for what, where in (("repository", "repositories"), ("path", "pictures")):
+        names = [set(p[what].dropna()) - {""} for p in sides.values() if what in p]
         if names and (shared := set.intersection(*names)):
-            raise ManifestError(f"repositories on both sides: {', '.join(sorted(shared)[:5])}")
-        return parts[0].reset_index(drop=True), parts[1].reset_index(drop=True)
-    # Manifests that know of no splits, as WebDataset's classes do, are one.
-    if config.data.split and (table["split"] != "").any():
-        table = rows_of_split(table, config.data.split)
+            raise ManifestError(f"{where} on both sides: {', '.join(sorted(shared)[:5])}")
+    train, val = (p.drop_duplicates("path").reset_index(drop=True) for p in sides.values())
+    return train, val
+
+
+def _of_sources(table: pd.DataFrame, val_sources: Collection[str]) -> pd.Series:
+    """Whether each row is of one of these sources, or of a repository of theirs."""
     sources = ", ".join(sorted(set(table["source"]))[:8])
-    if not config.data.val_sources:
+    if not val_sources:
         raise ManifestError(
             "which rows choose the checkpoint? set data.val_sources to some of the sources "
             f"({sources}), or data.val_split to a split"
         )
-    unknown = set(config.data.val_sources) - set(table["source"])
+    unknown = set(val_sources) - set(table["source"])
     if unknown:
         raise ManifestError(
             f"val_sources not in the manifests: {', '.join(sorted(unknown))} (sources: {sources})"
         )
-    held_out = table["source"].isin(config.data.val_sources)
+    held_out = table["source"].isin(val_sources)
     if "repository" in table:
         named = table["repository"].fillna("") != ""
         held_out |= named & table["repository"].isin(table["repository"][held_out & named])
-    for name, part in (("training", table[~held_out]), ("validation", table[held_out])):
-        if part["label"].nunique() < 2:
-            raise ManifestError(f"the {name} rows hold one class only: choose other val_sources")
-    return table[~held_out].reset_index(drop=True), table[held_out].reset_index(drop=True)
+    return held_out
 
 
 def describe_data(config: TrainConfig) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from distildire.bundle import load_bundle
 from distildire.distill.lora import merged
-from distildire.distill.student import Student
+from distildire.distill.student import HiddenHead, Student
 from distildire.distill.vit import VitBackbone, last_two
-from distildire.io.onnx_weights import float_matrices
+from distildire.io.onnx_weights import all_matrices
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def read_saved(path: Path) -> dict[str, Any]:
 def bundle_weights(graph: Path) -> dict[str, Tensor]:
     """The student's weights in an ONNX file, float32, under the names of `Student.state_dict`.
 
-    Matrices in eight bits come back as they are multiplied, those in four are not read.
+    Matrices in eight bits come back as they are multiplied; not read are those in four bits, nor
+    the head's where it has a hidden layer.
     """
     import onnx
     from onnx import numpy_helper
@@ -84,9 +85,9 @@ def bundle_weights(graph: Path) -> dict[str, Tensor]:
             one, other = (n.removeprefix("student.") for n in (node.input[0], node.output[0]))
             if one in found:
                 found[other] = found[one]
-    for product, matrix in float_matrices(model).items():
+    for product, matrix in all_matrices(model).items():
         # Of the module at /blocks.0/attn/qkv, exported from within the backbone's network.
-        place = product.strip("/").split("/MatMul")[0].replace("/", ".")
+        place = product.removeprefix("/backbone").strip("/").split("/MatMul")[0].replace("/", ".")
         found[f"backbone.network.{place}.weight"] = matrix.T
     return {k: torch.from_numpy(np.array(v, np.float32)) for k, v in found.items()}
 
@@ -116,13 +117,20 @@ def begin_at(student: Student, start: str) -> None:
     other lacks adds nothing to the logit at first.
 
     Raises:
-        ValueError: another backbone.
+        ValueError: another backbone; or a bundle whose weights can't be told apart or read back:
+            of a convolutional student, in four bits, or of a head with a hidden layer.
     """
     trained = read_trained(start)
     theirs = trained.options
     own = student.backbone
     if not isinstance(own, VitBackbone):
-        student.load_state_dict(trained.weights)
+        try:
+            student.load_state_dict(trained.weights)
+        except RuntimeError as error:  # a wall of names
+            raise ValueError(
+                f"{start}: not the weights of this network (a bundle of a convolutional student "
+                "holds them joined with its norms: give best.pt)"
+            ) from error
         return
     if theirs["backbone"] != own.name:
         raise ValueError(f"{start}: another backbone ({theirs['backbone']})")
@@ -132,21 +140,33 @@ def begin_at(student: Student, start: str) -> None:
         if tap in taps:
             stem = f"backbone.norms.{taps.index(tap)}."
             norm = {k.removeprefix(stem): v for k, v in trained.weights.items() if stem in k}
-            own.norms[n].load_state_dict(norm)
-    if isinstance(student.head, nn.Linear) and not theirs["hidden"] and theirs["wide"]:
-        _begin_head(student, trained.weights["head.weight"], taps)
-        student.head.bias.data.copy_(trained.weights["head.bias"])
+            if norm:  # a bundle has none that its head doesn't use
+                own.norms[n].load_state_dict(norm)
+    head = {k[len("head.") :]: v for k, v in trained.weights.items() if k.startswith("head.")}
+    hidden = isinstance(student.head, HiddenHead)
+    if hidden and theirs["hidden"] and "inner.bias" not in head:
+        raise ValueError(f"{start}: of a bundle with a hidden layer no head is read: give best.pt")
+    fits = _shapes(head) == _shapes(student.head.state_dict())
+    if fits and (theirs["wide"], taps) == (student.wide, own.taps):
+        student.head.load_state_dict(head)
+    elif student.wide and theirs["wide"] and "weight" in head and not hidden:
+        _begin_head(student, head, taps)
 
 
-def _begin_head(student: Student, weight: Tensor, taps: tuple[int, ...]) -> None:
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}
+
+
+def _begin_head(student: Student, theirs: Mapping[str, Tensor], taps: tuple[int, ...]) -> None:
     """Columns of a linear head [1, C], by block: those of its class token and of its patches."""
-    own, head = student.backbone, student.head
+    own, head, weight = student.backbone, student.head, theirs["weight"]
     assert isinstance(own, VitBackbone)
     assert isinstance(head, nn.Linear)
     each = 2 * own.channels
     ours = head.weight.shape[1] - each * len(own.taps)  # eps0's energies stand first
     others = weight.shape[1] - each * len(taps)
     with torch.no_grad():
+        head.bias.copy_(theirs["bias"])
         head.weight.zero_()
         if ours == others:
             head.weight[:, :ours] = weight[:, :others]

@@ -70,7 +70,8 @@ def train(
 
     Raises:
         ValueError: nothing to resume, or a resumed run with another config; several processes
-            that can't find one another.
+            that can't find one another; a run that diverged, whose `best.pt` stays, or one with
+            no readable picture of a class to validate on.
     """
     from accelerate.utils import broadcast_object_list, set_seed
 
@@ -106,7 +107,9 @@ def train(
         parts["scaler"] = accelerator.scaler
     standing = begin_run(config, out, parts, resume=resume, main=accelerator.is_main_process)
     items = optim.batch * accelerator.num_processes
-    draws = Draws(optim.steps * items, standing.step * items, optim.seed)
+    # A run that had lost its patience is at its end.
+    last = standing.step if 0 < validation.patience <= standing.stale else optim.steps
+    draws = Draws(last * items, standing.step * items, optim.seed)
     stream = TrainingStream(table, weights, views_of(config), draws, dire=networks.dire)
     loader = accelerator.prepare(
         DataLoader(stream, optim.batch, num_workers=optim.workers, drop_last=True)
@@ -120,7 +123,7 @@ def train(
         if writer is not None:
             figures = {f"val_{name}": value for name, value in found.summary.items()}
             writer({"step": standing.step, **figures})
-        if found.summary["choice"] <= standing.best:
+        if not found.summary["choice"] > standing.best:
             return replace(standing, stale=standing.stale + 1)
         keep_best(out, average.module, config, standing.step, found)
         return replace(standing, best=found.summary["choice"], stale=0)
@@ -131,7 +134,7 @@ def train(
 
         # Train --------------------------------------------------------------------------------
         started, since = time.monotonic(), standing.step
-        means, history = Means(), []
+        means = Means()
         for step, (crop, label, *dire) in enumerate(loader, start=standing.step + 1):
             if optim.consistency:
                 crop, label = clean_first(crop, label)
@@ -151,7 +154,6 @@ def train(
             checked = step % validation.every == 0 or step == optim.steps
             if checked or step % optim.report_every == 0:  # a resumed run begins its means anew
                 row = means.take(accelerator)
-                history.append(row)
                 seconds = (time.monotonic() - started) / (step - since)
                 if writer is not None:
                     writer({"step": step, **row, "seconds_a_step": round(seconds, 3)})
@@ -168,7 +170,7 @@ def train(
                              step, validation.patience)  # fmt: skip
                     break
         if writer is not None:
-            for symptom in symptoms(history):
+            for symptom in symptoms(writer.history):
                 log.warning("%s", symptom)
 
     # End ----------------------------------------------------------------------------------
@@ -202,6 +204,8 @@ def begin_run(
 ) -> Standing:
     """Where a run in `out` stands: that of its checkpoint, which `parts` take over, or step 0.
 
+    A run that begins takes away what an earlier one left, before its own config.json.
+
     Raises:
         ValueError: nothing to resume, or a run of another config.
     """
@@ -211,6 +215,8 @@ def begin_run(
             raise ValueError(f"{out / _CHECKPOINT}: nothing to resume")
         return Standing(**restore(out / _CHECKPOINT, parts, config))
     if main:
+        for name in (_CHECKPOINT, "best.pt", "val_scores.csv"):
+            (out / name).unlink(missing_ok=True)
         write_json(out / "config.json", to_dict(config), indent=2)
         (out / "metrics.jsonl").write_text("")
     return Standing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,15 @@ def _equalized(path: str) -> RGB:
     return equalize(decode(path))
 
 
+def _map_of(dire: DireMaps, path: str) -> RGB:
+    """The cached map of a picture; ImageError where the picture can have none."""
+    try:
+        return dire(path)
+    except ValueError:
+        dire.align(decode(path))
+        raise
+
+
 def score_table(
     score: Score,
     table: pd.DataFrame,
@@ -64,17 +74,24 @@ def score_table(
 
     With `dire`, `score` gets crops of the cached DIRE maps instead, which are those of the
     files as they are: no picture is equalised after its DIRE was computed.
+
+    Raises:
+        ValueError: `score` gives nan.
     """
+    read = _equalized if dire is None else partial(_map_of, dire)
     loader = DataLoader(
-        _Crops(table["path"].to_list(), preprocessing, dire or _equalized),
+        _Crops(table["path"].to_list(), preprocessing, read),
         batch_size=16,
         num_workers=workers,
         collate_fn=list,
     )
     logits: list[float] = []
     for pictures in loader:
-        values = torch.split(score(torch.cat(pictures)).double(), [len(p) for p in pictures])
-        logits += [float(v.mean()) for v in values]
+        crops = torch.cat(pictures)
+        scores = score(crops).double() if len(crops) else torch.empty(0, dtype=torch.float64)
+        if scores.isnan().any():
+            raise ValueError("the student's logits are nan: it has diverged; lower optim.lr")
+        logits += [float(v.mean()) for v in torch.split(scores, [len(p) for p in pictures])]
     return np.array(logits)
 
 
@@ -92,7 +109,11 @@ class Validation:
 def validate(
     student: nn.Module, networks: Networks, val: pd.DataFrame, config: TrainConfig
 ) -> Validation:
-    """Score the validation rows, at most `validation.limit` of each source and class."""
+    """Score the validation rows, at most `validation.limit` of each source and class.
+
+    Raises:
+        ValueError: of one class no picture can be read, or the student gives nan.
+    """
     student.eval()
     device = next(student.parameters()).device
 
@@ -107,6 +128,8 @@ def validate(
         score, val, config.preprocessing, workers=config.optim.workers,
         dire=networks.dire if config.student.inputs == "dire" else None,
     )  # fmt: skip
+    if val["label"][~np.isnan(logits)].nunique() < 2:
+        raise ValueError("validation: of one class no picture can be read")
     return Validation(val, logits, validation_summary(val, logits))
 
 

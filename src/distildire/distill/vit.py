@@ -105,11 +105,22 @@ class VitBackbone(nn.Module):
         self.network.set_input_size(img_size=side)
 
     def begin(self, weights: Mapping[str, Tensor]) -> None:
-        """Take the blocks that another such backbone has too, of the state of its student."""
+        """Take the blocks that another such backbone has too, of the state of its student.
+
+        Raises:
+            ValueError: a weight of such a block is missing there.
+        """
         from timm.layers.pos_embed import resample_abs_pos_embed
 
         stem, own = "backbone.network.", self.network.state_dict()
         theirs = {k.removeprefix(stem): v for k, v in weights.items() if k.startswith(stem)}
+        deepest = max(self.depth_of(f"network.{k}") for k in theirs)
+        lacking = [k for k in own if k not in theirs and self.depth_of(f"network.{k}") <= deepest]
+        if lacking:
+            raise ValueError(
+                f"{len(lacking)} weights are missing, the first is {lacking[0]}: start from "
+                "best.pt, or from a bundle in float32, float16 or int8"
+            )
         sides = [self.network.patch_embed.grid_size[0]] * 2
         theirs["pos_embed"] = resample_abs_pos_embed(theirs["pos_embed"], sides)
         self.network.load_state_dict(own | {k: v for k, v in theirs.items() if k in own})

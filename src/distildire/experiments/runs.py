@@ -69,6 +69,7 @@ def run_arm(
     if same and done.is_file():
         found: Figures = json.loads(done.read_text())
         return found
+    done.unlink(missing_ok=True)
     started = time.monotonic()
     rows: list[dict[str, Any]] = []
 
