@@ -3,7 +3,8 @@
     python benchmarks/budgets.py MANIFEST [MANIFEST ...] [--model nano] [--scores scores.csv]
 
 Pictures of the split `val`, equalised. Half of the repositories calibrate, the others are judged,
-`--draws` times; the means over the draws. `confidence`: of the thresholds, see `calibrate`.
+`--draws` times; the means over the draws. `confidence`: of the thresholds, see `calibrate`. The
+first line is the model's own calibration on all pictures, which may be those it was fitted to.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from distildire import Detector
+from distildire.bundle import load_bundle
+from distildire.calibration import Calibration
 from distildire.data.manifest import FAKE, read_manifest
 from distildire.evaluate.fit_calibration import calibrate
 from distildire.evaluate.metrics import expected_calibration_error
@@ -46,19 +49,24 @@ def judged(table: pd.DataFrame, confidence: float, draws: int) -> dict[str, floa
             fitted["logit"], fitted["label"] == FAKE, "0", sources=fitted["source"],
             confidence=confidence,
         )  # fmt: skip
-        fake = (other["label"] == FAKE).to_numpy()
-        logits = other["logit"].to_numpy()
-        row = {"ece": expected_calibration_error(fake, calibration.probability(logits))}
-        for budget in (0.01, 0.05):
-            below, above = calibration.thresholds(budget)
-            row |= {
-                f"real called fake, {budget:.0%}": float((logits[~fake] > above).mean()),
-                f"fake called real, {budget:.0%}": float((logits[fake] < below).mean()),
-                f"fake called fake, {budget:.0%}": float((logits[fake] > above).mean()),
-                f"unsure, {budget:.0%}": float(((logits >= below) & (logits <= above)).mean()),
-            }
-        found.append(row)
+        found.append(figures(calibration, other))
     return {name: float(np.mean([row[name] for row in found])) for name in found[0]}
+
+
+def figures(calibration: Calibration, table: pd.DataFrame) -> dict[str, float]:
+    """What a calibration makes of the pictures."""
+    fake = (table["label"] == FAKE).to_numpy()
+    logits = table["logit"].to_numpy()
+    row = {"ece": expected_calibration_error(fake, calibration.probability(logits))}
+    for budget in (0.01, 0.05):
+        below, above = calibration.thresholds(budget)
+        row |= {
+            f"real called fake, {budget:.0%}": float((logits[~fake] > above).mean()),
+            f"fake called real, {budget:.0%}": float((logits[fake] < below).mean()),
+            f"fake called fake, {budget:.0%}": float((logits[fake] > above).mean()),
+            f"unsure, {budget:.0%}": float(((logits >= below) & (logits <= above)).mean()),
+        }
+    return row
 
 
 def main() -> None:
@@ -77,12 +85,14 @@ def main() -> None:
     table = pd.read_csv(args.scores)
     print(f"{len(table)} pictures of {table['repository'].nunique()} repositories\n")
     rows = []
+    if shipped := load_bundle(args.model).calibration:
+        rows.append({"confidence": "as shipped", **figures(shipped, table)})
     for confidence in (0.5, 0.7, 0.8, 0.9):
-        rows.append({"confidence": confidence, **judged(table, confidence, args.draws)})
+        rows.append({"confidence": f"{confidence:g}", **judged(table, confidence, args.draws)})
     print("| " + " | ".join(rows[0]) + " |")
     print("|" + "--:|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(f"{value:.3f}" for value in row.values()) + " |")
+    for confidence, *values in (row.values() for row in rows):
+        print(f"| {confidence} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
 
 
 if __name__ == "__main__":
