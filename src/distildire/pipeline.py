@@ -41,7 +41,7 @@ class Pipeline:
 
         Args:
             images: one picture or a list.
-            top_k: labels kept; both by default.
+            top_k: labels kept; all by default.
 
         Raises:
             ImageError: a picture that can't be scored.

@@ -111,36 +111,32 @@ def evaluate(
     manifest, out = Path(manifest), Path(out)
     table = rows_of_split(read_manifest(manifest), options.split)
     about = {"model": str(model), "manifest": manifest.name, "data fingerprint": fingerprint(table)}
-    given = None
-    if isinstance(model, str | Path) and str(model).lower().endswith(".csv"):
-        given = Path(model)
-        if options.robustness_count or options.stability_count or options.heatmap_count:
-            raise ValueError(
-                "robustness, stability and heat maps are measured by a model, and scores were given"
-            )
+    given = isinstance(model, str | Path) and str(model).lower().endswith(".csv")
+    if given and (options.robustness_count or options.stability_count or options.heatmap_count):
+        raise ValueError(
+            "robustness, stability and heat maps are measured by a model, and scores were given"
+        )
     found = None
-    if given is None or _any_file(table):
+    if not given or _any_file(table):
         found = _audited(table, out, options, progress)
     check_prefixes(table["generator"][table["label"] == FAKE], options.known)
-    detector = None if given is not None else _detector(model)
+    detector = None if given else _detector(model)
     if detector is not None and options.heatmap_count:
         refuse_without_map(detector)
     # What is kept goes when all is written: whatever fails before, no picture is scored again.
     with nullcontext() if detector is None else _kept(detector, out) as scorer:
         checks: dict[str, Any] = {}
-        if scorer is not None:
+        if detector is None or scorer is None:
+            scores = read_scores(Path(str(model)), table)
+            about["note"] = "scores of another tool, taken as they are: nothing was equalised"
+            if found is not None and found.leaky:
+                about["note"] += ". " + found.verdict
+        else:
             about["model"] = getattr(detector, "name", type(detector).__name__)
             scores = score_manifest(scorer, table, options.variants, _stage(progress, "score"))
             checks = _checks(scorer, table, options, progress)
             if count := options.heatmap_count:
-                assert detector is not None
                 checks["heatmap"] = heatmap_check(detector, table, count, seed=options.seed)
-        else:
-            assert given is not None
-            scores = read_scores(given, table)
-            about["note"] = "scores of another tool, taken as they are: nothing was equalised"
-            if found is not None and found.leaky:
-                about["note"] += ". " + found.verdict
         if found is not None:
             about["leak audit"] = found.verdict
         figures = _figures(scores, detector, options)
