@@ -97,6 +97,17 @@ def test_a_remark_names_the_class_that_is_small() -> None:
     assert "one of the 80 fake pictures" in str(found.remark(0.01))
 
 
+@pytest.mark.parametrize("small", ["real", "fake"])
+def test_only_the_class_that_is_small_takes_its_extreme(small: str) -> None:
+    logits, fake = two_normals(400)
+    kept = np.flatnonzero(fake == (small == "fake"))[:80]
+    rows = np.concatenate([np.flatnonzero(fake != (small == "fake")), kept])
+    logits, fake = np.round(logits[rows], 4), fake[rows]  # as the quantiles are
+    below, above = calibrate(logits, fake, "abc").thresholds(0.01)
+    assert bool((logits[~fake] > above).any()) == (small == "fake")
+    assert bool((logits[fake] < below).any()) == (small == "real")
+
+
 def test_the_shipped_model_has_the_thresholds_that_its_bundle_states() -> None:
     tree = json.loads((models_folder() / "nano/bundle.json").read_text())["calibration"]
     calibration = load_bundle("nano").calibration

@@ -214,6 +214,8 @@ def test_patch_insertion_with_a_detector_that_sees_brightness() -> None:
     assert "weak guide" in beside.sentence()
     seams = replace(found, hit_rate=0.6, control_hit_rate=0.7)
     assert "no guide" in seams.sentence(), "a patch of a photograph is found more often"
+    alike = replace(found, hit_rate=0.6, control_hit_rate=0.6)
+    assert "no guide" in alike.sentence(), "and as often"
 
 
 def test_patches_outside_are_refused() -> None:
