@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         for report in reporter.stats["skipped"]:
             reporter.write_line(f"skipped: {report.nodeid}: {report.longrepr[2]}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Weights are drawn alike in every run, whatever ran before in the same process."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

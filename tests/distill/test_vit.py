@@ -207,22 +207,27 @@ def test_the_class_activation_map_holds_the_class_token_evenly() -> None:
         assert torch.allclose(heat.mean(dim=(1, 2)), student(x0, eps0), atol=1e-3)
 
 
-@pytest.mark.parametrize(("weights", "share"), [("int4", 0.25), ("int8", 0.4)])
+# Heads and blocks of ten seeds were off by at most 0.065 (four bits) and 0.02 (eight).
+@pytest.mark.parametrize(("weights", "share", "off"), [("int4", 0.25, 0.15), ("int8", 0.4, 0.05)])
 def test_few_bits_in_the_bundle_give_the_student_s_logits(
-    tmp_path: Path, weights: Weights, share: float
+    tmp_path: Path, weights: Weights, share: float, off: float
 ) -> None:
     from distildire.detector import Detector
 
     config = build(TrainConfig, TREE, "test")
-    student = Student("clip_vit_b16", stage=1, wide=True)
+    student = Student("clip_vit_b16", stage=1, wide=True).eval()
     nn.init.normal_(student.head.weight, std=0.05)
     save(tmp_path / "best.pt", {"student": student.state_dict()}, config, step=0)
     small = export(tmp_path / "best.pt", tmp_path / "small", weights=weights)
     large = export(tmp_path / "best.pt", tmp_path / "large", weights="float32")
     assert small.graph.stat().st_size < share * large.graph.stat().st_size
     crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    x0 = torch.from_numpy(crops).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        features = student.pool(student.forward_maps(x0, torch.zeros_like(x0)))
+    typical = 0.05 * float(features.norm(dim=1).mean())  # deviation of such a head's logits
     a, b = (Detector(bundle.folder).score_crops(crops) for bundle in (small, large))
-    assert np.abs(a - b).max() < 0.05 * max(1.0, float(np.abs(b).max()))
+    assert np.abs(a - b).max() < off * typical
     assert count_onnx_weights(small.graph) == count_onnx_weights(large.graph)
     assert count_onnx(small.graph, {"rgb": crops}) == count_onnx(large.graph, {"rgb": crops})
 
