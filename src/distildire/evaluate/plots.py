@@ -38,7 +38,7 @@ def roc(curves: Curves) -> Any:
         ax.axvline(budget, color="lightgrey", linewidth=1, zorder=0)
     ax.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1.01))
     ax.set(xlabel="false-positive rate", ylabel="true-positive rate", title="ROC")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(loc="upper left", frameon=False, fontsize=8)  # no curve of use passes there
     return figure
 
 
@@ -56,7 +56,7 @@ def reliability(curves: Curves) -> Any:
         ax.plot(mean, share, "o-", label=name)
     ax.set(xlim=(0, 1), ylim=(0, 1), title="Reliability (bins with 5 images or more)")
     ax.set(xlabel="stated probability of fake", ylabel="share of fakes")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(loc="upper left", frameon=False, fontsize=8)
     return figure
 
 
