@@ -23,6 +23,7 @@ from distildire.explain.record import make_record, schema
 from distildire.explain.words import paragraph
 from distildire.io.pictures import ImageError, decode_bytes
 from distildire.provenance import declares
+from provenance.made_files import chunk, jumbf
 
 RGB = NDArray[np.uint8]
 
@@ -153,6 +154,45 @@ def test_what_the_file_declares(detector: Detector, busy: RGB) -> None:
     jsonschema.Draft202012Validator(schema()).validate(json.loads(record.to_json()))
 
 
+@pytest.mark.parametrize(
+    ("acts", "parents", "says"),
+    [
+        ((("created", "digitalCapture"), ("edited", "compositeWithTrainedAlgorithmicMedia")), [],
+         'parts of it were generated with "Tool"'),
+        ((("opened", ""),), [{"relationship": "parentOf", "active_manifest": "b"}],
+         'it was generated with "Tool"'),
+    ],
+)  # fmt: skip
+def test_credentials_say_one_thing_throughout(
+    detector: Detector,
+    busy: RGB,
+    monkeypatch: pytest.MonkeyPatch,
+    acts: tuple[tuple[str, str], ...],
+    parents: list[dict[str, str]],
+    says: str,
+) -> None:
+    def manifest(*acts: tuple[str, str]) -> dict[str, object]:
+        done = [{"action": f"c2pa.{act}", "digitalSourceType": term} for act, term in acts]
+        label = "c2pa.actions.v2"
+        return {
+            "assertions": [{"label": label, "data": {"actions": done}}],
+            "claim_generator_info": [{"name": "Tool"}],
+        }
+
+    made = manifest(("created", "trainedAlgorithmicMedia"))
+    manifests = {"a": manifest(*acts) | {"ingredients": parents}} | ({"b": made} if parents else {})
+    store = {"active_manifest": "a", "manifests": manifests, "validation_state": "Valid"}
+    monkeypatch.setattr("distildire.provenance.credentials.manifest_store", lambda data: store)
+    buffer = io.BytesIO()
+    Image.fromarray(busy).save(buffer, "PNG")
+    data = buffer.getvalue()[:-12] + chunk(b"caBX", jumbf()) + buffer.getvalue()[-12:]
+    record = make_record(detector, data, stability=False, heatmap=False)
+    assert f"The file says that {says} (" in record.tree["provenance"]["declares"]
+    assert record.tree["summary"].endswith(f"a signed statement (C2PA) that {says}.")
+    assert f"Valid; says that {escape(says)}; by Tool" in record.to_html()
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(record.to_json()))
+
+
 def test_nothing_to_judge(detector: Detector) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (200, 200)).save(buffer, "PNG")
@@ -209,8 +249,9 @@ def test_no_score_no_record(detector: Detector) -> None:
 
 def test_a_signed_claim_is_told_apart_from_the_score() -> None:
     result = {"verdict": "real", "probability": 0.1, "fpr": 0.01}
-    claim = {"status": "Valid", "declares_generated": True}
+    claim = {"status": "Valid", "kind": "generated", "says": "it was generated"}
     assert "C2PA" in paragraph(result, None, claim, None)
     assert "C2PA" not in paragraph(result, None, claim | {"status": "Invalid"}, None)
+    assert "C2PA" not in paragraph(result, None, claim | {"kind": "captured"}, None)
     shaky = paragraph(result, {"stable": False}, {"status": "none"}, None)
     assert "weak" in shaky

@@ -67,6 +67,8 @@ def test_signed_claim_is_summarised(monkeypatch: pytest.MonkeyPatch) -> None:
         "claim_generator": "Maker 2",
         "issuer": "Some CA",
         "digital_source_types": ["trainedAlgorithmicMedia"],
+        "kind": "generated",
+        "says": 'it was generated with "Maker"',
         "declares_generated": True,
     }
 
@@ -182,6 +184,24 @@ def test_edits_and_ingredients(reported: Report) -> None:
     found = reported(store("Valid", collage, b=created))[0]
     assert found.kind == "edited"
     assert "a picture that went into it was generated" in found.says
+
+
+def test_the_summary_says_what_the_findings_say(reported: Report) -> None:
+    created = manifest(act("created", "trainedAlgorithmicMedia", "Model 4"))
+    parent = {"relationship": "parentOf", "active_manifest": "b"}
+    for answer, kind, says in (
+        (store("Valid", manifest(act("created", "digitalCapture"),
+                                 act("edited", "trainedAlgorithmicMedia", "Fill"))),
+         "edited", 'parts of it were generated with "Fill"'),
+        (store("Valid", manifest(act("opened"), ingredients=[parent]), b=created),
+         "generated", 'it was generated with "Model 4"'),
+        (store("Trusted", manifest(act("created", "digitalCapture", "Camera X"))),
+         "captured", 'it was captured by a camera with "Camera X"'),
+    ):  # fmt: skip
+        found, summary = reported(answer)[0], c2pa_summary(b"")
+        assert (found.kind, summary["kind"], summary["says"]) == (kind, kind, says)
+        assert found.says.startswith(f"{says} (")
+        assert summary["declares_generated"] is (kind == "generated")
 
 
 def test_manifests_before_source_types(reported: Report) -> None:

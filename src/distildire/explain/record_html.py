@@ -176,13 +176,8 @@ def _c2pa_words(c2pa: Mapping[str, Any]) -> str:
         return "not checked: c2pa-python is not installed"
     if status in {"none", "unreadable"}:
         return {"none": "none", "unreadable": "present or damaged, cannot be read"}[status]
-    claim = (
-        "declares the picture generated"
-        if c2pa["declares_generated"]
-        else "does not declare the picture generated"
-    )
     by = " · ".join(filter(None, (c2pa["claim_generator"], c2pa["issuer"])))
-    return f"{status}; {claim}" + (f"; by {by}" if by else "")
+    return f"{status}; says that {c2pa['says']}" + (f"; by {by}" if by else "")
 
 
 def _stability_rows(stability: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -99,9 +99,8 @@ def paragraph(
             else "The verdict changes when the picture is re-encoded or resized: it is too weak to "
             "be used."
         )
-    if c2pa.get("declares_generated") and c2pa["status"] in {"Valid", "Trusted"}:
+    if c2pa.get("kind") in {"generated", "edited"} and c2pa["status"] in {"Valid", "Trusted"}:
         sentences.append(
-            "Apart from the score, the file carries a signed statement (C2PA) that it was "
-            "generated."
+            f"Apart from the score, the file carries a signed statement (C2PA) that {c2pa['says']}."
         )
     return " ".join(sentences)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from distildire.provenance.limits import MAX_VALUE, clean
 from distildire.provenance.statements import (
@@ -48,28 +48,27 @@ def c2pa_summary(data: bytes) -> dict[str, Any]:
     """What a C2PA manifest in the file claims, checked by c2pa-python where it is installed.
 
     Returns `status`: the words of `manifest_store`, or the library's "Valid", "Trusted" or
-    "Invalid"; with a manifest also `claim_generator`, `issuer`, `digital_source_types` and
-    `declares_generated`.
+    "Invalid"; with a manifest also `claim_generator` and `issuer`, and of it and those that it
+    was made from `digital_source_types`, the `kind` and words (`says`) that they come to, as in
+    `findings` apart from the signature, and `declares_generated`: that `kind` is "generated".
     """
     store = manifest_store(data)
     if isinstance(store, str):
         return {"status": store}
     try:
-        manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
+        claim = _claim(store)
         generators = [
             " ".join(filter(None, (info.get("name"), info.get("version"))))
-            for info in manifest.get("claim_generator_info", [])
+            for info in claim.active.get("claim_generator_info", [])
         ]
-        sources = sorted({source for act in _acts(manifest) if (source := _source_type(act))})
         return {
-            "status": str(store.get("validation_state", "unreadable")),
-            "claim_generator": _text(manifest.get("claim_generator") or ", ".join(generators)),
-            "issuer": _text((manifest.get("signature_info") or {}).get("issuer") or ""),
-            "digital_source_types": sources,
-            "declares_generated": any(
-                source in {"trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"}
-                for source in sources
-            ),
+            "status": claim.state,
+            "claim_generator": _text(claim.active.get("claim_generator") or ", ".join(generators)),
+            "issuer": _text((claim.active.get("signature_info") or {}).get("issuer") or ""),
+            "digital_source_types": sorted(set(filter(None, map(_source_type, claim.acts)))),
+            "kind": claim.kind,
+            "says": claim.says,
+            "declares_generated": claim.kind == "generated",
         }
     except (AttributeError, KeyError, TypeError, ValueError):  # manifests of another shape
         return {"status": "unreadable"}
@@ -99,8 +98,20 @@ def statement_of_manifest(data: bytes | None, jumbf: bytes) -> Found:
     return finding(kind, "C2PA manifest, not validated", value, says, "C2PA")
 
 
-def _validated(store: dict[str, Any]) -> Found:
-    """What a store of manifests comes to, by the active one and those that it was made from."""
+class _Claim(NamedTuple):
+    """What a store of manifests says, whatever its signature is worth."""
+
+    active: dict[str, Any]
+    kind: str
+    says: str
+    acts: list[dict[str, Any]]
+    """That it rests on, the deciding one first."""
+    state: str
+    failures: dict[str, str]
+
+
+def _claim(store: dict[str, Any]) -> _Claim:
+    """By the active manifest and those that it was made from."""
     manifests = store["manifests"]
     active = manifests[store["active_manifest"]]
     history = _history(manifests, active)
@@ -111,13 +122,19 @@ def _validated(store: dict[str, Any]) -> Found:
         if all(manifest is not own for own in history)
         for act in _acts(manifest)
     ]
-    kind, says, act = _verdict(acts, elsewhere)
-    if tool := _agent(act) or _generator(active):
+    kind, says, decides = _verdict(acts, elsewhere)
+    if tool := _agent(decides) or _generator(active):
         says += f' with "{clean(tool, 60)}"'
-    named = "".join(f"; {source}" for source in [_source_type(act)] if source)
-    issuer = clean(str((active.get("signature_info") or {}).get("issuer") or "not named"), 80)
     failures = _failures(store)
     state = str(store.get("validation_state", "Invalid" if failures else "Valid"))
+    return _Claim(active, kind, says, [decides, *acts], state, failures)
+
+
+def _validated(store: dict[str, Any]) -> Found:
+    """What a store of manifests comes to, and what its signature is worth."""
+    active, kind, says, (decides, *acts), state, failures = _claim(store)
+    named = "".join(f"; {source}" for source in [_source_type(decides)] if source)
+    issuer = clean(str((active.get("signature_info") or {}).get("issuer") or "not named"), 80)
     steps = dict.fromkeys(f"{act.get('action')} {_source_type(act)}".strip() for act in acts)
     value = "; ".join([f"issuer {issuer}", state, *steps, *failures])
 

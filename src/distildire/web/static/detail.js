@@ -204,8 +204,7 @@ function facts(record) {
   const { input, model, provenance, result } = record;
   const credentials = {
     none: "none", unchecked: "not checked on this server", unreadable: "damaged",
-  }[provenance.c2pa.status] ?? `${provenance.c2pa.status}: `
-    + `${provenance.c2pa.declares_generated ? "declares it generated" : "no claim of generation"}`
+  }[provenance.c2pa.status] ?? `${provenance.c2pa.status}: says that ${provenance.c2pa.says}`
     + (provenance.c2pa.claim_generator ? ` (${provenance.c2pa.claim_generator})` : "");
   const rows = [
     ["Format", `${input.format}, ${input.width} × ${input.height}, ${input.mode}`],
