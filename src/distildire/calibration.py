@@ -105,8 +105,8 @@ class Calibration:
         """
         if not 0.0 < budget <= 0.5:
             raise ValueError(f"fpr is {budget}: give a share above 0 and at most 0.5")
-        fake_above = _quantile(self.real_quantiles, 1.0 - _told(budget, self.n_real))
-        real_below = _quantile(self.fake_quantiles, _told(budget, self.n_fake))
+        fake_above = _quantile(self.real_quantiles, 1.0 - told(budget, self.n_real))
+        real_below = _quantile(self.fake_quantiles, told(budget, self.n_fake))
         if real_below > fake_above:
             real_below = fake_above
         return real_below, fake_above
@@ -114,7 +114,7 @@ class Calibration:
     def remark(self, budget: float) -> str | None:
         """That the held-out pictures are too few for an error budget; None: they are enough."""
         classes = (self.n_real, "real"), (self.n_fake, "fake")
-        few = [f"{n} {label}" for n, label in classes if not _told(budget, n)]
+        few = [f"{n} {label}" for n, label in classes if not told(budget, n)]
         if not few:
             return None
         return (
@@ -185,7 +185,7 @@ def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1.0 / (1.0 + np.exp(-z)))
 
 
-def _told(budget: float, count: int) -> float:
+def told(budget: float, count: int) -> float:
     """The budget, or 0 where it is less than one of `count` pictures."""
     return budget if budget * count > 1 - 1e-9 else 0.0
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from distildire import Detector
+from distildire.bundle import load_bundle
 from distildire.cli.detect import Asked, _examined
 from distildire.explain.explanation import heat_summary
 from distildire.explain.record import make_record, schema
-from distildire.explain.words import paragraph
+from distildire.explain.words import paragraph, percent
 from distildire.io.pictures import ImageError, decode_bytes
 from distildire.provenance import declares
 from provenance.made_files import chunk, jumbf
@@ -245,6 +246,30 @@ def test_the_headline_is_no_surer_than_the_stability_check(
 def test_no_score_no_record(detector: Detector) -> None:
     with pytest.raises(ImageError, match="not a picture"):
         make_record(detector, b"hello")
+
+
+def test_the_summary_is_no_finer_than_the_calibration(bundle: Path) -> None:
+    calibration = load_bundle(bundle).calibration
+    assert calibration is not None
+    fake = {"verdict": "fake", "probability": 0.9952, "fpr": 0.0001}
+    real = {"verdict": "real", "probability": 0.0041, "fpr": 0.0001}
+    remark = str(calibration.remark(0.0001))
+    for result, score, of in (
+        (fake, "over 99%", "500 camera pictures that it was calibrated on, none scores as high."),
+        (real, "under 1%", "500 generated pictures that it was calibrated on, none scores as low;"),
+    ):
+        text = paragraph(result, None, {"status": "none"}, calibration)
+        assert f"{score})." in text
+        assert of in text
+        assert f" {remark}." in text
+        text = paragraph(result | {"fpr": 0.01}, None, {"status": "none"}, calibration)
+        assert of.replace("none scores", "at most 1% score") in text
+        assert "less than one" not in text
+
+
+def test_no_share_of_a_page_is_0_or_100_percent() -> None:
+    shown = [percent(p, digits) for p in (0.0, 1.0, 0.5) for digits in (0, 1)]
+    assert shown == ["under 1%", "under 0.1%", "over 99%", "over 99.9%", "50%", "50.0%"]
 
 
 def test_a_signed_claim_is_told_apart_from_the_score() -> None:

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from distildire.calibration import Label
-from distildire.explain.words import HEADLINES, WHOLE, final_verdict, headline
+from distildire.explain.words import HEADLINES, WHOLE, final_verdict, headline, percent
 
 _STYLE = """
 :root{--ink:#16191d;--soft:#5a626c;--line:#d9dde2;--paper:#fff;--fake:#b23a1e;--real:#1f5f8f;
@@ -84,7 +84,7 @@ def scale(result: Mapping[str, Any], verdict: Label) -> str:
 
     low, high = (result[k]["probability"] for k in ("real_below", "fake_above"))
     p = result["probability"]
-    label = f"Calibrated probability of generated: {100 * p:.1f} percent"
+    label = f"Calibrated probability of generated: {percent(p, 1)}"
     anchor = "start" if p < 0.08 else "end" if p > 0.92 else "middle"
     return (
         f'<svg viewBox="0 0 600 62" role="img" aria-label="{label}" width="100%">'
@@ -92,7 +92,7 @@ def scale(result: Mapping[str, Any], verdict: Label) -> str:
         f'<rect x="{at(low):.1f}" y="28" width="{max(1.0, at(high) - at(low)):.1f}" height="6" '
         'fill="#c9b86a"/>'
         f'<circle cx="{at(p):.1f}" cy="31" r="8" fill="{_COLOURS[verdict]}"/>'
-        f'<text x="{at(p):.1f}" y="16" text-anchor="{anchor}">{100 * p:.1f}%</text>'
+        f'<text x="{at(p):.1f}" y="16" text-anchor="{anchor}">{percent(p, 1)}</text>'
         '<text x="10" y="56">0% · camera</text>'
         '<text x="590" y="56" text-anchor="end">generated · 100%</text></svg>'
     )
@@ -134,11 +134,11 @@ def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, object]]:
         *note,
         ("Verdict of the score alone", HEADLINES[result["verdict"]]),
         ("Looked at", result["looked_at"]["words"]),
-        ("Calibrated probability of generated", f"{100 * result['probability']:.2f}%"),
+        ("Calibrated probability of generated", percent(result["probability"], 2)),
         ("Uncalibrated score (logit)", result["logit"]),
         ("Error budget", f"{100 * result['fpr']:g}% of camera pictures"),
-        ("Generated above", f"{100 * high['probability']:.2f}% (logit {high['logit']})"),
-        ("Camera below", f"{100 * low['probability']:.2f}% (logit {low['logit']})"),
+        ("Generated above", f"{percent(high['probability'], 2)} (logit {high['logit']})"),
+        ("Camera below", f"{percent(low['probability'], 2)} (logit {low['logit']})"),
     ]
 
 
@@ -184,7 +184,7 @@ def _stability_rows(stability: Mapping[str, Any]) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("Verdict stays the same", "yes" if stability["stable"] else "no")
     ]
-    rows += [(name, f"{100 * p:.1f}%") for name, p in stability["scores"].items()]
+    rows += [(name, percent(p, 1)) for name, p in stability["scores"].items()]
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distildire.calibration import Calibration, Label
+from distildire.calibration import Calibration, Label, told
 from distildire.io.preprocessing import Piece
 
 HEADLINES = {
@@ -56,34 +56,46 @@ def headline(result: Mapping[str, Any], stability: Mapping[str, Any] | None) -> 
     return HEADLINES[verdict] if verdict == result["verdict"] else UNSTABLE
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share 0..1 in percent; never 0% or 100%, which no calibration can know."""
+    step = 10.0**-digits
+    if 100 * share < step:
+        return f"under {step:g}%"
+    return f"over {100 - step:g}%" if 100 * share > 100 - step else f"{100 * share:.{digits}f}%"
+
+
 def paragraph(
     result: Mapping[str, Any],
     stability: Mapping[str, Any] | None,
     c2pa: Mapping[str, Any],
     calibration: Calibration | None,
 ) -> str:
-    """Two to five sentences on one result, for readers who know no statistics."""
-    percent = f"{100 * result['probability']:.0f}%"
-    budget = f"{100 * result['fpr']:g}%"
-    n_real = calibration.n_real if calibration else 0
+    """Two to six sentences on one result, for readers who know no statistics."""
+    probability, fpr = percent(result["probability"]), result["fpr"]
+    budget = f"{100 * fpr:g}%"
+    n_real, n_fake = (calibration.n_real, calibration.n_fake) if calibration else (0, 0)
+    as_high = f"at most {budget} score" if told(fpr, n_real) else "none scores"
+    as_low = f"at most {budget} score" if told(fpr, n_fake) else "none scores"
     sentences = {
         "fake": [
-            f"The detector rates this picture as likely AI-generated (calibrated score {percent}).",
-            f"Of the {n_real} camera pictures that it was calibrated on, at most {budget} score "
-            "as high.",
+            "The detector rates this picture as likely AI-generated (calibrated score "
+            f"{probability}).",
+            f"Of the {n_real} camera pictures that it was calibrated on, {as_high} as high.",
         ],
         "real": [
             "The detector finds no sign that this picture was generated (calibrated score for "
-            f"generated: {percent}).",
-            f"At most {budget} of the generated pictures that it was calibrated on score as low; "
+            f"generated: {probability}).",
+            f"Of the {n_fake} generated pictures that it was calibrated on, {as_low} as low; "
             "generators that it has never seen can pass unnoticed.",
         ],
         "unsure": [
-            f"The calibrated score for generated is {percent}, between the two thresholds.",
+            f"The calibrated score for generated is {probability}, between the two thresholds.",
             f"At an error budget of {budget} it supports neither verdict, and should be used for "
             "neither.",
         ],
     }[result["verdict"]]
+    if remark := calibration and calibration.remark(fpr):
+        sentences.append(f"{remark}.")
     if note := result.get("note"):
         sentences = [
             f"{note[0].upper()}{note[1:]}.",
