@@ -72,10 +72,37 @@ def test_generators_in_png_text(texts: dict[str, str], program: str) -> None:
         {"Software": "imagen-viewer"},
         {"Software": "Midjourney viewer"},
         {"Software": "OpenAI headquarters camera"},
+        {"Description": "Created by Ai Weiwei, Sunflower Seeds, Tate Modern 2010"},
+        {"Description": "Made by Ai Nagai", "Credit": "Created by Ai-Da"},
+        {"Credit": "CREATED BY AI WEIWEI, TATE MODERN"},
+        {"Description": "Made with Midjourney? This exhibition asks", "Credit": "Made with AI?"},
+        {"Source": "AI-generated? The fair in Berlin"},
+        {"Comment": "Generated with Stable Diffusion protests, photo"},
+        {"Credit": "Midjourney exhibition, Berlin / dpa", "Source": "Stable Diffusion fair"},
+        {"Description": "Stairs of the temple. Steps: 120, Size: 30x40"},
+        {"Description": "Recipe card. Steps: 4, Version: 2"},
     ],
 )
 def test_other_texts_declare_nothing(texts: dict[str, str]) -> None:
     assert declares(png_text(**texts)) is None
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"Description": "Created with AI tools from a sketch"},
+        {"Description": "Created by Ai", "Software": "GIMP"},
+        {"Comment": "made with ai, printed on canvas"},
+        {"Credit": "MADE WITH AI"},
+        {"Credit": "Midjourney v6.1 / Jane Doe"},
+        {"Credit": "Stable Diffusion XL"},
+        {"Description": "Generated with Midjourney - after a sketch"},
+        {"Source": "DALL-E 3 (OpenAI)"},
+        {"Comment": "Stairs. Steps: 20, Size: 512x512, Sampler: Euler"},
+    ],
+)
+def test_captions_and_credits_that_say_so(texts: dict[str, str]) -> None:
+    assert first(png_text(**texts)).kind == "generated"
 
 
 SOURCE_TYPES = [

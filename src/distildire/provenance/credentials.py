@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from distildire.provenance.limits import MAX_VALUE, clean
 from distildire.provenance.statements import (
-    GENERIC,
     NEGATED,
     SOURCE_TYPES,
     Found,
     finding,
+    generic,
     meaning,
     term_of,
 )
@@ -195,8 +195,8 @@ def _means(act: dict[str, Any]) -> tuple[str, str]:
     """What one action comes to; Bing's manifests have words instead of a source type."""
     if act.get("action") == _ADOBE_NOTE:
         return "edited", "generative AI was used in it"
-    described = str(act.get("description") or "")[:200].lower()
-    if GENERIC.search(described) and not NEGATED.search(described):
+    described = str(act.get("description") or "")[:200]
+    if generic(described) and not NEGATED.search(described.lower()):
         return "generated", "it was generated"
     return meaning(_source_type(act))
 
