@@ -154,6 +154,28 @@ def test_xmp_credits_and_tools() -> None:
     assert "(label AIGC 1, XMP AIGC)" in says('TC260:AIGC="{&quot;Label&quot;:&quot;1&quot;}"')
 
 
+@pytest.mark.parametrize("name", ["None", "n/a", "N/A.", "no", " ", "-", "not applicable"])
+def test_no_ai_system_is_none(name: str) -> None:
+    assert declares(picture("JPEG", xmp=xmp(f'Iptc4xmpExt:AISystemUsed="{name}"'))) is None
+
+
+@pytest.mark.parametrize(
+    ("term", "kind", "words"),
+    [
+        ("trainedAlgorithmicMedia", "generated", "it was made with"),
+        ("compositeWithTrainedAlgorithmicMedia", "edited", "it was edited with"),
+        ("digitalCapture", "other", "it was made or edited with"),
+    ],
+)
+def test_the_source_type_says_how_much_an_ai_system_made(term: str, kind: str, words: str) -> None:
+    system = 'Iptc4xmpExt:AISystemUsed="Adobe Firefly"'
+    packet = xmp(f'{system} Iptc4xmpExt:DigitalSourceType="{TERMS}{term}"')
+    source_type, used = findings(picture("JPEG", xmp=packet))
+    assert source_type.source == "XMP DigitalSourceType"
+    assert used.kind == kind
+    assert used.says == f"{words} the image generator Adobe Firefly (XMP AISystemUsed)"
+
+
 def test_comfyui_in_webp_exif() -> None:
     for tags in (
         {0x010F: "workflow:" + WORKFLOW, 0x0110: "prompt:" + PROMPT},

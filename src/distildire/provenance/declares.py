@@ -79,6 +79,7 @@ def _ranked(data: bytes, whole: bool) -> list[Found]:
 
 def _all_found(data: bytes, whole: bool) -> Iterator[Found]:
     texts = 0
+    types: list[str] = []
     for number, piece in enumerate(pieces_of(data)):
         if number >= MAX_PIECES:
             return
@@ -86,8 +87,9 @@ def _all_found(data: bytes, whole: bool) -> Iterator[Found]:
             yield statement_of_manifest(data if whole else None, piece.data)
             continue
         for field in fields_of(piece):
-            one = statement_of(field)
+            one = statement_of(field, types)
             if one is not None:
+                types += [one.declaration.kind] if field.key == "digitalsourcetype" else []
                 yield one
             texts += len(field.text)
             if texts > MAX_TEXTS:

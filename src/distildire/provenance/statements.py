@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -125,8 +126,11 @@ _SHAPES = (
 """Strings that stand together in what a program writes, under whatever key."""
 
 
-def statement_of(field: Field) -> Found | None:
-    """What one field says of the file's origin, if anything."""
+def statement_of(field: Field, types: Sequence[str] = ()) -> Found | None:
+    """What one field says of the file's origin, if anything.
+
+    `types`: kinds that the file's digital source types before it come to.
+    """
     source, key, text = field
     if not text:
         return None
@@ -141,7 +145,7 @@ def statement_of(field: Field) -> Found | None:
         kind, says = meaning(value)
         return finding(kind, source, text, f"{says} ({source}: {value})")
     if key == "aisystemused":
-        return _made_with(clean(text, 60), field)
+        return _ai_system(field, types)
     if (label := _china_label(field)) is not None:
         return label
     if program := _OWN_KEYS.get(key):
@@ -156,6 +160,21 @@ def statement_of(field: Field) -> Found | None:
     if key in _CAPTIONS and _midjourney(text):
         return _made_with("Midjourney", field)
     return _named(field) if key in _SHORT or len(text) <= 120 else None
+
+
+_NO_SYSTEM = {"", "none", "no", "n/a", "na", "nil", "null", "false", "not applicable", "unknown"}
+
+
+def _ai_system(field: Field, types: Sequence[str]) -> Found | None:
+    """IPTC's AISystemUsed: a name, which leaves it to a source type how much is its work."""
+    if field.text.strip(" .-").lower() in _NO_SYSTEM:
+        return None
+    name = clean(field.text, 60)
+    if not types or "generated" in types:
+        return _made_with(name, field)
+    kind, how = ("edited", "edited") if "edited" in types else ("other", "made or edited")
+    says = f"it was {how} with the image generator {name} ({field.source})"
+    return finding(kind, field.source, field.text, says, name)
 
 
 def _made_with(program: str, field: Field, more: str = "") -> Found:
