@@ -9,6 +9,7 @@ import pytest
 from distildire.provenance import declares, findings
 from provenance.made_files import (
     SETTINGS,
+    TERMS,
     USER_COMMENTS,
     box,
     camera,
@@ -56,6 +57,19 @@ def test_a_credit_is_found_wherever_its_namespace_ends(gap: str, home: str, pref
         ):
             (found,) = findings(picture("JPEG", xmp=xmp("", elements)))
             assert f'"{words}" (XMP Credit)' in found.says
+
+
+@pytest.mark.parametrize("name", ["xmpMM:Pantry", "xmpMM:Ingredients", "Pantry"])
+def test_xmp_of_placed_pictures_is_not_the_files_own(name: str) -> None:
+    own, other = (
+        f"<a:DigitalSourceType>{TERMS}{term}</a:DigitalSourceType>"
+        for term in ("digitalCapture", "trainedAlgorithmicMedia")
+    )
+    placed = f'<{name} xmlns="urn:x">{other}<{name}>{other}</{name}>{other}</{name}>'
+    cut = f"<{name}>{other}"
+    for elements in (own + placed, placed + own, f"<{name}/>{own}{placed}", own + cut):
+        (found,) = findings(picture("JPEG", xmp=xmp("", elements)))
+        assert found.kind == "captured"
 
 
 def test_iptc_credit() -> None:

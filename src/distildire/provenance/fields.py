@@ -171,7 +171,7 @@ def _xmp(packet: bytes) -> Iterator[Field]:
 
     No XML parser: entities of a hostile packet expand in one, and a cut packet is none.
     """
-    packet = _utf_8(packet)
+    packet = _own_xmp(_utf_8(packet))
     for name, before in itertools.product(_XMP_NAMES, (b":", b"<")):  # "<": a default namespace
         needle, at = before + name.encode(), -1
         for _ in range(8):
@@ -182,6 +182,24 @@ def _xmp(packet: bytes) -> Iterator[Field]:
             rest = packet[at + len(needle) : at + len(needle) + MAX_TEXT // 4]
             if not closes and (text := _xmp_value(rest, needle[1:])):
                 yield Field(f"XMP {name}", name.lower(), text)
+
+
+_OF_OTHERS = re.compile(
+    rb"<(/?)(?:[\w.-]{1,60}:)?(?:Pantry|Ingredients)\b([^<>]{0,1000})>", re.ASCII
+)
+
+
+def _own_xmp(packet: bytes) -> bytes:
+    """A packet without `xmpMM:Pantry` and `xmpMM:Ingredients`: XMP of pictures placed in it."""
+    kept, start, depth = [], 0, 0
+    for tag in _OF_OTHERS.finditer(packet):
+        if tag[2].endswith(b"/"):
+            continue
+        if depth == 0:
+            kept.append(packet[start : tag.start()])
+        depth = max(0, depth + (-1 if tag[1] else 1))
+        start = tag.end()
+    return b"".join([*kept, packet[start:] if depth == 0 else b""])
 
 
 def _utf_8(packet: bytes) -> bytes:
