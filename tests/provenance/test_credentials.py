@@ -100,6 +100,40 @@ def test_manifests_without_the_package(
     assert "C2PA manifest, not validated" in first(container(jumbf())).says
 
 
+@pytest.mark.parametrize(
+    "terms",
+    [
+        ("digitalCapture", "trainedAlgorithmicMedia"),
+        ("digitalCapture", "compositeWithTrainedAlgorithmicMedia"),
+        ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"),
+    ],
+)
+def test_several_source_types_without_the_package(
+    terms: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "c2pa", None)
+    (found,) = findings(png(chunk(b"caBX", jumbf(*terms))))
+    assert found.kind == "edited"
+    assert found.says.startswith(
+        "it, a part of it or a picture that it was made from was generated (C2PA manifest that "
+    )
+    assert all(term in found.says for term in terms)
+
+
+def test_one_source_type_and_its_action_without_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "c2pa", None)
+    for actions, kind in ((b"c2pa.created", "generated"), (b"c2pa.edited", "edited"),
+                          (b"c2pa.created c2pa.edited", "generated"),
+                          (b"c2pa.created c2pa.placed", "edited")):  # fmt: skip
+        store = jumbf("trainedAlgorithmicMedia") + box(b"cbor", actions)
+        size = struct.pack(">I", len(store))
+        assert first(png(chunk(b"caBX", size + store[4:]))).kind == kind
+    captured = first(png(chunk(b"caBX", jumbf("digitalCapture", "negativeFilm"))))
+    assert captured.kind == "captured"
+
+
 def act(action: str = "created", term: str = "", agent: object = None) -> dict[str, object]:
     made: dict[str, object] = {"action": f"c2pa.{action}", "softwareAgent": agent}
     return made | ({"digitalSourceType": TERMS + term} if term else {})

@@ -91,11 +91,28 @@ def statement_of_manifest(data: bytes | None, jumbf: bytes) -> Found:
         "not whole": "the file is too long to check",
     }.get(store if isinstance(store, str) else "", "it is unreadable")
     named = [term for term in SOURCE_TYPES if b"digitalsourcetype/" + term.encode() in jumbf]
-    kind, says = SOURCE_TYPES[named[0]] if named else ("other", "it was made or edited")
-    names = f" that names {named[0]}" if named else ""
+    kind, says = _unread(named, jumbf)
+    names = f" that names {', '.join(named)}" if named else ""
     says = f"{says} (C2PA manifest{names}, not validated: {why})"
     value = ", ".join(named) or "no digital source type"
     return finding(kind, "C2PA manifest, not validated", value, says, "C2PA")
+
+
+def _unread(named: list[str], jumbf: bytes) -> tuple[str, str]:
+    """(kind, words) of source types, of which it isn't known what they belong to.
+
+    One of a generator is the whole picture's where nothing was placed in it, nor edited alone.
+    """
+    meant = [SOURCE_TYPES[term] for term in named]
+    kinds = {kind for kind, _ in meant}
+    if not kinds & {"generated", "edited"}:
+        return meant[0] if meant else ("other", "it was made or edited")
+    whole = b"c2pa.placed" not in jumbf and (
+        b"c2pa.created" in jumbf or b"c2pa.edited" not in jumbf
+    )
+    if len(meant) == 1 and (whole or "edited" in kinds):
+        return meant[0]
+    return "edited", "it, a part of it or a picture that it was made from was generated"
 
 
 class _Claim(NamedTuple):
