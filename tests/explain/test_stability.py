@@ -45,6 +45,24 @@ def test_a_picture_wider_than_webp_can_be() -> None:
     assert STABILITY["webp 80"](wide).shape == (38, 16_383, 3)
 
 
+def test_a_picture_longer_than_a_jpeg_can_be() -> None:
+    long = np.zeros((32, 66_000, 3), np.uint8)
+    for name in ("jpeg 85", "jpeg 70"):
+        assert STABILITY[name](long).shape == (31, 65_500, 3)
+        assert STABILITY[name](long.transpose(1, 0, 2)).shape == (65_500, 31, 3)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_copies_of_a_long_picture_are_of_its_middle(grainy: RGB, turned: bool) -> None:
+    long = np.zeros((96, 12_000, 3), np.uint8)
+    long[:, 6_000 - 48 : 6_000 + 48] = grainy
+    seen: list[RGB] = []
+    rgb = long.transpose(1, 0, 2) if turned else long
+    stability(Sharpness(2.0), rgb, reencodings={"seen": lambda copy: seen.append(copy) or copy})
+    (copy,) = (one.transpose(1, 0, 2) if turned else one for one in seen)
+    assert np.array_equal(copy, long[:, 3_600:8_400])
+
+
 def test_a_clear_verdict_stays(grainy: RGB) -> None:
     result = stability(Sharpness(2.0), grainy)
     assert result.stable

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from distildire.io.pictures import MIN_SIDE, RGB
-from distildire.io.preprocessing import jpeg, limit_short_side, resize, webp
+from distildire.io.preprocessing import JPEG_MAX_SIDE, jpeg, limit_short_side, resize, webp
 
 WEBP_MAX_DIMENSION = 16_383
 
@@ -23,20 +23,21 @@ Reencode: TypeAlias = Callable[[RGB], RGB]
 
 
 def by_jpeg(quality: int) -> Reencode:
-    """One JPEG pass at `quality` 1..95, 4:2:0."""
-    return lambda rgb: jpeg(rgb, quality)
+    """One JPEG pass at `quality` 1..95, 4:2:0, at most 65,500 pixels a side, as JPEG has it."""
+    return lambda rgb: jpeg(_limit_long_side(rgb, JPEG_MAX_SIDE), quality)
 
 
 def by_webp(quality: int) -> Reencode:
     """One lossy WebP pass at `quality` 1..100, at most 16,383 pixels a side, as WebP has it."""
+    return lambda rgb: webp(_limit_long_side(rgb, WEBP_MAX_DIMENSION), quality)
 
-    def encode(rgb: RGB) -> RGB:
-        height, width = rgb.shape[:2]
-        if (factor := WEBP_MAX_DIMENSION / max(height, width)) < 1.0:
-            rgb = resize(rgb, max(1, int(width * factor)), max(1, int(height * factor)))
-        return webp(rgb, quality)
 
-    return encode
+def _limit_long_side(rgb: RGB, long_side: int) -> RGB:
+    height, width = rgb.shape[:2]
+    factor = long_side / max(height, width)
+    if factor >= 1.0:
+        return rgb
+    return resize(rgb, max(1, int(width * factor)), max(1, int(height * factor)))
 
 
 def by_resize(scale: float) -> Reencode:
@@ -88,7 +89,7 @@ def screenshot(rgb: RGB) -> RGB:
 
 def social_network(rgb: RGB) -> RGB:
     """Uploaded and passed on: JPEG 85, shorter side to 75% (720 at most), JPEG 72."""
-    smaller = by_resize(0.75)(limit_short_side(jpeg(rgb, 85), 960))
+    smaller = by_resize(0.75)(limit_short_side(by_jpeg(85)(rgb), 960))
     return jpeg(smaller, 72)
 
 

@@ -10,6 +10,10 @@ from distildire.calibration import Label
 from distildire.explain.reencode import STABILITY, Reencode
 from distildire.io.pictures import RGB
 
+LONGEST = 50
+"""Times as long as wide that a picture is altered whole: a smaller copy of a longer one can be too
+narrow to judge."""
+
 
 class Judge(Protocol):
     """What `stability` asks of a detector; `Detector` is one."""
@@ -60,6 +64,8 @@ def stability(
 ) -> Stability:
     """Score uint8 RGB [H, W, 3] as it is and under every re-encoding.
 
+    Of a picture over `LONGEST` times as long as it is wide, the middle is re-encoded.
+
     Args:
         detector: gives logits and verdicts.
         rgb: the decoded picture.
@@ -68,8 +74,16 @@ def stability(
         logit: of the picture as it is, where it is known.
     """
     logits = {"as it is": detector.logit(rgb) if logit is None else logit}
+    rgb = _middle(rgb)
     logits |= {name: detector.logit(change(rgb)) for name, change in reencodings.items()}
     return judge_scores(detector, logits, fpr=fpr)
+
+
+def _middle(rgb: RGB) -> RGB:
+    height, width = rgb.shape[:2]
+    longest = LONGEST * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return rgb[top : top + longest, left : left + longest]
 
 
 def judge_scores(
