@@ -171,6 +171,47 @@ def test_other_predictions_become_eps(unet: UNet2DModel, tmp_path: Path) -> None
         )
 
 
+def test_a_schedule_rescaled_to_zero_snr(unet: UNet2DModel, tmp_path: Path) -> None:
+    unet.save_pretrained(tmp_path / "unet")
+    x_t, t = torch.randn(1, 3, 16, 16), torch.tensor([999])
+    for prediction in ("v_prediction", "sample"):
+        scheduler = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type=prediction)
+        scheduler.save_pretrained(tmp_path / "scheduler")
+        source = load_noise_source(tmp_path)
+        torch.testing.assert_close(source.alpha_bar.float(), scheduler.alphas_cumprod)
+        assert source.alpha_bar[-1] == 0
+        # Where nothing is left of the picture, x_t is the noise.
+        with torch.no_grad():
+            torch.testing.assert_close(source.predict(x_t, t), x_t)
+    assert source.dire(torch.zeros(1, 3, 16, 16), steps=4).isfinite().all()
+    with pytest.raises(ValueError, match="timestep 999, where alpha_bar is 0"):
+        source.dire(torch.zeros(1, 3, 16, 16), steps=1000)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beta_schedule": "nonsense"},
+        {"num_train_timesteps": "x"},
+        {"num_train_timesteps": 0},
+        {"beta_start": "x", "beta_schedule": "scaled_linear"},
+        {"beta_start": 0.0},
+        {"beta_end": 3.0},
+        {"trained_betas": [0.1, "x"]},
+        {"trained_betas": 3},
+        {"prediction_type": ["epsilon"]},
+    ],
+)
+def test_wrong_schedules_are_named(
+    unet: UNet2DModel, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    unet.save_pretrained(tmp_path)
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(settings))
+    words = "scheduler_config.json: not a noise schedule|unknown prediction_type"
+    with pytest.raises(ValueError, match=words):
+        load_noise_source(tmp_path)
+
+
 def test_wrong_folders_are_named(unet: UNet2DModel, tmp_path: Path) -> None:
     unet.save_pretrained(tmp_path)
     config_file = tmp_path / "config.json"

@@ -14,6 +14,7 @@ from distildire.io.download import cache_home
 from distildire.noise.schedule import (
     BETA_END,
     BETA_START,
+    STEPS,
     eps_from_v,
     linear_alpha_bar,
     rederive_eps,
@@ -185,27 +186,45 @@ def _check_diffusers(config: dict[str, Any], folder: Path) -> None:
 
 def _schedule(folder: Path, home: Path) -> tuple[Tensor, str]:
     """(alpha_bar float64, prediction type) of the folder's own scheduler."""
-    from diffusers import DDPMScheduler
-
     places = [folder / "scheduler", home, home.parent / "scheduler", folder]
     for place in places:
         file = place / "scheduler_config.json"
         if not file.is_file():
             continue
         config = _read_json(file)
-        linear = config.get("beta_schedule", "linear") == "linear"
-        if linear and config.get("trained_betas") is None:
-            alpha_bar = linear_alpha_bar(
-                config.get("num_train_timesteps", 1000),
-                config.get("beta_start", BETA_START),
-                config.get("beta_end", BETA_END),
-            )
-        else:
-            # DDPM's configuration is the part that all of diffusers' schedulers share.
-            alpha_bar = DDPMScheduler.from_config(config).alphas_cumprod.double()
+        try:
+            alpha_bar = _alpha_bar(config)
+        # torch and diffusers raise TypeError, NotImplementedError and others on such settings.
+        except Exception as error:
+            detail = (str(error).splitlines() or [type(error).__name__])[0]
+            raise WeightsError(f"{file}: not a noise schedule of diffusers: {detail}") from error
         return alpha_bar, config.get("prediction_type", "epsilon")
     log.warning("%s has no scheduler_config.json: taking the linear schedule of DDPM", folder)
     return linear_alpha_bar(), "epsilon"
+
+
+def _alpha_bar(config: dict[str, Any]) -> Tensor:
+    """alpha_bar [steps] float64 of a scheduler's configuration."""
+    from diffusers import DDPMScheduler
+
+    linear = config.get("beta_schedule", "linear") == "linear"
+    if linear and config.get("trained_betas") is None and not config.get("rescale_betas_zero_snr"):
+        alpha_bar = linear_alpha_bar(
+            config.get("num_train_timesteps", STEPS),
+            config.get("beta_start", BETA_START),
+            config.get("beta_end", BETA_END),
+        )
+    else:
+        # DDPM's configuration is the part that all of diffusers' schedulers share.
+        alpha_bar = DDPMScheduler.from_config(config).alphas_cumprod.double()
+    # NaN is caught too: it compares false to everything.
+    if not (len(alpha_bar) and 0.0 < alpha_bar[0] < 1.0 and bool((alpha_bar >= 0.0).all())):
+        raise ValueError("alpha_bar doesn't fall from below 1 to 0 or above")
+    return alpha_bar
+
+
+_LEAST_LEVEL = 1e-12
+"""alpha_bar under which x_t is all noise in float32."""
 
 
 class _ToEps(nn.Module):
@@ -213,7 +232,7 @@ class _ToEps(nn.Module):
 
     def __init__(self, network: nn.Module, alpha_bar: Tensor, prediction: str) -> None:
         super().__init__()
-        if prediction not in {"v_prediction", "sample"}:
+        if prediction not in ("v_prediction", "sample"):
             raise WeightsError(f"unknown prediction_type {prediction!r} in the scheduler's config")
         self.network = network
         self.prediction = prediction
@@ -225,7 +244,7 @@ class _ToEps(nn.Module):
         level = self.levels.to(t.device)[t][:, None, None, None]
         if self.prediction == "v_prediction":
             return eps_from_v(x_t, out, level)
-        return rederive_eps(x_t, out, level)
+        return rederive_eps(x_t, out, level.clamp_min(_LEAST_LEVEL))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

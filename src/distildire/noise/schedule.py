@@ -127,16 +127,30 @@ def path_up(alpha_bar: Tensor, steps: int = 20) -> Steps:
     Each goes to the *next* alpha_bar of the respaced schedule, and the last to alpha_bar = 0,
     as guided-diffusion's reverse sampling does.
     """
-    taken = respaced_steps(steps, len(alpha_bar))
-    levels = [float(alpha_bar[t]) for t in taken] + [0.0]
-    return list(zip(taken, levels, levels[1:], strict=False))
+    taken, levels = _levels(alpha_bar, steps)
+    return list(zip(taken, levels, [*levels[1:], 0.0], strict=True))
 
 
 def path_down(alpha_bar: Tensor, steps: int = 20) -> Steps:
     """DDIM's steps from a latent back to a picture: ..., stride, 0; the last to alpha_bar = 1."""
+    taken, levels = _levels(alpha_bar, steps)
+    return list(zip(taken, levels, [1.0, *levels[:-1]], strict=True))[::-1]
+
+
+def _levels(alpha_bar: Tensor, steps: int) -> tuple[list[int], list[float]]:
+    """The timesteps of a respacing, and alpha_bar at each.
+
+    Raises:
+        ValueError: as `respaced_steps`; a level of 0 (zero terminal SNR), which can't be left.
+    """
     taken = respaced_steps(steps, len(alpha_bar))
-    levels = [1.0] + [float(alpha_bar[t]) for t in taken]
-    return list(zip(taken, levels[1:], levels, strict=False))[::-1]
+    levels = [float(alpha_bar[t]) for t in taken]
+    if 0.0 in levels:
+        raise ValueError(
+            f"steps is {steps}: that takes timestep {taken[levels.index(0.0)]}, where alpha_bar is "
+            "0 and nothing of the picture is left to step from; give fewer steps"
+        )
+    return taken, levels
 
 
 def ddim(predict: Predict, x_t: Tensor, path: Steps, progress: DoneOf | None = None) -> Tensor:

@@ -87,8 +87,8 @@ class NoiseSource(nn.Module):
         `steps` passes each way; `progress` hears of each of the 2 x `steps`.
 
         Raises:
-            ValueError: as `eps0`; `steps` that don't divide the schedule; a network that
-                knows the first step alone.
+            ValueError: as `eps0`; `steps` that don't divide the schedule, or take a level of
+                no picture (alpha_bar 0); a network that knows the first step alone.
         """
         if self.first_step_only:
             raise ValueError(
