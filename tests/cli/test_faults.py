@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from distildire.cli import main
 from distildire.io.writing import only_writer
@@ -271,6 +273,36 @@ def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path:
         assert done.returncode == 2
         one_line(done.stderr, str(out))
         assert out.read_text() == text
+
+
+def test_rows_of_another_calibration_are_not_mixed(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """One that moves no probability, and one that moves no verdict; what was never read stays."""
+    Image.new("RGB", (90, 80), "grey").save(folder / "grey.png")
+    clips = pytest.importorskip("clips")
+    clips.write_clip(folder / "b.mp4", [np.asarray(Image.open(folder / "a.png"))] * 5)
+    model, about = tmp_path / "model", json.loads((bundle / "bundle.json").read_text())
+    for files in (["a.png"], ["b.mp4"], ["a.png", "--stability"], ["grey.png"]):
+        shutil.copytree(bundle, model)
+        out = tmp_path / f"{''.join(files)}.jsonl"
+        asked = ("detect", folder / files[0], *files[1:], "--model", model, "--out", out)
+        for extra in ((), ("--resume",)):
+            done = run(*asked, *extra)
+            assert (done.returncode, done.stderr) == (0, b"")
+        before, fit = out.read_bytes(), about["calibration"]
+        higher = [q + 40 for q in fit["real_quantiles"]]
+        for change in ({"bias": 0.001}, {"real_quantiles": higher}):
+            changed = json.dumps(about | {"calibration": fit | change})
+            (model / "bundle.json").write_text(changed)
+            done = run(*asked, "--resume")
+            assert out.read_bytes() == before
+            if files == ["grey.png"]:
+                assert done.returncode == 0
+            else:
+                assert done.returncode == 2
+                one_line(done.stderr, str(out), "of another calibration of this model: give")
+        shutil.rmtree(model)
 
 
 def test_one_writer_at_a_time(folder: Path, bundle: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 
 import crashing_decoder as crashing
 from distildire import Detector
+from distildire.bundle import load_bundle
 from distildire.detector import MAX_WORKERS
 from distildire.io.writing import BusyError, only_writer
 from distildire.loading import Given, Loaded
@@ -415,6 +416,7 @@ def test_a_folder_before_an_upgrade_is_gone_on_with_and_one_of_another_device_is
     note = out / "_score.json"
     about = json.loads(note.read_text())
     assert about["device"] == "cpu"
+    assert about["calibration"] == load_bundle(bundle).calibration.sha256  # type: ignore[union-attr]
     note.write_text(
         json.dumps({"model": "x", "sha256": about["sha256"], "fpr": 0.01, "version": "0"})
     )
@@ -428,6 +430,23 @@ def test_a_folder_before_an_upgrade_is_gone_on_with_and_one_of_another_device_is
         note.write_text(content)
         with pytest.raises(PartsError, match=words):
             score(folder, out, model=bundle)
+
+
+def test_a_folder_of_another_calibration_is_refused(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out, model = tmp_path / "out", tmp_path / "model"
+    shutil.copytree(bundle, model)
+    score(folder, out, model=model)
+    about = json.loads((model / "bundle.json").read_text())
+    for change, same in (({"data": "in other words"}, True), ({"bias": 0.5}, False)):
+        about["calibration"] |= change
+        (model / "bundle.json").write_text(json.dumps(about))
+        if same:
+            assert score(folder, out, model=model).scored == 0
+        else:
+            with pytest.raises(PartsError, match="another calibration: give another --out"):
+                score(folder, out, model=model)
 
 
 def test_parts_are_counted_past_a_million(folder: Path, bundle: Path, tmp_path: Path) -> None:

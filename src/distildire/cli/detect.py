@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -194,12 +193,16 @@ def _taken_up(out: Path, paths: list[str], detector: Detector, asked: Asked) -> 
 
     Files whose row has an error, and those that were replaced, are judged anew first.
     """
+    from distildire.cli.earlier_rows import Making
     from distildire.io.finding import find_files
     from distildire.io.resuming import held_by, replace_rows, was_replaced
     from distildire.io.text import stored
 
     made_with = {"model_sha256": detector.bundle.sha256, "fpr": asked.fpr}
-    held = held_by(out, made_with, partial(_made_otherwise, detector.kind, asked))
+    making = Making(
+        detector, asked.fpr, stability=asked.stability, heatmap=asked.heatmap is not None
+    )
+    held = held_by(out, made_with, making.differs)
     again = _once(
         find_files(paths), lambda path, name: name in held.failed or was_replaced(path, held)
     )
@@ -241,22 +244,6 @@ def _but_heatmaps(
 def _flat(row: Row) -> Row:
     """A row for a CSV: of its stability, the re-encodings that change the verdict."""
     return row | {"flips": "; ".join((row.get("stability") or {}).get("flips", ()))}
-
-
-def _made_otherwise(kind: str | None, asked: Asked, row: Row) -> str | None:
-    """How a row of an earlier run was made, where this one is to make it otherwise."""
-    if row.get("kind") != kind:
-        of = "of no kind" if row.get("kind") is None else f"of the kind {row['kind']}"
-        return f"{of}, not of {kind or 'none'}"
-    is_scored_picture = row.get("error") is None and "timeline" not in row
-    has_evidence = is_scored_picture and row.get("note") is None
-    for name, here, wanted in (
-        ("stability", is_scored_picture, asked.stability),
-        ("heatmap", has_evidence, asked.heatmap is not None),
-    ):
-        if here and (name in row) != wanted:
-            return f"made {'without' if wanted else 'with'} --{name}"
-    return None
 
 
 def _once(files: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterator[str]:

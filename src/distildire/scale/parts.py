@@ -228,7 +228,8 @@ def open_folder(folder: Folder, about: dict[str, Any]) -> Iterator[None]:
     """Make the folder, or check that its scores were made in the same way; be its one writer.
 
     Raises:
-        PartsError: they are of another model or error budget, or it is no folder.
+        PartsError: they are of another model, calibration, error budget or device, or it is no
+            folder.
         BusyError: another run writes there.
     """
     try:
@@ -252,8 +253,11 @@ def _check(folder: Folder, about: dict[str, Any]) -> None:
             raise PartsError(f"{folder}/{held}: cannot be read: {words_of(error)}") from None
         if not isinstance(before, dict) or "sha256" not in before:
             raise PartsError(f"{folder}/{held}: damaged: give another --out")
-        # Version and name of the model don't change a score; older notes name no device.
-        same = {"sha256": "model", "fpr": "fpr", "device": "device"}
+        # Version and name of the model don't change a score; older notes name no device, and no
+        # calibration.
+        same = {
+            "sha256": "model", "calibration": "calibration", "fpr": "fpr", "device": "device",
+        }  # fmt: skip
         changed = [k for k in same if k in about and before.get(k, about[k]) != about[k]]
         if changed:
             words = ", ".join(same[k] for k in changed)

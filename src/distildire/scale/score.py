@@ -88,7 +88,8 @@ def score(  # noqa: PLR0913
 
     Args:
         source: folder, pattern, manifest, list or shards, here or in a store; see `items_of`.
-        out: folder, or its address in a store, of this model, error budget and device alone.
+        out: folder, or its address in a store, of this model, calibration, error budget and
+            device alone.
         model: bundled model by name, or the folder of a bundle.
         fpr: error budget of the verdicts, 0..0.5.
         engine: "local", or "ray" for the cluster that `ray.init` finds, whose machines must
@@ -133,6 +134,8 @@ def score_with(
             "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
             "device": options.device, "version": __version__,
         }  # fmt: skip
+        if detector.bundle.calibration is not None:
+            about["calibration"] = detector.bundle.calibration.sha256
         pending = _Pending(source, on_error)  # refuses an empty one before there is a folder for it
         folder = folder_of(out)
         with open_folder(folder, about), _loading(detector, options) as load:
