@@ -485,6 +485,23 @@ def test_options_that_can_not_be_meant(
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["pictures"]
 
 
+def test_heat_maps_are_not_drawn_among_what_is_judged(
+    folder: Path, bundle: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be passed over with the pictures, and a folder of nothing is no error."""
+    monkeypatch.chdir(folder.parent)
+    below = folder / "sub folder"
+    for paths, heat in (
+        ([folder], folder), (["pictures"], "."), ([folder / "a.png", below], folder),
+        ([folder, below], below), (["", below], folder / ".." / folder.name),
+    ):  # fmt: skip
+        words = refused("detect", *paths, "--model", bundle, "--heatmap", heat)
+        assert f"--heatmap {heat}: holds the pictures of" in words
+    done = run("detect", "a.png", "--model", bundle, "--format", "jsonl", "--heatmap", ".",
+               cwd=folder)  # fmt: skip
+    assert [row["heatmap"] is not None for row in rows_of(done.stdout)] == [True]
+
+
 def test_a_small_budget_is_told_as_it_is(folder: Path, bundle: Path) -> None:
     done = run("detect", folder, "--model", bundle, "--fpr", "0.001")
     assert b"budget of 0.1%" in done.stdout.replace(b"\n", b" ")

@@ -90,6 +90,8 @@ def detect(
         fail("--resume goes with --format jsonl --out FILE, and not with --sort or -")
     if out is not None:
         out = _file_to_write(out, paths)
+    if heatmap is not None:
+        _refuse_pictures_in(heatmap, paths)
     asked = Asked(fpr, stability, heatmap)
     detector = _opened(model, kind, device, asked)
     tally = _Tally()
@@ -229,6 +231,17 @@ def _file_to_write(out: Path, paths: Iterable[str]) -> Path:
     if not target.parent.is_dir():
         fail(f"--out {out}: no such folder {target.parent}")
     return target
+
+
+def _refuse_pictures_in(heatmap: Path, paths: Iterable[str]) -> None:
+    """Refuse a folder of heat maps that holds a folder to judge, of which nothing would be left."""
+    for path in filter(None, paths):
+        with contextlib.suppress(OSError, ValueError):  # too long a name: its row says so
+            if Path(path).is_dir() and Path(path).resolve().is_relative_to(heatmap.resolve()):
+                fail(
+                    f"--heatmap {heatmap}: holds the pictures of {path}, which would pass for heat "
+                    f"maps: give another folder, such as one below {path}"
+                )
 
 
 def _but_heatmaps(
