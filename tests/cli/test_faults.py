@@ -267,7 +267,12 @@ def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path:
         {key: row[key] for key in row if key not in {"model_sha256", "fpr"}}
         for row in rows_of(before)
     ]
-    for text in ("\n".join(map(json.dumps, old)) + "\n", "path,verdict\na.png,real\n", "notes"):
+    foreign = '{"rows": [1, 2, 3], "machine": "important"}'
+    for text in (
+        "\n".join(map(json.dumps, old)) + "\n", "path,verdict\na.png,real\n", "notes",
+        foreign, f"{foreign}\n", before.decode() + foreign, '{"path": "a.png", "mine": 1}',
+        "[" * 99_999,
+    ):  # fmt: skip
         out.write_text(text)
         done = run(*asked, "--model", bundle, "--resume")
         assert done.returncode == 2
