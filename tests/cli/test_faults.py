@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -18,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from distildire.cli import main
-from distildire.io.writing import only_writer
+from distildire.cli import app, main
+from distildire.io.writing import WriteError, only_writer
 
 
 def run(
@@ -505,6 +507,57 @@ def test_heat_maps_are_not_drawn_among_what_is_judged(
     done = run("detect", "a.png", "--model", bundle, "--format", "jsonl", "--heatmap", ".",
                cwd=folder)  # fmt: skip
     assert [row["heatmap"] is not None for row in rows_of(done.stdout)] == [True]
+
+
+def test_long_names_cost_no_heat_map_and_no_record(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    for name in ("\N{CAMERA}" * 60, "a" * 251, "b" * 240):
+        shutil.copy(folder / "a.png", folder / f"{name}.png")
+    done = run("detect", folder, "--model", bundle, "--format", "jsonl",
+               "--heatmap", tmp_path / "h")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    heats = {Path(str(row["heatmap"])) for row in rows_of(done.stdout)}
+    assert heats == set((tmp_path / "h").iterdir())
+    assert len(heats) == 5
+    for twins in ("c" * 250 + "1.png", "c" * 250 + "2.png"), ("b" * 240 + ".png",):
+        for name in twins:
+            shutil.copy(folder / "a.png", folder / name[:255])
+            done = run("record", folder / name[:255], "--model", bundle, "--out", tmp_path / "r",
+                       "--no-stability", "--no-heatmap")  # fmt: skip
+            assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "r").iterdir())) == 6
+
+
+def test_a_name_that_a_heat_map_can_not_have_costs_its_row(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on file systems that take no colon, or fewer bytes."""
+
+    def save(path: Path, *_: object, **__: object) -> None:
+        if path.name.startswith("a-"):
+            raise WriteError(errno.ENAMETOOLONG, "File name too long", str(path))
+
+    monkeypatch.setattr("distildire.explain.heatmap.save_heatmap", save)
+    command = ["detect", folder, "--model", bundle, "--format", "jsonl"]
+    command += ["--heatmap", tmp_path / "h"]
+    done = CliRunner().invoke(app, list(map(str, command)))
+    assert done.exit_code == 1
+    bad, good = rows_of(done.stdout.encode())
+    assert "File name too long" in str(bad["error"])
+    assert good["heatmap"]
+
+
+def test_a_record_says_that_memory_is_short(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("distildire.explain.record.make_record", short)
+    done = CliRunner().invoke(app, ["record", str(folder / "a.png"), "--model", str(bundle)])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.endswith("a.png: too large to judge in the memory at hand\n")
 
 
 def test_a_small_budget_is_told_as_it_is(folder: Path, bundle: Path) -> None:

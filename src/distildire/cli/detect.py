@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -340,6 +341,10 @@ def _judge_video(detector: Detector, path: str, fpr: float) -> Row:
     return detector.not_scored(path, message, fpr=fpr).to_dict()
 
 
+_OF_A_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+"""What a file system says to a name that it can't hold."""
+
+
 def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
     """The row of a path, or of what came on stdin, with stability and heat map as asked."""
     from distildire.bundle import BundleError
@@ -359,18 +364,21 @@ def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
             row |= {"verdict": found.verdict, "stability": found.to_dict()}
         if asked.heatmap is not None:
             from distildire.explain.heatmap import heat_of, judged_places, save_heatmap
+            from distildire.io.writing import name_within
 
             stem = "stdin" if verdict.path == STDIN else Path(verdict.path).stem
-            # A name of a file has 255 bytes at most.
-            target = asked.heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
+            stem = name_within(stem, 120)
+            target = asked.heatmap / f"{stem}-{(verdict.sha256 or '')[:8]}.png"
             note = detector.bundle.heatmap_note
             judged = judged_places(detector.bundle.preprocessing, rgb)
             drawn = heat_of(detector, rgb) - detector.bundle.neutral
             save_heatmap(target, rgb, drawn, note, judged=judged)
             row |= {"heatmap": str(target), "heatmap_note": note}
-    except (OSError, BundleError):  # a full disk or a device that failed is every file's
+    except BundleError:  # a device that failed is every file's
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in _OF_A_NAME:  # so is a full disk
+            raise
         message = what_is_wrong(error)
         return detector.not_scored(verdict.path, message, verdict.sha256, fpr=asked.fpr).to_dict()
     return row
