@@ -121,8 +121,12 @@ class Detector:
         self._arguments = {
             "model": model, "fpr": fpr, "kind": kind, "threads": threads, "device": device,
         }  # fmt: skip
+        self.thresholds_of: str | None = None
+        """The kind whose thresholds are taken; None where they are those of all pictures."""
         if kind is not None:
-            self.bundle = replace(self.bundle, calibration=self._calibration().for_kind(kind))
+            calibration = self._calibration()
+            self.bundle = replace(self.bundle, calibration=calibration.for_kind(kind))
+            self.thresholds_of = kind if calibration.kinds[kind].has_thresholds else None
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
         self.cores = threads or usable_cores()

@@ -249,7 +249,7 @@ def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path:
         (("--model", bundle, "--fpr", "0.4"), ("another fpr",)),
         (("--model", "nano"), ("another model_sha256",)),
         (("--model", bundle, "--stability"), ("without --stability",)),
-        (("--model", bundle, "--kind", "art"), ("of no kind", "not of art")),
+        (("--model", bundle, "--kind", "phone"), ("of no kind", "not of phone")),
     ):
         done = run(*asked, *extra, "--resume")
         assert done.returncode == 2
@@ -257,7 +257,7 @@ def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path:
         assert out.read_bytes() == before
     for file, extra, words in (
         ("s.jsonl", ("--stability",), "made with --stability"),
-        ("k.jsonl", ("--kind", "art"), "of the kind art"),
+        ("k.jsonl", ("--kind", "phone"), "of the kind phone"),
     ):
         made = (*asked[:-1], tmp_path / file, "--model", bundle)
         assert run(*made, *extra).returncode == 0
@@ -520,12 +520,11 @@ def test_long_names_cost_no_heat_map_and_no_record(
     heats = {Path(str(row["heatmap"])) for row in rows_of(done.stdout)}
     assert heats == set((tmp_path / "h").iterdir())
     assert len(heats) == 5
-    for twins in ("c" * 250 + "1.png", "c" * 250 + "2.png"), ("b" * 240 + ".png",):
-        for name in twins:
-            shutil.copy(folder / "a.png", folder / name[:255])
-            done = run("record", folder / name[:255], "--model", bundle, "--out", tmp_path / "r",
-                       "--no-stability", "--no-heatmap")  # fmt: skip
-            assert done.returncode == 0, done.stderr
+    for name in ("c" * 250 + "1.png", "c" * 250 + "2.png", "b" * 240 + ".png"):
+        shutil.copy(folder / "a.png", folder / name)
+        done = run("record", folder / name, "--model", bundle, "--out", tmp_path / "r",
+                   "--no-stability", "--no-heatmap")  # fmt: skip
+        assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "r").iterdir())) == 6
 
 
@@ -558,6 +557,21 @@ def test_a_record_says_that_memory_is_short(
     done = CliRunner().invoke(app, ["record", str(folder / "a.png"), "--model", str(bundle)])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.endswith("a.png: too large to judge in the memory at hand\n")
+
+
+def test_a_kind_without_thresholds_is_told_and_is_no_rows_kind(folder: Path, bundle: Path) -> None:
+    asked = ("detect", folder / "a.png", "--model", bundle)
+    for kind, taken in (("phone", "phone"), ("art", None)):
+        rows = run(*asked, "--kind", kind, "--format", "jsonl")
+        assert [row["kind"] for row in rows_of(rows.stdout)] == [taken]
+        cells = run(*asked, "--kind", kind, "--format", "csv")
+        found = csv.DictReader(io.StringIO(cells.stdout.decode()))
+        assert [row["kind"] for row in found] == [taken or ""]
+        for done in (rows, cells, run(*asked, "--kind", kind)):
+            if taken:
+                assert done.stderr == b""
+            else:
+                one_line(done.stderr, "--kind art: too few", "those of all pictures")
 
 
 def test_a_small_budget_is_told_as_it_is(folder: Path, bundle: Path) -> None:

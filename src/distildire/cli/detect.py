@@ -28,6 +28,7 @@ from distildire.cli.app import (
     read_stdin,
     refuse_input,
     say_device,
+    say_kind,
     warn,
     with_counter,
 )
@@ -138,6 +139,7 @@ def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> D
     detector = Detector(model, fpr=asked.fpr, kind=kind, device=device.value)
     detector.verdict_of(0.0)  # refuses a model that isn't calibrated
     say_device(detector, device)
+    say_kind(detector)
     calibration = detector.bundle.calibration
     if calibration is not None and (remark := calibration.remark(asked.fpr)):
         warn(f"--fpr: {remark}")
@@ -285,7 +287,7 @@ def fakes_first(rows: Iterable[Row]) -> Iterator[Row]:
 
 def _judged(detector: Detector, asked: Asked, files: Iterable[str]) -> Iterator[Row]:
     """Rows of the results in the order of the files, with a counter."""
-    thresholds = {} if detector.kind is None else {"kind": detector.kind}
+    thresholds = {} if detector.kind is None else {"kind": detector.thresholds_of}
     rows = (row | thresholds for row in _judge(detector, asked, files))
     return with_counter(rows, "pictures")
 

@@ -27,7 +27,7 @@ class Making:
 
     def differs(self, row: Row) -> str | None:
         """What tells an earlier row from one of this run, as in "holds rows ..."."""
-        kind = self._detector.kind
+        kind = self._detector.thresholds_of
         if row.get("kind") != kind:
             of = "of no kind" if row.get("kind") is None else f"of the kind {row['kind']}"
             return f"{of}, not of {kind or 'none'}"

@@ -17,6 +17,7 @@ from distildire.cli.app import (
     read_stdin,
     refuse_input,
     say,
+    say_kind,
     warn,
 )
 from distildire.io.writing import make_folder, name_within
@@ -50,6 +51,7 @@ def record(
     for target in targets:
         refuse_input(target, picture)
     detector = Detector(model, fpr=fpr, kind=kind)
+    say_kind(detector)
     try:
         source = read_stdin() if picture == STDIN else picture
         made = make_record(
