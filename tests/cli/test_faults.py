@@ -204,8 +204,9 @@ def test_errors_are_tried_again_in_their_place(folder: Path, bundle: Path, tmp_p
     for _ in range(2):
         assert run(*asked, "--resume").returncode == 1
         assert out.read_bytes().splitlines() == first
-    # The row stands although this run doesn't ask for its file.
-    assert run("detect", good, *asked[4:], "--resume").returncode == 1
+    # The row of a file that this run doesn't ask for stands, and is none of its errors.
+    assert run("detect", good, *asked[4:], "--resume").returncode == 0
+    assert out.read_bytes().splitlines() == first
     shutil.copy(good, bad)
     assert run(*asked, "--resume").returncode == 0
     rows = rows_of(out.read_bytes())
@@ -214,6 +215,19 @@ def test_errors_are_tried_again_in_their_place(folder: Path, bundle: Path, tmp_p
     again = run("detect", late, late, good, folder / "new", *asked[4:], "--resume")
     assert again.returncode == 1
     assert len(rows_of(out.read_bytes())) == 4
+
+
+def test_a_file_that_is_gone_is_no_error_for_ever(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    bad, out = folder / "b.png", tmp_path / "r.jsonl"
+    bad.write_text("no picture")
+    asked = ("detect", folder, "--model", bundle, "--format", "jsonl", "--out", out, "--resume")
+    assert [run(*asked).returncode for _ in range(2)] == [1, 1]
+    bad.unlink()
+    assert run(*asked).returncode == 0
+    assert len(rows_of(out.read_bytes())) == 3
+    assert run(*asked[:2], bad, *asked[2:]).returncode == 1
 
 
 def test_a_file_that_was_replaced_is_judged_again(

@@ -26,7 +26,7 @@ from distildire.detector import MAX_WORKERS
 from distildire.io.writing import BusyError, only_writer
 from distildire.loading import Given, Loaded
 from distildire.scale.folders import LOCK, LocalFolder
-from distildire.scale.items import Item, SourceError
+from distildire.scale.items import Item, SourceError, digest
 from distildire.scale.parts import (
     SCHEMA,
     DoneItems,
@@ -82,6 +82,21 @@ def test_again_scores_what_is_new_or_changed(
     assert len(rows) == len(rows_of(out)) == 5
     assert rows["a.png"]["verdict"] == "real"
     assert rows["twin of a.png"]["verdict"] == "fake"
+
+
+def test_errors_of_files_that_a_run_does_not_ask_for_are_not_its_own(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out, bad = tmp_path / "out", folder / "text.jpg"
+    assert [score(folder, out, model=bundle).errors for _ in range(2)] == [1, 1]
+    assert score(folder / "sub folder", out, model=bundle).errors == 0
+    shutil.copy(folder / "a.png", bad)
+    assert score(folder, out, model=bundle).errors == 0
+    bad.write_text("no picture")
+    assert score(folder, out, model=bundle).errors == 1
+    bad.unlink()
+    report = score(folder, out, model=bundle)
+    assert (report.present, report.errors, len(rows_of(out))) == (3, 0, 4)
 
 
 def test_lists_and_manifests_name_the_same_files(
@@ -295,6 +310,10 @@ def test_the_last_of_several_rows_stays(names: int, tmp_path: Path) -> None:
         assert sorted(rows_of(tmp_path), key=lambda r: str(r["path"])) == sorted(
             stays, key=lambda r: str(r["path"])
         )
+    asked = ["0.png", "1.png", "2.png", "no.png"]
+    wrong = sum(row["error"] is not None for row in stays if row["path"] in asked)
+    digests = bytearray(b"".join(map(digest, asked)))
+    assert drop_stale(LocalFolder(tmp_path), mended, digests) == wrong
 
 
 class Watched(io.BytesIO):

@@ -101,8 +101,7 @@ def detect(
         files = _but_heatmaps(find_files(paths, tally.folder_failed), paths, heatmap)
         held = Held()
         if resume and out is not None:
-            held = _taken_up(out, paths, detector, asked)
-            tally.errors += len(held.failed)
+            held = _taken_up(out, paths, detector, asked, tally)
             files = _once(files, lambda _, name: name not in held.done and name not in held.failed)
         rows = _judged(detector, asked, files)
         results = tally.count(rows, none=not held.done and not held.failed)
@@ -193,10 +192,11 @@ class _Tally:
             warn("no pictures found")
 
 
-def _taken_up(out: Path, paths: list[str], detector: Detector, asked: Asked) -> Held:
+def _taken_up(out: Path, paths: list[str], detector: Detector, asked: Asked, tally: _Tally) -> Held:
     """What `out` holds of an earlier run.
 
-    Files whose row has an error, and those that were replaced, are judged anew first.
+    Files whose row has an error, and those that were replaced, are judged anew first. Errors of
+    files that this run doesn't ask for stay, and don't count.
     """
     from distildire.cli.earlier_rows import Making
     from distildire.io.finding import find_files
@@ -211,7 +211,8 @@ def _taken_up(out: Path, paths: list[str], detector: Detector, asked: Asked) -> 
     again = _once(
         find_files(paths), lambda path, name: name in held.failed or was_replaced(path, held)
     )
-    replace_rows(out, held, map(stored, _judged(detector, asked, again)))
+    judged = tally.count(_judged(detector, asked, again), none=False)
+    replace_rows(out, held, map(stored, judged))
     return held
 
 
