@@ -128,7 +128,8 @@ class Asked:
     @property
     def columns(self) -> list[str]:
         """Those of a CSV that are added to those of a verdict."""
-        return ["flips"] * self.stability + ["heatmap"] * (self.heatmap is not None)
+        checked = ["flips", "stable"] if self.stability else []
+        return checked + ["heatmap"] * (self.heatmap is not None)
 
 
 def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> Detector:
@@ -259,8 +260,15 @@ def _but_heatmaps(
 
 
 def _flat(row: Row) -> Row:
-    """A row for a CSV: of its stability, the re-encodings that change the verdict."""
-    return row | {"flips": "; ".join((row.get("stability") or {}).get("flips", ()))}
+    """A row for a CSV: of its stability, what changes the verdict, and whether anything does.
+
+    Both cells are empty where nothing was checked.
+    """
+    checked = row.get("stability")
+    if checked is None:
+        return row
+    flips = "; ".join(checked["flips"])
+    return row | {"flips": flips, "stable": "true" if checked["stable"] else "false"}
 
 
 def _once(files: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterator[str]:
