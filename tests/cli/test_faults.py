@@ -499,11 +499,20 @@ def test_options_that_can_not_be_meant(
         (("score", folder, "--model", bundle, "--out", ""), "--out is empty"),
         (("record", folder / "a.png", "--out="), "--out is empty"),
         (("score", folder, "--model", bundle, "--out", tmp_path / "s", "--price", "inf"), "inf"),
+        (("detect", folder, "--model", bundle, "--out", tmp_path / "r.json"), "as .json: let it"),
+        (("detect", folder, "--model", bundle, "--out", tmp_path / "r.Parquet"), "--format jsonl"),
         ((*noise, "--split", "test"), "no row has the split 'test' (splits: train)"),
         ((*noise, "--device", "gpu"), "device is gpu"),
     ):
         assert words in refused(*arguments)
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "pictures"]
+    for name, extra, begin in (
+        ("r.json", ["--format", "jsonl"], '{"path"'), ("r.txt", [], "picture"),
+        ("r", [], "picture"),
+    ):  # fmt: skip
+        out = tmp_path / name
+        assert run("detect", folder, "--model", bundle, "--out", out, *extra).returncode == 0
+        assert out.read_text().lstrip().startswith(begin)
 
 
 def test_heat_maps_are_not_drawn_among_what_is_judged(

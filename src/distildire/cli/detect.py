@@ -87,7 +87,7 @@ def detect(
     from distildire.io.results import output
     from distildire.io.resuming import Held
 
-    format = format or _FORMATS.get(out.suffix.lower() if out else "", Format.table)
+    format = format or _format_of(out)
     if resume and (out is None or format is not Format.jsonl or sort or STDIN in paths):
         fail("--resume goes with --format jsonl --out FILE, and not with --sort or -")
     if out is not None:
@@ -219,6 +219,23 @@ def _taken_up(out: Path, paths: list[str], detector: Detector, asked: Asked, tal
 
 _FORMATS = {".jsonl": Format.jsonl, ".ndjson": Format.jsonl, ".csv": Format.csv}
 """What the end of a file's name says of its format."""
+
+_OTHER_DATA = frozenset(
+    [".arrow", ".db", ".feather", ".gz", ".htm", ".html", ".json", ".ods", ".parquet", ".sqlite",
+     ".tsv", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip", ".zst"]
+)  # fmt: skip
+"""Ends of names of files that programs read, of which none is a table for reading."""
+
+
+def _format_of(out: Path | None) -> Format:
+    """As the file's name ends; a table where that says nothing, and on stdout."""
+    end = out.suffix.lower() if out else ""
+    if end in _OTHER_DATA:
+        fail(
+            f"--out {out}: no results are written as {end}: let it end in .jsonl or .csv, or give "
+            "--format jsonl, csv or table"
+        )
+    return _FORMATS.get(end, Format.table)
 
 
 def _file_to_write(out: Path, paths: Iterable[str]) -> Path:
