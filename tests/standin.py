@@ -70,16 +70,20 @@ def _calibration(sha256: str) -> Calibration:
     quantiles = [
         NormalDist(sigma=1.0).inv_cdf(min(max(q / 200, 1e-3), 1 - 1e-3)) for q in range(201)
     ]
+    real = tuple(round(q - 2.0, 4) for q in quantiles)
     return Calibration(
         weights_sha256=sha256,
         temperature=1.0,
         bias=0.0,
         n_real=500,
         n_fake=500,
-        real_quantiles=tuple(round(q - 2.0, 4) for q in quantiles),
+        real_quantiles=real,
         fake_quantiles=tuple(round(q + 2.0, 4) for q in quantiles),
         data="drawn from two normal distributions",
-        kinds={"art": Kind(n_real=20, n_fake=20)},
+        kinds={
+            "art": Kind(n_real=20, n_fake=20),
+            "phone": Kind(n_real=120, n_fake=20, real_quantiles=real),
+        },
     )
 
 

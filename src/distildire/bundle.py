@@ -183,8 +183,13 @@ def _installed(name: str) -> Path | None:
     return None
 
 
-def load_bundle(model: str | Path) -> Bundle:
+def load_bundle(model: str | Path, *, calibrated: bool = True) -> Bundle:
     """Open a bundled model by name, or a bundle folder by path, and check it.
+
+    Args:
+        model: name or folder.
+        calibrated: False leaves its calibration out, whatever is wrong with it, for one that is
+            to take another.
 
     Raises:
         BundleError: unknown name, missing or damaged file, wrong hash, newer format, or a
@@ -220,7 +225,8 @@ def load_bundle(model: str | Path) -> Bundle:
             openvino=_openvino(head.openvino),
             heatmap=_heatmap(head.heatmap),
         )
-        calibration = Calibration.from_dict(head.calibration) if head.calibration else None
+        stated = head.calibration if calibrated else None
+        calibration = Calibration.from_dict(stated) if stated else None
     except ValueError as error:
         raise BundleError(f"{folder}: bundle.json is damaged: {words_of(error)}") from error
     for file, expected in (bundle.openvino or {bundle.graph.name: bundle.sha256}).items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -79,6 +81,15 @@ class Calibration:
         for name in ("real_quantiles", "fake_quantiles"):
             _check_quantiles(name, getattr(self, name))
 
+    @property
+    def sha256(self) -> str:
+        """Of the numbers that probabilities and verdicts are read from, but for those of kinds."""
+        read = (
+            self.temperature, self.bias, self.n_real, self.n_fake,
+            self.real_quantiles, self.fake_quantiles,
+        )  # fmt: skip
+        return hashlib.sha256(json.dumps(read).encode()).hexdigest()
+
     def probability(self, logit: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probability of fake, 0..1, at equal shares of real and fake."""
         return sigmoid(np.clip(self.log_odds(logit), -60, 60))
@@ -124,10 +135,7 @@ class Calibration:
 
     def verdict(self, logit: float, budget: float) -> Label:
         """ "fake" above its threshold, "real" below the mirrored one, else "unsure"."""
-        real_below, fake_above = self.thresholds(budget)
-        if logit > fake_above:
-            return "fake"
-        return "real" if logit < real_below else "unsure"
+        return label_of(logit, *self.thresholds(budget))
 
     def for_kind(self, name: str) -> Calibration:
         """The same probability with the thresholds of one kind, and the counts behind them.
@@ -178,6 +186,13 @@ class Calibration:
             for name, kind in made.kinds.items()
         }
         return replace(made, kinds=kinds)
+
+
+def label_of(logit: float, real_below: float, fake_above: float) -> Label:
+    """The verdict of a logit between or beyond two thresholds."""
+    if logit > fake_above:
+        return "fake"
+    return "real" if logit < real_below else "unsure"
 
 
 def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -94,6 +94,7 @@ class Detector:
         kind: str | None = None,
         threads: int | None = None,
         device: str = "cpu",
+        calibrated: bool = True,
     ) -> None:
         """Open a bundled model by name, or a bundle folder.
 
@@ -107,6 +108,8 @@ class Detector:
             that the process may use, and `MAX_WORKERS` pictures at most.
             device: "cpu"; "cuda" (extra `gpu`); "openvino" (extra of that name), on the CPU;
                 "auto" for CUDA where it works, else the CPU. See `device`.
+            calibrated: False leaves the model's calibration out: for logits alone, as to fit
+                another.
 
         Raises:
             BundleError: the model is missing or damaged, or the device can't run it; a model
@@ -116,13 +119,18 @@ class Detector:
         """
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}: give 1 or more, or None for all cores")
-        self.bundle = load_bundle(model)
+        self.bundle = load_bundle(model, calibrated=calibrated)
         self.fpr, self.kind = fpr, kind
         self._arguments = {
             "model": model, "fpr": fpr, "kind": kind, "threads": threads, "device": device,
+            "calibrated": calibrated,
         }  # fmt: skip
+        self.thresholds_of: str | None = None
+        """The kind whose thresholds are taken; None where they are those of all pictures."""
         if kind is not None:
-            self.bundle = replace(self.bundle, calibration=self._calibration().for_kind(kind))
+            calibration = self._calibration()
+            self.bundle = replace(self.bundle, calibration=calibration.for_kind(kind))
+            self.thresholds_of = kind if calibration.kinds[kind].has_thresholds else None
         if self.bundle.calibration is not None:
             self._thresholds(fpr)
         self.cores = threads or usable_cores()

@@ -187,14 +187,21 @@ def test_heatmaps_among_the_pictures_are_none_of_them(folder: Path, bundle: Path
     assert "made with --heatmap" in other.stderr
 
 
-def test_remarks_stand_under_the_table(folder: Path, bundle: Path) -> None:
+def test_remarks_stand_under_the_table(folder: Path, bundle: Path, flat: np.ndarray) -> None:
     Image.new("RGB", (90, 80), "grey").save(folder / "grey.png")
+    grain = np.random.default_rng(7).normal(0, 8, flat.shape)  # "real" until jpeg 70 smooths it
+    Image.fromarray((flat + grain).clip(0, 255).astype(np.uint8)).save(folder / "edge.png")
     done = run("detect", folder, "--model", bundle, "--stability")
     assert done.returncode == 0
     assert "grey.png: nothing to judge" in " ".join(done.stdout.split())
     rows = run("detect", folder, "--model", bundle, "--stability", "--format", "csv").stdout
-    flips = {Path(r["path"]).name: r["flips"] for r in csv.DictReader(io.StringIO(rows))}
-    assert flips["grey.png"] == ""
+    found = {
+        Path(r["path"]).name: (r["flips"], r["stable"]) for r in csv.DictReader(io.StringIO(rows))
+    }
+    assert found == {
+        "a.png": ("", "true"), "edge.png": ("jpeg 70; resize 0.75", "false"), "grey.png": ("", ""),
+        "Ärger über Öl.png": ("", "true"),
+    }  # fmt: skip
     row = {
         "path": "a[b].png", "error": None, "verdict": "unsure", "probability": 0.4, "width": 1,
         "height": 2, "declares": "says so", "stability": {"flips": ["jpeg 70", "crop 0.9"]},

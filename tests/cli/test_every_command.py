@@ -31,6 +31,7 @@ from typer.testing import CliRunner
 
 from bench.standin_bundle import FOLDER
 from distildire.bench import MethodSpec, bench
+from distildire.bundle import BundleError, load_bundle
 from distildire.cli import app
 from distildire.io.download import REMOTES
 from distildire.io.hashing import sha256_of
@@ -225,10 +226,15 @@ def test_calibrate(
 ) -> None:
     own = tmp_path / "nano"  # as an installed model is named
     shutil.copytree(model, own)
+    about = json.loads((own / "bundle.json").read_text())
+    about["calibration"]["weights_sha256"] = "0" * 64
+    (own / "bundle.json").write_text(json.dumps(about))
+    with pytest.raises(BundleError, match=r"belongs to other weights .*: calibrate again"):
+        load_bundle(own)
     monkeypatch.chdir(tmp_path)
     said = run("calibrate", "nano", manifest, "--no-equalize", "--heatmap-check", "0")
     assert "from 52 real and 52 fake pictures" in said
-    assert json.loads((own / "bundle.json").read_text())["calibration"]["n_fake"] == 52
+    assert load_bundle(own).calibration.n_fake == 52  # type: ignore[union-attr]
 
 
 def test_evaluate(manifest: Path, model: Path, tmp_path: Path) -> None:

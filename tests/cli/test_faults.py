@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -15,10 +16,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
-from distildire.cli import main
-from distildire.io.writing import only_writer
+from distildire.cli import app, main
+from distildire.io.writing import WriteError, only_writer
 
 
 def run(
@@ -200,8 +204,9 @@ def test_errors_are_tried_again_in_their_place(folder: Path, bundle: Path, tmp_p
     for _ in range(2):
         assert run(*asked, "--resume").returncode == 1
         assert out.read_bytes().splitlines() == first
-    # The row stands although this run doesn't ask for its file.
-    assert run("detect", good, *asked[4:], "--resume").returncode == 1
+    # The row of a file that this run doesn't ask for stands, and is none of its errors.
+    assert run("detect", good, *asked[4:], "--resume").returncode == 0
+    assert out.read_bytes().splitlines() == first
     shutil.copy(good, bad)
     assert run(*asked, "--resume").returncode == 0
     rows = rows_of(out.read_bytes())
@@ -210,6 +215,19 @@ def test_errors_are_tried_again_in_their_place(folder: Path, bundle: Path, tmp_p
     again = run("detect", late, late, good, folder / "new", *asked[4:], "--resume")
     assert again.returncode == 1
     assert len(rows_of(out.read_bytes())) == 4
+
+
+def test_a_file_that_is_gone_is_no_error_for_ever(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    bad, out = folder / "b.png", tmp_path / "r.jsonl"
+    bad.write_text("no picture")
+    asked = ("detect", folder, "--model", bundle, "--format", "jsonl", "--out", out, "--resume")
+    assert [run(*asked).returncode for _ in range(2)] == [1, 1]
+    bad.unlink()
+    assert run(*asked).returncode == 0
+    assert len(rows_of(out.read_bytes())) == 3
+    assert run(*asked[:2], bad, *asked[2:]).returncode == 1
 
 
 def test_a_file_that_was_replaced_is_judged_again(
@@ -245,7 +263,7 @@ def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path:
         (("--model", bundle, "--fpr", "0.4"), ("another fpr",)),
         (("--model", "nano"), ("another model_sha256",)),
         (("--model", bundle, "--stability"), ("without --stability",)),
-        (("--model", bundle, "--kind", "art"), ("of no kind", "not of art")),
+        (("--model", bundle, "--kind", "phone"), ("of no kind", "not of phone")),
     ):
         done = run(*asked, *extra, "--resume")
         assert done.returncode == 2
@@ -253,7 +271,7 @@ def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path:
         assert out.read_bytes() == before
     for file, extra, words in (
         ("s.jsonl", ("--stability",), "made with --stability"),
-        ("k.jsonl", ("--kind", "art"), "of the kind art"),
+        ("k.jsonl", ("--kind", "phone"), "of the kind phone"),
     ):
         made = (*asked[:-1], tmp_path / file, "--model", bundle)
         assert run(*made, *extra).returncode == 0
@@ -265,12 +283,47 @@ def test_rows_made_otherwise_are_not_mixed(folder: Path, bundle: Path, tmp_path:
         {key: row[key] for key in row if key not in {"model_sha256", "fpr"}}
         for row in rows_of(before)
     ]
-    for text in ("\n".join(map(json.dumps, old)) + "\n", "path,verdict\na.png,real\n", "notes"):
+    foreign = '{"rows": [1, 2, 3], "machine": "important"}'
+    for text in (
+        "\n".join(map(json.dumps, old)) + "\n", "path,verdict\na.png,real\n", "notes",
+        foreign, f"{foreign}\n", before.decode() + foreign, '{"path": "a.png", "mine": 1}',
+        "[" * 99_999,
+    ):  # fmt: skip
         out.write_text(text)
         done = run(*asked, "--model", bundle, "--resume")
         assert done.returncode == 2
         one_line(done.stderr, str(out))
         assert out.read_text() == text
+
+
+def test_rows_of_another_calibration_are_not_mixed(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """One that moves no probability, and one that moves no verdict; what was never read stays."""
+    Image.new("RGB", (90, 80), "grey").save(folder / "grey.png")
+    clips = pytest.importorskip("clips")
+    clips.write_clip(folder / "b.mp4", [np.asarray(Image.open(folder / "a.png"))] * 5)
+    model, about = tmp_path / "model", json.loads((bundle / "bundle.json").read_text())
+    for files in (["a.png"], ["b.mp4"], ["a.png", "--stability"], ["grey.png"]):
+        shutil.copytree(bundle, model)
+        out = tmp_path / f"{''.join(files)}.jsonl"
+        asked = ("detect", folder / files[0], *files[1:], "--model", model, "--out", out)
+        for extra in ((), ("--resume",)):
+            done = run(*asked, *extra)
+            assert (done.returncode, done.stderr) == (0, b"")
+        before, fit = out.read_bytes(), about["calibration"]
+        higher = [q + 40 for q in fit["real_quantiles"]]
+        for change in ({"bias": 0.001}, {"real_quantiles": higher}):
+            changed = json.dumps(about | {"calibration": fit | change})
+            (model / "bundle.json").write_text(changed)
+            done = run(*asked, "--resume")
+            assert out.read_bytes() == before
+            if files == ["grey.png"]:
+                assert done.returncode == 0
+            else:
+                assert done.returncode == 2
+                one_line(done.stderr, str(out), "of another calibration of this model: give")
+        shutil.rmtree(model)
 
 
 def test_one_writer_at_a_time(folder: Path, bundle: Path, tmp_path: Path) -> None:
@@ -446,11 +499,102 @@ def test_options_that_can_not_be_meant(
         (("score", folder, "--model", bundle, "--out", ""), "--out is empty"),
         (("record", folder / "a.png", "--out="), "--out is empty"),
         (("score", folder, "--model", bundle, "--out", tmp_path / "s", "--price", "inf"), "inf"),
+        (("detect", folder, "--model", bundle, "--out", tmp_path / "r.json"), "as .json: let it"),
+        (("detect", folder, "--model", bundle, "--out", tmp_path / "r.Parquet"), "--format jsonl"),
         ((*noise, "--split", "test"), "no row has the split 'test' (splits: train)"),
         ((*noise, "--device", "gpu"), "device is gpu"),
     ):
         assert words in refused(*arguments)
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "pictures"]
+    for name, extra, begin in (
+        ("r.json", ["--format", "jsonl"], '{"path"'), ("r.txt", [], "picture"),
+        ("r", [], "picture"),
+    ):  # fmt: skip
+        out = tmp_path / name
+        assert run("detect", folder, "--model", bundle, "--out", out, *extra).returncode == 0
+        assert out.read_text().lstrip().startswith(begin)
+
+
+def test_heat_maps_are_not_drawn_among_what_is_judged(
+    folder: Path, bundle: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be passed over with the pictures, and a folder of nothing is no error."""
+    monkeypatch.chdir(folder.parent)
+    below = folder / "sub folder"
+    for paths, heat in (
+        ([folder], folder), (["pictures"], "."), ([folder / "a.png", below], folder),
+        ([folder, below], below), (["", below], folder / ".." / folder.name),
+    ):  # fmt: skip
+        words = refused("detect", *paths, "--model", bundle, "--heatmap", heat)
+        assert f"--heatmap {heat}: holds the pictures of" in words
+    done = run("detect", "a.png", "--model", bundle, "--format", "jsonl", "--heatmap", ".",
+               cwd=folder)  # fmt: skip
+    assert [row["heatmap"] is not None for row in rows_of(done.stdout)] == [True]
+
+
+def test_long_names_cost_no_heat_map_and_no_record(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    for name in ("\N{CAMERA}" * 60, "a" * 251, "b" * 240):
+        shutil.copy(folder / "a.png", folder / f"{name}.png")
+    done = run("detect", folder, "--model", bundle, "--format", "jsonl",
+               "--heatmap", tmp_path / "h")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    heats = {Path(str(row["heatmap"])) for row in rows_of(done.stdout)}
+    assert heats == set((tmp_path / "h").iterdir())
+    assert len(heats) == 5
+    for name in ("c" * 250 + "1.png", "c" * 250 + "2.png", "b" * 240 + ".png"):
+        shutil.copy(folder / "a.png", folder / name)
+        done = run("record", folder / name, "--model", bundle, "--out", tmp_path / "r",
+                   "--no-stability", "--no-heatmap")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "r").iterdir())) == 6
+
+
+def test_a_name_that_a_heat_map_can_not_have_costs_its_row(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on file systems that take no colon, or fewer bytes."""
+
+    def save(path: Path, *_: object, **__: object) -> None:
+        if path.name.startswith("a-"):
+            raise WriteError(errno.ENAMETOOLONG, "File name too long", str(path))
+
+    monkeypatch.setattr("distildire.explain.heatmap.save_heatmap", save)
+    command = ["detect", folder, "--model", bundle, "--format", "jsonl"]
+    command += ["--heatmap", tmp_path / "h"]
+    done = CliRunner().invoke(app, list(map(str, command)))
+    assert done.exit_code == 1
+    bad, good = rows_of(done.stdout.encode())
+    assert "File name too long" in str(bad["error"])
+    assert good["heatmap"]
+
+
+def test_a_record_says_that_memory_is_short(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("distildire.explain.record.make_record", short)
+    done = CliRunner().invoke(app, ["record", str(folder / "a.png"), "--model", str(bundle)])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.endswith("a.png: too large to judge in the memory at hand\n")
+
+
+def test_a_kind_without_thresholds_is_told_and_is_no_rows_kind(folder: Path, bundle: Path) -> None:
+    asked = ("detect", folder / "a.png", "--model", bundle)
+    for kind, taken in (("phone", "phone"), ("art", None)):
+        rows = run(*asked, "--kind", kind, "--format", "jsonl")
+        assert [row["kind"] for row in rows_of(rows.stdout)] == [taken]
+        cells = run(*asked, "--kind", kind, "--format", "csv")
+        found = csv.DictReader(io.StringIO(cells.stdout.decode()))
+        assert [row["kind"] for row in found] == [taken or ""]
+        for done in (rows, cells, run(*asked, "--kind", kind)):
+            if taken:
+                assert done.stderr == b""
+            else:
+                one_line(done.stderr, "--kind art: too few", "those of all pictures")
 
 
 def test_a_small_budget_is_told_as_it_is(folder: Path, bundle: Path) -> None:

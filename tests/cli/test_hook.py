@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from distildire.bundle import models_folder
 from distildire.cli import hook
 
 ROOT = Path(__file__).parents[2]
@@ -38,12 +41,18 @@ def test_options_that_mean_nothing_are_no_verdict(
 
 
 @pytest.mark.parametrize("where", [".pre-commit-hooks.yaml", "examples/pre-commit-hook.yaml"])
-def test_the_examples_name_a_command_that_runs(where: str) -> None:
+def test_the_examples_name_a_command_that_runs(where: str, tmp_path: Path) -> None:
     tree = yaml.safe_load((ROOT / where).read_text())
     (entry,) = tree if isinstance(tree, list) else tree["repos"][0]["hooks"]
     words = [*entry["entry"].split(), *entry.get("args", [])]
     assert words[0] == "python"
-    photo = str(ROOT / "examples/photo_rocket.jpg")
-    done = subprocess.run([sys.executable, *words[1:], photo], check=False, capture_output=True)
-    assert done.returncode in {0, 1}
-    assert not done.stderr
+    shutil.copy(ROOT / "examples/photo_rocket.jpg", tmp_path / "-x.jpg")
+    command = [sys.executable, *words[1:], "-x.jpg"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    (remark,) = done.stderr.splitlines()
+    n_real = json.loads((models_folder() / "nano/bundle.json").read_text())["calibration"]["n_real"]
+    assert remark.startswith("distildire: --fpr: 0.1% is less than one of the ")
+    assert f" {n_real} real" in remark
+    if where.startswith("examples"):
+        assert f"one of the {n_real} real pictures" in (ROOT / where).read_text()

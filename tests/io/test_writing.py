@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from distildire.io.writing import only_writer, whole_file, whole_files, write_json
+from distildire.io.writing import (
+    name_within,
+    only_writer,
+    whole_file,
+    whole_files,
+    write_json,
+)
 
 
 def test_a_broken_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -39,6 +46,26 @@ def test_a_broken_write_leaves_all_old_files_alone(tmp_path: Path) -> None:
     write("bc")
     found = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert found == {"a": "ab", "b": "bc", "c": "bc"}
+
+
+def test_a_name_may_be_as_long_as_the_system_lets_it(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{'é' * 126}{end}" for end in ("ab", "ac", "a", "")]
+    with contextlib.ExitStack() as stack:  # all at once, as texts that belong together are
+        for path in paths:
+            stack.enter_context(only_writer(path))
+            stack.enter_context(whole_file(path)).write(path.name.encode())
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
+    assert all(path.read_text() == path.name for path in paths)
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "\N{CAMERA}", "\udce9"])
+def test_names_are_cut_between_letters(letter: str) -> None:
+    size = len(letter.encode("utf-8", "surrogatepass"))
+    whole = letter * (120 // size)
+    assert name_within(whole, 120) == whole
+    cut = [name_within(whole + end, 120).split("~") for end in ("a", "b")]
+    assert [beginning for beginning, _ in cut] == [letter * (111 // size)] * 2
+    assert len({end for _, end in cut}) == 2
 
 
 def test_a_full_disk_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,7 +208,7 @@ def test_a_device_that_fails_under_the_hook(
     folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing_after(monkeypatch, 0, FULL[0])
-    assert hook([str(folder / "a.png"), "--model", str(bundle)]) == 2
+    assert hook([str(folder / "a.png"), "--model", str(bundle), "--fpr", "0.05"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

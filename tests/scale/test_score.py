@@ -21,11 +21,12 @@ from PIL import Image
 
 import crashing_decoder as crashing
 from distildire import Detector
+from distildire.bundle import load_bundle
 from distildire.detector import MAX_WORKERS
 from distildire.io.writing import BusyError, only_writer
 from distildire.loading import Given, Loaded
 from distildire.scale.folders import LOCK, LocalFolder
-from distildire.scale.items import Item, SourceError
+from distildire.scale.items import Item, SourceError, digest
 from distildire.scale.parts import (
     SCHEMA,
     DoneItems,
@@ -81,6 +82,21 @@ def test_again_scores_what_is_new_or_changed(
     assert len(rows) == len(rows_of(out)) == 5
     assert rows["a.png"]["verdict"] == "real"
     assert rows["twin of a.png"]["verdict"] == "fake"
+
+
+def test_errors_of_files_that_a_run_does_not_ask_for_are_not_its_own(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out, bad = tmp_path / "out", folder / "text.jpg"
+    assert [score(folder, out, model=bundle).errors for _ in range(2)] == [1, 1]
+    assert score(folder / "sub folder", out, model=bundle).errors == 0
+    shutil.copy(folder / "a.png", bad)
+    assert score(folder, out, model=bundle).errors == 0
+    bad.write_text("no picture")
+    assert score(folder, out, model=bundle).errors == 1
+    bad.unlink()
+    report = score(folder, out, model=bundle)
+    assert (report.present, report.errors, len(rows_of(out))) == (3, 0, 4)
 
 
 def test_lists_and_manifests_name_the_same_files(
@@ -294,6 +310,10 @@ def test_the_last_of_several_rows_stays(names: int, tmp_path: Path) -> None:
         assert sorted(rows_of(tmp_path), key=lambda r: str(r["path"])) == sorted(
             stays, key=lambda r: str(r["path"])
         )
+    asked = ["0.png", "1.png", "2.png", "no.png"]
+    wrong = sum(row["error"] is not None for row in stays if row["path"] in asked)
+    digests = bytearray(b"".join(map(digest, asked)))
+    assert drop_stale(LocalFolder(tmp_path), mended, digests) == wrong
 
 
 class Watched(io.BytesIO):
@@ -415,6 +435,7 @@ def test_a_folder_before_an_upgrade_is_gone_on_with_and_one_of_another_device_is
     note = out / "_score.json"
     about = json.loads(note.read_text())
     assert about["device"] == "cpu"
+    assert about["calibration"] == load_bundle(bundle).calibration.sha256  # type: ignore[union-attr]
     note.write_text(
         json.dumps({"model": "x", "sha256": about["sha256"], "fpr": 0.01, "version": "0"})
     )
@@ -428,6 +449,23 @@ def test_a_folder_before_an_upgrade_is_gone_on_with_and_one_of_another_device_is
         note.write_text(content)
         with pytest.raises(PartsError, match=words):
             score(folder, out, model=bundle)
+
+
+def test_a_folder_of_another_calibration_is_refused(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out, model = tmp_path / "out", tmp_path / "model"
+    shutil.copytree(bundle, model)
+    score(folder, out, model=model)
+    about = json.loads((model / "bundle.json").read_text())
+    for change, same in (({"data": "in other words"}, True), ({"bias": 0.5}, False)):
+        about["calibration"] |= change
+        (model / "bundle.json").write_text(json.dumps(about))
+        if same:
+            assert score(folder, out, model=model).scored == 0
+        else:
+            with pytest.raises(PartsError, match="another calibration: give another --out"):
+                score(folder, out, model=model)
 
 
 def test_parts_are_counted_past_a_million(folder: Path, bundle: Path, tmp_path: Path) -> None:

@@ -53,11 +53,12 @@ def test_one_file_gets_what_the_detector_says(
 
 
 def test_rows_of_a_kind_say_so(bundle: Path, fake_png: bytes) -> None:
-    of_kind = Detector(bundle, kind="art", threads=1)
-    with TestClient(create_app(of_kind)) as client:
-        (result,) = client.post("/v1/detect", content=fake_png).json()["results"]
-    assert list(result)[-1] == "kind"
-    assert result["kind"] == "art"
+    for kind, taken in (("phone", "phone"), ("art", None)):
+        of_kind = Detector(bundle, kind=kind, threads=1)
+        with TestClient(create_app(of_kind)) as client:
+            (result,) = client.post("/v1/detect", content=fake_png).json()["results"]
+        assert list(result)[-1] == "kind"
+        assert result["kind"] == taken
 
 
 def test_a_video_that_cannot_be_read_here_has_its_budget(

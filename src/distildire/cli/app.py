@@ -169,6 +169,15 @@ def say_device(detector: Detector, asked: DeviceName) -> None:
         typer.echo(f"distildire: device {detector.device}", err=True)
 
 
+def say_kind(detector: Detector) -> None:
+    """On stderr that the kind asked for has no thresholds of its own."""
+    if detector.kind is not None and detector.thresholds_of is None:
+        warn(
+            f"--kind {detector.kind}: too few real pictures of it are in the calibration: the "
+            "thresholds are those of all pictures"
+        )
+
+
 def with_counter(rows: Iterable[Any], what: str) -> Iterator[Any]:
     """Pass rows through, with a counter on stderr if that is a terminal."""
     if not sys.stderr.isatty():

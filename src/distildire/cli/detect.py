@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -26,11 +25,12 @@ from distildire.cli.app import (
     fail,
     missing_extra,
     read_stdin,
-    refuse_input,
     say_device,
+    say_kind,
     warn,
     with_counter,
 )
+from distildire.cli.targets import but_heatmaps, file_to_write, format_of, refuse_pictures_in
 
 if TYPE_CHECKING:
     from distildire.detector import Detector
@@ -86,20 +86,21 @@ def detect(
     from distildire.io.results import output
     from distildire.io.resuming import Held
 
-    format = format or _FORMATS.get(out.suffix.lower() if out else "", Format.table)
+    format = format or format_of(out)
     if resume and (out is None or format is not Format.jsonl or sort or STDIN in paths):
         fail("--resume goes with --format jsonl --out FILE, and not with --sort or -")
     if out is not None:
-        out = _file_to_write(out, paths)
+        out = file_to_write(out, paths)
+    if heatmap is not None:
+        refuse_pictures_in(heatmap, paths)
     asked = Asked(fpr, stability, heatmap)
     detector = _opened(model, kind, device, asked)
     tally = _Tally()
     with _alone(out):
-        files = _but_heatmaps(find_files(paths, tally.folder_failed), paths, heatmap)
+        files = but_heatmaps(find_files(paths, tally.folder_failed), paths, heatmap)
         held = Held()
         if resume and out is not None:
-            held = _taken_up(out, paths, detector, asked)
-            tally.errors += len(held.failed)
+            held = _taken_up(out, paths, detector, asked, tally)
             files = _once(files, lambda _, name: name not in held.done and name not in held.failed)
         rows = _judged(detector, asked, files)
         results = tally.count(rows, none=not held.done and not held.failed)
@@ -126,7 +127,8 @@ class Asked:
     @property
     def columns(self) -> list[str]:
         """Those of a CSV that are added to those of a verdict."""
-        return ["flips"] * self.stability + ["heatmap"] * (self.heatmap is not None)
+        checked = ["flips", "stable"] if self.stability else []
+        return checked + ["heatmap"] * (self.heatmap is not None)
 
 
 def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> Detector:
@@ -136,6 +138,7 @@ def _opened(model: str, kind: str | None, device: DeviceName, asked: Asked) -> D
     detector = Detector(model, fpr=asked.fpr, kind=kind, device=device.value)
     detector.verdict_of(0.0)  # refuses a model that isn't calibrated
     say_device(detector, device)
+    say_kind(detector)
     calibration = detector.bundle.calibration
     if calibration is not None and (remark := calibration.remark(asked.fpr)):
         warn(f"--fpr: {remark}")
@@ -189,74 +192,40 @@ class _Tally:
             warn("no pictures found")
 
 
-def _taken_up(out: Path, paths: list[str], detector: Detector, asked: Asked) -> Held:
+def _taken_up(out: Path, paths: list[str], detector: Detector, asked: Asked, tally: _Tally) -> Held:
     """What `out` holds of an earlier run.
 
-    Files whose row has an error, and those that were replaced, are judged anew first.
+    Files whose row has an error, and those that were replaced, are judged anew first. Errors of
+    files that this run doesn't ask for stay, and don't count.
     """
+    from distildire.cli.earlier_rows import Making
     from distildire.io.finding import find_files
     from distildire.io.resuming import held_by, replace_rows, was_replaced
     from distildire.io.text import stored
 
     made_with = {"model_sha256": detector.bundle.sha256, "fpr": asked.fpr}
-    held = held_by(out, made_with, partial(_made_otherwise, detector.kind, asked))
+    making = Making(
+        detector, asked.fpr, stability=asked.stability, heatmap=asked.heatmap is not None
+    )
+    held = held_by(out, made_with, making.differs)
     again = _once(
         find_files(paths), lambda path, name: name in held.failed or was_replaced(path, held)
     )
-    replace_rows(out, held, map(stored, _judged(detector, asked, again)))
+    judged = tally.count(_judged(detector, asked, again), none=False)
+    replace_rows(out, held, map(stored, judged))
     return held
 
 
-_FORMATS = {".jsonl": Format.jsonl, ".ndjson": Format.jsonl, ".csv": Format.csv}
-"""What the end of a file's name says of its format."""
-
-
-def _file_to_write(out: Path, paths: Iterable[str]) -> Path:
-    """Where the results go: no input, and no picture or video that may be one."""
-    from distildire.io.finding import is_picture, is_video
-
-    if out.is_dir():
-        fail(f"--out {out}: a folder has this name: give a file")
-    refuse_input(out, *paths)
-    if is_picture(out) or is_video(out):
-        fail(f"--out {out}: the name of a picture or video, for a text: let it end in .jsonl")
-    # A link stays a link, one to a file that is not there yet too.
-    linked = out.is_file() or (out.is_symlink() and not out.exists())
-    target = Path(os.path.realpath(out)) if linked else out
-    if not target.parent.is_dir():
-        fail(f"--out {out}: no such folder {target.parent}")
-    return target
-
-
-def _but_heatmaps(
-    files: Iterable[str], paths: Iterable[str], heatmap: Path | None
-) -> Iterator[str]:
-    """The files without those of the folder of heat maps, unless they were named."""
-    named, folder = set(paths), heatmap and heatmap.resolve()
-    for path in files:
-        if folder is None or path in named or not Path(path).resolve().is_relative_to(folder):
-            yield path
-
-
 def _flat(row: Row) -> Row:
-    """A row for a CSV: of its stability, the re-encodings that change the verdict."""
-    return row | {"flips": "; ".join((row.get("stability") or {}).get("flips", ()))}
+    """A row for a CSV: of its stability, what changes the verdict, and whether anything does.
 
-
-def _made_otherwise(kind: str | None, asked: Asked, row: Row) -> str | None:
-    """How a row of an earlier run was made, where this one is to make it otherwise."""
-    if row.get("kind") != kind:
-        of = "of no kind" if row.get("kind") is None else f"of the kind {row['kind']}"
-        return f"{of}, not of {kind or 'none'}"
-    is_scored_picture = row.get("error") is None and "timeline" not in row
-    has_evidence = is_scored_picture and row.get("note") is None
-    for name, here, wanted in (
-        ("stability", is_scored_picture, asked.stability),
-        ("heatmap", has_evidence, asked.heatmap is not None),
-    ):
-        if here and (name in row) != wanted:
-            return f"made {'without' if wanted else 'with'} --{name}"
-    return None
+    Both cells are empty where nothing was checked.
+    """
+    checked = row.get("stability")
+    if checked is None:
+        return row
+    flips = "; ".join(checked["flips"])
+    return row | {"flips": flips, "stable": "true" if checked["stable"] else "false"}
 
 
 def _once(files: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterator[str]:
@@ -284,7 +253,7 @@ def fakes_first(rows: Iterable[Row]) -> Iterator[Row]:
 
 def _judged(detector: Detector, asked: Asked, files: Iterable[str]) -> Iterator[Row]:
     """Rows of the results in the order of the files, with a counter."""
-    thresholds = {} if detector.kind is None else {"kind": detector.kind}
+    thresholds = {} if detector.kind is None else {"kind": detector.thresholds_of}
     rows = (row | thresholds for row in _judge(detector, asked, files))
     return with_counter(rows, "pictures")
 
@@ -340,6 +309,10 @@ def _judge_video(detector: Detector, path: str, fpr: float) -> Row:
     return detector.not_scored(path, message, fpr=fpr).to_dict()
 
 
+_OF_A_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+"""What a file system says to a name that it can't hold."""
+
+
 def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
     """The row of a path, or of what came on stdin, with stability and heat map as asked."""
     from distildire.bundle import BundleError
@@ -359,18 +332,21 @@ def _examined(detector: Detector, source: str | bytes, asked: Asked) -> Row:
             row |= {"verdict": found.verdict, "stability": found.to_dict()}
         if asked.heatmap is not None:
             from distildire.explain.heatmap import heat_of, judged_places, save_heatmap
+            from distildire.io.writing import name_within
 
             stem = "stdin" if verdict.path == STDIN else Path(verdict.path).stem
-            # A name of a file has 255 bytes at most.
-            target = asked.heatmap / f"{stem[:60]}-{(verdict.sha256 or '')[:8]}.png"
+            stem = name_within(stem, 120)
+            target = asked.heatmap / f"{stem}-{(verdict.sha256 or '')[:8]}.png"
             note = detector.bundle.heatmap_note
             judged = judged_places(detector.bundle.preprocessing, rgb)
             drawn = heat_of(detector, rgb) - detector.bundle.neutral
             save_heatmap(target, rgb, drawn, note, judged=judged)
             row |= {"heatmap": str(target), "heatmap_note": note}
-    except (OSError, BundleError):  # a full disk or a device that failed is every file's
+    except BundleError:  # a device that failed is every file's
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in _OF_A_NAME:  # so is a full disk
+            raise
         message = what_is_wrong(error)
         return detector.not_scored(verdict.path, message, verdict.sha256, fpr=asked.fpr).to_dict()
     return row

@@ -150,7 +150,8 @@ def calibrate(
 
     if not model.is_dir():
         fail(f"{model}: no such folder: give that of a bundle, where its calibration is written")
-    detector = Detector(model.resolve())  # never the installed model of that name
+    # Never the installed model of that name; without the calibration that this one replaces.
+    detector = Detector(model.resolve(), calibrated=False)
     table = rows_of_split(read_manifest(manifest), split)
     if by and by not in table:
         fail(f"--by {by}: {manifest} has no such column (it has {', '.join(table.columns)})")

@@ -1,4 +1,4 @@
-"""Refuse commits that add generated pictures: `python -m distildire.cli.hook PICTURE...`.
+"""Refuse commits that add generated pictures: `python -m distildire.cli.hook -- PICTURE...`.
 
 Exits with 1 where a picture is judged generated, with 2 where the options mean nothing; a picture
 that can't be scored is named, and passes.
@@ -28,7 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     escape_on_the_way_out()
     refused = 0
     try:
-        for verdict in Detector(options.model, fpr=options.fpr).stream(options.pictures):
+        detector = Detector(options.model, fpr=options.fpr)
+        calibration = detector.bundle.calibration
+        if calibration is not None and (remark := calibration.remark(options.fpr)):
+            print(f"distildire: --fpr: {remark}", file=sys.stderr)
+        for verdict in detector.stream(options.pictures):
             if verdict.error is not None:
                 print(f"{shown(verdict.path)}: not scored: {verdict.error}")
             elif verdict.verdict == "fake":

@@ -17,8 +17,10 @@ from distildire.cli.app import (
     read_stdin,
     refuse_input,
     say,
+    say_kind,
     warn,
 )
+from distildire.io.writing import make_folder, name_within
 
 _SUFFIXES = frozenset({".json", ".html", ".htm"})
 
@@ -44,12 +46,12 @@ def record(
     from distildire.detector import Detector
     from distildire.explain.record import make_record
     from distildire.io.pictures import ImageError
-    from distildire.io.writing import make_folder
 
     targets = _targets("stdin" if picture == STDIN else picture, out)
     for target in targets:
         refuse_input(target, picture)
     detector = Detector(model, fpr=fpr, kind=kind)
+    say_kind(detector)
     try:
         source = read_stdin() if picture == STDIN else picture
         made = make_record(
@@ -57,7 +59,7 @@ def record(
             stability=stability, heatmap=heatmap,
         )  # fmt: skip
     except (ImageError, MemoryError) as error:
-        warn(f"{picture}: {error or 'too large to judge in the memory at hand'}")
+        warn(f"{picture}: {str(error) or 'too large to judge in the memory at hand'}")
         raise typer.Exit(1) from None
     for target in targets:
         make_folder(target.parent)
@@ -73,4 +75,5 @@ def _targets(picture: str, out: Path | None) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         fail(f"--out {out}: give a folder, or a file that ends in .json or .html")
     # The whole name, so that a.jpg and a.png of one folder don't meet.
-    return [folder / f"{Path(picture).name}.record{suffix}" for suffix in (".json", ".html")]
+    name = name_within(Path(picture).name, 240)
+    return [folder / f"{name}.record{suffix}" for suffix in (".json", ".html")]

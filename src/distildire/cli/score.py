@@ -78,7 +78,7 @@ def score(
     """Score very many pictures; run it again after a kill, and it goes on.
 
     One row per image, keyed by path, size and modification time; changed files are scored again.
-    Exit code 0: every file has a score; 1: some rows have an error; 2: wrong usage.
+    Exit code 0: every file of SOURCE has a score; 1: some have an error; 2: wrong usage.
     """
     if price is not None and not math.isfinite(price):
         fail(f"--price {price}: give a finite number")

@@ -11,6 +11,7 @@ from distildire.cli.app import (
     KindOption,
     app,
     say_device,
+    say_kind,
     warn,
 )
 
@@ -54,4 +55,5 @@ def serve(
     settings = Settings(key=key_from_environment(), isolate=isolate)
     detector = Detector(model, fpr=fpr, kind=kind, device=device.value)
     say_device(detector, device)
+    say_kind(detector)
     run(detector, host=host, port=port, settings=settings, listening=warn)

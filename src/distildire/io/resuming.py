@@ -67,8 +67,7 @@ def held_by(
         for number, line in enumerate(file, 1):
             row = _row(line)
             if row is None:
-                cut = line.startswith(b"{") or not line.strip(b"\0")
-                if not cut or file.read(1):
+                if not _may_be_cut(line) or file.read(1):
                     raise ResumeError(
                         f"{path}: line {number} is no row of results: give another --out"
                     )
@@ -76,6 +75,8 @@ def held_by(
             _check(path, row, made_with)
             if otherwise := differs(row):
                 raise ResumeError(f"{path}: holds rows {otherwise}: give another --out")
+            if not line.endswith(b"\n"):
+                break
             name = row["path"]
             twice |= name in held.done or name in held.failed
             if row.get("error") is None:
@@ -92,12 +93,21 @@ def held_by(
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
+    row = _parsed(line)
+    return row if isinstance(row, dict) and isinstance(row.get("path"), str) else None
+
+
+def _may_be_cut(line: bytes) -> bool:
+    """Whether a line that is no row may be the beginning of one; whole JSON is somebody else's."""
+    return _parsed(line) is None and (line.startswith(b"{") or not line.strip(b"\0"))
+
+
+def _parsed(line: bytes) -> Any:
+    """The JSON of a line; None where it is none."""
     try:
-        row = json.loads(line)
-    except ValueError:
+        return json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    whole = line.endswith(b"\n") and isinstance(row, dict) and isinstance(row.get("path"), str)
-    return row if whole else None
 
 
 def _check(path: Path, row: dict[str, Any], made_with: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -42,18 +43,33 @@ def writing(path: Path | str) -> Iterator[None]:
         raise WriteError(error.errno, words, str(path)) from error
 
 
+def name_within(name: str, most: int) -> str:
+    """A file's name in at most so many bytes: of a longer one the beginning, and a hash of it all.
+
+    File systems take 255 bytes, or 143 where they encrypt names.
+    """
+    whole = name.encode("utf-8", "surrogatepass")
+    if len(whole) <= most:
+        return name
+    end = f"~{hashlib.sha256(whole).hexdigest()[:8]}"
+    while len(name.encode("utf-8", "surrogatepass")) > most - len(end):
+        name = name[:-1]
+    return name + end
+
+
 @contextmanager
 def whole_file(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """A file to write, which takes its name when the block ends well, and is dropped otherwise.
 
-    Until then it is `.<name>.<process>-<thread>.tmp` beside it, so that several may write one
-    file at once: the last one stays. `durable`: it outlives a power cut as soon as the block
-    has ended, at the price of a wait for the disk.
+    Until then it is `.<name>.<process>-<thread>.tmp` beside it (of a long name its beginning), so
+    that several may write one file at once: the last one stays. `durable`: it outlives a power
+    cut as soon as the block has ended, at the price of a wait for the disk.
 
     Raises:
         WriteError: the system refuses.
     """
-    hidden = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    name = name_within(path.name, 100)
+    hidden = path.with_name(f".{name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with writing(path):
             with hidden.open("wb") as file:
@@ -107,7 +123,7 @@ def whole_folder(out: Path, marker: str, kind: str) -> Iterator[Path]:
     if out.exists() and not (out / marker).is_file() and any(out.iterdir()):
         raise ValueError(f"{out}: not empty and no {kind}; give another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
-    filling = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    filling = Path(tempfile.mkdtemp(prefix=f".{name_within(out.name, 100)}.", dir=out.parent))
     try:
         yield filling
         filling.chmod(0o755)
@@ -153,7 +169,7 @@ def only_writer(path: Path, lock: Path | None = None) -> Iterator[None]:
         BusyError: another process has it.
         WriteError: no lock file can be made there.
     """
-    lock = lock or path.with_name(f".{path.name}.lock")
+    lock = lock or path.with_name(f".{name_within(path.name, 200)}.lock")
     with writing(lock):
         handle = _locked(path, lock)
     try:

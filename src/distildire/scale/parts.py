@@ -81,25 +81,31 @@ class _Keys:
 
 
 class DoneItems:
-    """Which items the parts of a folder hold, in 16 to 18 bytes per row.
+    """Which items the parts of a folder hold, in 16 to 18 bytes per row, 16 more for an error.
 
     A row whose error lies in the machine and not in the file doesn't count: it is tried again.
     """
 
     def __init__(self, folder: str | Path | Folder) -> None:
         folder = folder_of(folder)
-        joined = bytearray()
+        joined, wrong = bytearray(), bytearray()
         for part in part_files(folder):
             for row in _read(folder, part, [*_KEY, "error"]).to_pylist():
                 if not may_pass(row):
-                    joined += Item(*map(row.get, _KEY)).key
-        self._keys = _Keys(joined)
+                    key = Item(*map(row.get, _KEY)).key
+                    joined += key
+                    wrong += key if row["error"] is not None else b""
+        self._keys, self._wrong = _Keys(joined), _Keys(wrong)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def __contains__(self, item: object) -> bool:
         return isinstance(item, Item) and self._keys.place(item.key) is not None
+
+    def has_error(self, item: Item) -> bool:
+        """Whether the row of an item has an error."""
+        return len(self._wrong) > 0 and self._wrong.place(item.key) is not None
 
 
 def part_files(folder: Folder) -> list[str]:
@@ -149,18 +155,24 @@ def write_part(table: pa.Table, folder: str | Path | Folder, name: str) -> None:
     folder_of(folder).write(name, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
-def drop_stale(folder: Folder, mended: Collection[str] = ()) -> int:
+def drop_stale(folder: Folder, mended: Collection[str] = (), asked: bytearray | None = None) -> int:
     """Leave of several rows of one path only the last; gives the rows left that have an error.
 
     The others come from files that were changed and scored again, or listed twice. The errors
-    of `mended` paths go too. Takes up to 19 bytes of memory per row, and 17 per row of several.
+    of `mended` paths go too. Only the paths whose digests are `asked`, one after the other, are
+    counted; all without them. Takes up to 19 bytes of memory per row, and 17 per row of several.
     """
+    counted = None if asked is None else _Keys(asked)
+
+    def counts(path: str) -> bool:
+        return counted is None or counted.place(digest(path)) is not None
+
     parts = part_files(folder)
     joined, wrong, drops_errors = bytearray(), 0, False
     for part in parts:
         for path, is_wrong in _paths(folder, part):
             joined += digest(path)
-            wrong += is_wrong
+            wrong += is_wrong and counts(path)
             drops_errors |= is_wrong and path in mended
     repeated = _Keys(joined).repeated()
     del joined
@@ -175,7 +187,7 @@ def drop_stale(folder: Folder, mended: Collection[str] = ()) -> int:
             if place is not None:
                 seen[place] = True
             stays.append(not is_stale)
-            left += is_wrong and not is_stale
+            left += is_wrong and not is_stale and counts(path)
         if not any(stays):
             folder.remove(part)
         elif not all(stays):
@@ -228,7 +240,8 @@ def open_folder(folder: Folder, about: dict[str, Any]) -> Iterator[None]:
     """Make the folder, or check that its scores were made in the same way; be its one writer.
 
     Raises:
-        PartsError: they are of another model or error budget, or it is no folder.
+        PartsError: they are of another model, calibration, error budget or device, or it is no
+            folder.
         BusyError: another run writes there.
     """
     try:
@@ -252,8 +265,11 @@ def _check(folder: Folder, about: dict[str, Any]) -> None:
             raise PartsError(f"{folder}/{held}: cannot be read: {words_of(error)}") from None
         if not isinstance(before, dict) or "sha256" not in before:
             raise PartsError(f"{folder}/{held}: damaged: give another --out")
-        # Version and name of the model don't change a score; older notes name no device.
-        same = {"sha256": "model", "fpr": "fpr", "device": "device"}
+        # Version and name of the model don't change a score; older notes name no device, and no
+        # calibration.
+        same = {
+            "sha256": "model", "calibration": "calibration", "fpr": "fpr", "device": "device",
+        }  # fmt: skip
         changed = [k for k in same if k in about and before.get(k, about[k]) != about[k]]
         if changed:
             words = ", ".join(same[k] for k in changed)

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from distildire.io.finding import OnError
 from distildire.isolation.pool import Workers
 from distildire.loading import Given, Loaded, Unread
 from distildire.scale.folders import folder_of
-from distildire.scale.items import Item, SourceError
+from distildire.scale.items import Item, SourceError, digest
 from distildire.scale.once import Once
 from distildire.scale.options import Engine, ScoreOptions
 from distildire.scale.pace import Pace
@@ -54,7 +54,8 @@ class Report:
     present: int
     """Files that were done before."""
     errors: int
-    """Rows of the folder that have no score; folders and rows of a list that name no file."""
+    """Files of the source that have no score, those of earlier runs among them; folders that can't
+    be listed, and rows of a list that name no file."""
     copies: int = 0
     """Of `scored`, those whose bytes had been scored already (`dedup`)."""
     seconds: float = 0.0
@@ -88,7 +89,8 @@ def score(  # noqa: PLR0913
 
     Args:
         source: folder, pattern, manifest, list or shards, here or in a store; see `items_of`.
-        out: folder, or its address in a store, of this model, error budget and device alone.
+        out: folder, or its address in a store, of this model, calibration, error budget and
+            device alone.
         model: bundled model by name, or the folder of a bundle.
         fpr: error budget of the verdicts, 0..0.5.
         engine: "local", or "ray" for the cluster that `ray.init` finds, whose machines must
@@ -133,6 +135,8 @@ def score_with(
             "model": detector.name, "sha256": detector.bundle.sha256, "fpr": options.fpr,
             "device": options.device, "version": __version__,
         }  # fmt: skip
+        if detector.bundle.calibration is not None:
+            about["calibration"] = detector.bundle.calibration.sha256
         pending = _Pending(source, on_error)  # refuses an empty one before there is a folder for it
         folder = folder_of(out)
         with open_folder(folder, about), _loading(detector, options) as load:
@@ -149,12 +153,12 @@ def score_with(
                 rows = (row | facts_of_file(item) for item, row in once.rows(pending))
             else:
                 rows = score_here(detector, pending, load)
-            scored = _write(rows, writer, tell)
+            scored = _write(rows, writer, tell, pending.wrong)
             if pending.trouble is not None:
                 raise pending.trouble
             seconds = pending.seconds
-            pending.done = ()  # its memory is needed
-            errors = pending.errors + drop_stale(folder, pending.whole)
+            pending.done = None  # its memory is needed
+            errors = pending.errors + drop_stale(folder, pending.whole, pending.wrong)
             copies = once.copies if once is not None else 0
             cores = detector.cores if actors is None else actors.count * actors.cores
             return Report(scored, pending.present, errors, copies, seconds, cores)
@@ -197,12 +201,17 @@ def _telling(
     return tell
 
 
-def _write(rows: Rows, writer: PartWriter, tell: Callable[[int], None]) -> int:
-    """Write all rows, and give their number; what came before an error is written too."""
+def _write(rows: Rows, writer: PartWriter, tell: Callable[[int], None], wrong: bytearray) -> int:
+    """Write all rows, and give their number; what came before an error is written too.
+
+    The digests of paths that have no score go to the end of `wrong`.
+    """
     scored = 0
     try:
         for scored, row in enumerate(rows, 1):
             writer.add(row)
+            if row["error"] is not None:
+                wrong += digest(row["path"])
             tell(scored)
     finally:
         writer.flush()
@@ -219,8 +228,10 @@ class _Pending:
             SourceError: it gives nothing at all, neither a picture nor what is wrong with one.
         """
         self._on_error = on_error
-        self.done: Container[object] = ()
+        self.done: DoneItems | None = None
         self.present = self.errors = 0
+        self.wrong = bytearray()
+        """Digests of the paths that have a row with an error."""
         self.whole: set[str] = set()
         """Shards that were read to their end."""
         self.trouble: Exception | None = None
@@ -243,8 +254,10 @@ class _Pending:
                 if item.shard is not None:
                     self.whole.add(item.shard)
                 self.whole.discard(item.path)  # a shard stands here where it is wrong
-                if item in self.done:
+                if self.done is not None and item in self.done:
                     self.present += 1
+                    if self.done.has_error(item):
+                        self.wrong += digest(item.path)
                 else:
                     self._began = self._began or time.monotonic()
                     yield item.held()

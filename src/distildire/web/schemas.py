@@ -42,7 +42,9 @@ def _columns() -> dict[str, Any]:
         )
         for column in fields(VideoVerdict)
     }
-    about_kind = "whose thresholds were taken, where the service runs with `--kind`"
+    about_kind = (
+        "whose thresholds were taken, where the service runs with `--kind`; null: of all pictures"
+    )
     return columns | {"kind": (str | None, Field(default=None, description=about_kind))}
 
 

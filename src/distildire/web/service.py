@@ -130,7 +130,7 @@ class Service:
                 results.append(await self._lane.run(work))
             else:
                 results.append((await next(waiting)).to_dict())
-        thresholds = {} if self.detector.kind is None else {"kind": self.detector.kind}
+        thresholds = {} if self.detector.kind is None else {"kind": self.detector.thresholds_of}
         return [result | thresholds for result in results]
 
     @asynccontextmanager
