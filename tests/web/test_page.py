@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -290,3 +291,63 @@ def test_video(page: Any, tmp_path: Path) -> None:
         page.get_by_role("button", name="Download CSV").click()
     (row,) = csv.DictReader(Path(download.value.path()).read_text().splitlines())
     assert (row["file"], row["fpr"]) == ("clip.mp4", "0.01")
+
+
+def fpr_of(route: Any) -> float:
+    return float(parse_qs(urlsplit(route.request.url).query)["fpr"][0])
+
+
+def judge(route: Any) -> None:
+    """Answer as the server does: a video that is called generated from a budget of 5% on."""
+    fpr = fpr_of(route)
+    result = {
+        **{"path": "clip.mp4", "sha256": "0" * 64, "probability": 0.6, "logit": 1.0},
+        **{"verdict": "fake" if fpr >= 0.05 else "unsure", "model": "nano", "fpr": fpr},
+        **{"width": 320, "height": 240, "error": None, "note": None, "declares": None},
+        **{"scenes": 1, "suspicious": [0, 1]},
+        "timeline": [{"time": 0, "probability": 0.6, "logit": 1.0, "scene": 0}],
+    }
+    route.fulfill(json={"model": "nano", "fpr": fpr, "results": [result]})
+
+
+def move(page: Any, step: int) -> None:
+    """Move the error budget, for longer than the page waits for the next move."""
+    page.get_by_label("Error budget").fill(str(step))
+    page.wait_for_timeout(400)
+
+
+def wait_for(page: Any, routes: list[Any], count: int) -> None:
+    for _ in range(DEADLINE // 20):
+        if len(routes) >= count:
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"{len(routes)} requests in place of {count}")
+
+
+def test_videos_are_judged_at_the_budget_shown(page: Any, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    page.route("**/v1/detect*", lambda route: asked.append(route))
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"clip")
+    verdict = page.locator("#rows .verdict")
+    drop(page, clip)
+    wait_for(page, asked, 1)
+    move(page, 7)
+    judge(asked[0])
+    # The slider had been moved while the server was at it.
+    playwright.expect(page.locator("#rows")).to_contain_text("Judged at an error budget of 1%")
+    wait_for(page, asked, 2)
+    for step in (6, 0, 7):
+        move(page, step)
+    assert [fpr_of(route) for route in asked] == [0.01, 0.2]
+    judge(asked[1])
+    wait_until_done(page)
+    playwright.expect(verdict).to_have_text("Likely generated")
+    playwright.expect(page.locator("#rows")).not_to_contain_text("Judged at")
+    move(page, 0)
+    wait_for(page, asked, 3)
+    page.get_by_role("button", name="Stop").click()
+    wait_until_done(page)
+    playwright.expect(verdict).to_have_text("Likely generated")
+    playwright.expect(page.locator("#rows")).to_contain_text("Judged at an error budget of 20%")
+    playwright.expect(page.locator("#detail .judged")).to_contain_text("20%")

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Detail } from "./detail.js";
-import { WORDS } from "./parts.js";
+import { judgedElsewhere, share, WORDS } from "./parts.js";
 import { bytes, Table } from "./table.js";
 
 const AT_ONCE = 4;
@@ -56,14 +56,21 @@ function add(files) {
   document.body.classList.add("busy");
   $("desk").hidden = false;
   for (const file of files) {
-    const item = { file, url: URL.createObjectURL(file), result: null };
+    const item = { file, url: URL.createObjectURL(file), result: null, pending: false };
     table.add(item);
-    state.queue.push(item);
-    state.total += 1;
+    enqueue(item);
   }
   if (table.items.length === 1) table.choose(table.items[0]);
   progress();
   pump();
+}
+
+/** One request per file at a time: answers of two could come in the wrong order. */
+function enqueue(item) {
+  if (item.pending) return;
+  item.pending = true;
+  state.queue.push(item);
+  state.total += 1;
 }
 
 function pump() {
@@ -87,8 +94,16 @@ async function score(item) {
     item.result = await api.detect(item.file, threshold().fpr, signal);
   } catch (error) {
     if (error.status === 401) $("key-form").hidden = false;
-    item.result = { error: signal.aborted ? "stopped" : error.message, probability: null };
+    if (!signal.aborted) item.result = { error: error.message, probability: null };
   }
+  settle(item);
+  if (!signal.aborted && judgedElsewhere(item.result, threshold())) enqueue(item);
+}
+
+/** A file without a result by now was stopped; one judged before keeps what it has. */
+function settle(item) {
+  item.pending = false;
+  item.result ??= { error: "stopped", probability: null };
   table.update(item);
   if (table.chosen === item) detail.show(item, threshold());
 }
@@ -116,11 +131,10 @@ function tally() {
 }
 
 function applyBudget() {
-  const share = `${+(100 * threshold().fpr).toPrecision(3)}%`;
-  const { remark } = threshold();
-  $("budget-words").textContent = `calls at most about ${share} of camera pictures generated`
+  const { fpr, remark } = threshold();
+  $("budget-words").textContent = `calls at most about ${share(fpr)} of camera pictures generated`
     + (remark ? ` (${remark})` : "");
-  $("budget").setAttribute("aria-valuetext", share);
+  $("budget").setAttribute("aria-valuetext", share(fpr));
   table.setThreshold(threshold());
   tally();
 }
@@ -178,16 +192,15 @@ document.addEventListener("drop", (event) => {
   add([...event.dataTransfer.files]);
 });
 
-let settling;
+let moving;
 $("budget").addEventListener("input", () => {
   state.index = Number($("budget").value);
   applyBudget();
-  clearTimeout(settling);
-  settling = setTimeout(() => {
+  clearTimeout(moving);
+  moving = setTimeout(() => {
     if (table.chosen) detail.show(table.chosen, threshold());
-    const videos = table.items.filter((item) => item.result?.timeline?.length);
-    state.queue.push(...videos);
-    state.total += videos.length;
+    const videos = table.items.filter((item) => judgedElsewhere(item.result, threshold()));
+    videos.forEach(enqueue);
     if (videos.length) progress();
     pump();
   }, 300);
@@ -215,9 +228,8 @@ for (const head of document.querySelectorAll("th[data-key]")) {
 $("csv").addEventListener("click", () => table.csv(threshold().fpr));
 $("stop").addEventListener("click", () => {
   for (const item of state.queue.splice(0)) {
-    item.result = { error: "stopped", probability: null };
     state.done += 1;
-    table.update(item);
+    settle(item);
   }
   stopper.abort();
   stopper = new AbortController();

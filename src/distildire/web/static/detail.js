@@ -1,7 +1,7 @@
 // One file in full: pictures, scale, stability, provenance, record.
 
 import * as api from "./api.js";
-import { el, isVideo, percent, save, scale, sentence, verdictOf } from "./parts.js";
+import { el, isVideo, percent, remarks, save, scale, verdictOf } from "./parts.js";
 import { clock, timeline } from "./timeline.js";
 
 const HEADLINES = {
@@ -44,7 +44,7 @@ export class Detail {
       scale(result.probability, verdict, threshold, true),
       el("div", { class: "scale-ends" }, el("span", {}, "camera"),
         el("span", {}, el("i", { class: "swatch" }), "unsure"), el("span", {}, "generated"))),
-    ...said(result)];
+    ...remarks(result, threshold).map(([kind, text]) => el("p", { class: kind }, text))];
     if (isVideo(item.file) || result.timeline) {
       this.section.replaceChildren(...parts, el("div", { class: "timeline" },
         el("h3", {}, "Over time"), timeline(result, threshold)),
@@ -105,12 +105,6 @@ export class Detail {
       button("Record as JSON", "json"),
       el("span", { class: "hint" }, "The same file gives the same record, byte for byte."));
   }
-}
-
-/** Why there is nothing to judge or how much was seen, and what the file says of itself. */
-function said({ note, declares }) {
-  return [note && el("p", { class: "note" }, sentence(note)),
-    declares && el("p", { class: "declares" }, sentence(declares))].filter(Boolean);
 }
 
 function overTime({ timeline: frames, scenes, suspicious }) {
