@@ -197,6 +197,18 @@ def test_two_files_from_drop_to_record(
     assert record["input"]["name"] == "astronaut.jpg"
 
 
+def test_record_that_fails(page: Any, pictures: dict[str, Path]) -> None:
+    late = json.dumps({"detail": "no answer within 120 seconds"})
+    page.route("**/v1/explain*", lambda route: None)
+    page.route("**/v1/record*", lambda route: route.fulfill(status=503, body=late))
+    drop(page, pictures["coffee"])
+    button = page.get_by_role("button", name="Download record")
+    button.click()
+    words = page.locator("#detail [role=alert]")
+    playwright.expect(words).to_have_text("No record: no answer within 120 seconds")
+    playwright.expect(button).to_be_enabled()
+
+
 def test_table(page: Any, pictures: dict[str, Path], tmp_path: Path) -> None:
     note = tmp_path / "=note.txt"
     note.write_text("no picture")

@@ -88,13 +88,17 @@ export class Detail {
   }
 
   downloads(item, threshold) {
+    const failed = el("p", { class: "failed", role: "alert" });
     const button = (label, format) => {
       const node = el("button", { type: "button", class: "quiet" }, label);
       node.addEventListener("click", async () => {
         node.disabled = true;
+        failed.textContent = "";
         try {
           const name = `record-${item.result.sha256.slice(0, 12)}.${format}`;
           save(await api.record(item.file, threshold.fpr, format), name);
+        } catch (error) {
+          failed.textContent = `No record: ${error.message}`;
         } finally {
           node.disabled = false;
         }
@@ -103,7 +107,8 @@ export class Detail {
     };
     return el("div", { class: "downloads" }, button("Download record", "html"),
       button("Record as JSON", "json"),
-      el("span", { class: "hint" }, "The same file gives the same record, byte for byte."));
+      el("span", { class: "hint" }, "The same file gives the same record, byte for byte."),
+      failed);
   }
 }
 
