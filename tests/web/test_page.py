@@ -209,6 +209,18 @@ def test_record_that_fails(page: Any, pictures: dict[str, Path]) -> None:
     playwright.expect(button).to_be_enabled()
 
 
+def test_server_that_fails_at_first(page: Any, pictures: dict[str, Path]) -> None:
+    page.route("**/v1/models", lambda route: route.fulfill(status=503))
+    page.reload()
+    alert = page.locator("#alert")
+    playwright.expect(alert).to_contain_text("can't be reached")
+    drop(page, pictures["coffee"])
+    playwright.expect(alert).to_be_visible()
+    page.unroute("**/v1/models")
+    wait_until_done(page)
+    playwright.expect(alert).to_be_hidden()
+
+
 def test_table(page: Any, pictures: dict[str, Path], tmp_path: Path) -> None:
     note = tmp_path / "=note.txt"
     note.write_text("no picture")

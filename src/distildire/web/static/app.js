@@ -12,6 +12,7 @@ const state = { thresholds: [], index: 0, queue: [], running: 0, done: 0, total:
 const detail = new Detail($("detail"), close);
 const table = new Table($("rows"), open);
 let stopper = new AbortController();
+let retry;
 
 table.onShown = (count) => {
   $("none").hidden = count > 0 || !table.items.length;
@@ -21,9 +22,12 @@ function threshold() {
   return state.thresholds[state.index];
 }
 
-async function connect() {
+/** Fetch what the page needs of the server; while that can't be reached, ask ever less often. */
+async function connect(failures = 0) {
+  clearTimeout(retry);
   try {
     const { models: [model], limits } = await api.models();
+    complain("");
     state.thresholds = model.thresholds;
     state.limits = limits;
     state.index = Math.max(0, model.thresholds.findIndex((row) => row.fpr === model.fpr));
@@ -37,10 +41,12 @@ async function connect() {
     pump();
   } catch (error) {
     if (error.status === 401) {
+      complain("");
       $("key-form").hidden = false;
       $("key").focus();
     } else {
       complain(`The server can't be reached: ${error.message}`);
+      retry = setTimeout(connect, Math.min(1000 * 2 ** failures, 30_000), failures + 1);
     }
   }
 }
@@ -52,7 +58,6 @@ function complain(words) {
 
 function add(files) {
   if (!files.length) return;
-  complain("");
   document.body.classList.add("busy");
   $("desk").hidden = false;
   for (const file of files) {
