@@ -23,6 +23,7 @@ from PIL import Image, PngImagePlugin
 
 from distildire import Detector
 from distildire.bundle import bundled
+from distildire.web.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -219,6 +220,24 @@ def test_server_that_fails_at_first(page: Any, pictures: dict[str, Path]) -> Non
     page.unroute("**/v1/models")
     wait_until_done(page)
     playwright.expect(alert).to_be_hidden()
+
+
+def test_key(browser: Any, detector: Detector) -> None:
+    with running(detector, Settings(key="klíč ✓")) as url:
+        context = browser.new_context()
+        context.set_default_timeout(DEADLINE)
+        page = context.new_page()
+        page.goto(url)
+        label = page.get_by_label("This server asks for a key")
+        label.fill("klic")
+        page.get_by_role("button", name="Use it").click()
+        words = page.locator("#key-words")
+        playwright.expect(words).to_have_text("The server refuses this key.")
+        label.fill(" klíč ✓ ")
+        page.get_by_role("button", name="Use it").click()
+        playwright.expect(page.locator("#limits")).to_contain_text("MiB")
+        playwright.expect(page.locator("#key-form")).to_be_hidden()
+        context.close()
 
 
 def test_table(page: Any, pictures: dict[str, Path], tmp_path: Path) -> None:

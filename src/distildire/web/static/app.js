@@ -42,13 +42,18 @@ async function connect(failures = 0) {
   } catch (error) {
     if (error.status === 401) {
       complain("");
-      $("key-form").hidden = false;
+      askForKey();
       $("key").focus();
     } else {
       complain(`The server can't be reached: ${error.message}`);
       retry = setTimeout(connect, Math.min(1000 * 2 ** failures, 30_000), failures + 1);
     }
   }
+}
+
+function askForKey() {
+  $("key-words").textContent = api.hasKey() ? "The server refuses this key." : "";
+  $("key-form").hidden = false;
 }
 
 function complain(words) {
@@ -98,7 +103,7 @@ async function score(item) {
     if (item.file.size > limit) throw new Error(`over the server's limit of ${bytes(limit)}`);
     item.result = await api.detect(item.file, threshold().fpr, signal);
   } catch (error) {
-    if (error.status === 401) $("key-form").hidden = false;
+    if (error.status === 401) askForKey();
     if (!signal.aborted) item.result = { error: error.message, probability: null };
   }
   settle(item);
@@ -250,7 +255,8 @@ $("clear").addEventListener("click", () => {
 });
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  api.useKey($("key").value);
+  $("key-words").textContent = "";
+  api.useKey($("key").value.trim());
   connect();
 });
 document.addEventListener("keydown", (event) => {
