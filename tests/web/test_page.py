@@ -23,6 +23,8 @@ from PIL import Image, PngImagePlugin
 
 from distildire import Detector
 from distildire.bundle import bundled
+from distildire.io.finding import VIDEO_SUFFIXES
+from distildire.io.pictures import PICTURE_SUFFIXES
 from distildire.web.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -261,6 +263,21 @@ def test_table(page: Any, pictures: dict[str, Path], tmp_path: Path) -> None:
     page.locator("#filter").select_option("all")
     page.get_by_label("Name").fill("coff")
     playwright.expect(names).to_have_text(["coffee.jpg"])
+
+
+def test_folder(page: Any, tmp_path: Path) -> None:
+    ours = {f"a{suffix.upper()}" for suffix in PICTURE_SUFFIXES | VIDEO_SUFFIXES}
+    for name in (*ours, "notes.txt", "archive.zip", ".DS_Store", "._a.png"):
+        (tmp_path / name).write_bytes(b"x")
+    page.route("**/v1/detect*", lambda route: None)
+    page.set_input_files("#folder", tmp_path)
+    names = page.locator("#rows .name")
+    playwright.expect(names).to_have_count(len(ours))
+    assert set(names.all_inner_texts()) == ours
+    left_out = page.locator("#left-out")
+    playwright.expect(left_out).to_contain_text(f"2 of {len(ours) + 2} files")
+    page.get_by_role("button", name="Clear").click()
+    playwright.expect(left_out).to_be_empty()
 
 
 def test_notes_and_declarations(page: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { Detail } from "./detail.js";
+import { isLitter, isOurs } from "./folder.js";
 import { judgedElsewhere, share, WORDS } from "./parts.js";
 import { bytes, Table } from "./table.js";
 
@@ -63,6 +64,7 @@ function complain(words) {
 
 function add(files) {
   if (!files.length) return;
+  $("left-out").textContent = "";
   document.body.classList.add("busy");
   $("desk").hidden = false;
   for (const file of files) {
@@ -176,12 +178,19 @@ const wanted = localStorage.getItem("distildire-theme");
 if (wanted) theme(wanted);
 else $("theme").setAttribute("aria-pressed", String(dark));
 
-for (const id of ["pick", "folder"]) {
-  $(id).addEventListener("change", () => {
-    add([...$(id).files].filter((file) => id === "pick" || /^(image|video)\//.test(file.type)));
-    $(id).value = "";
-  });
-}
+$("pick").addEventListener("change", () => {
+  add([...$("pick").files]);
+  $("pick").value = "";
+});
+$("folder").addEventListener("change", () => {
+  const files = [...$("folder").files].filter((file) => !isLitter(file));
+  const ours = files.filter(isOurs);
+  add(ours);
+  const others = files.length - ours.length;
+  $("left-out").textContent = others ? "Left out, as neither pictures nor videos by their names: "
+    + `${others} of ${files.length} ${files.length === 1 ? "file" : "files"}.` : "";
+  $("folder").value = "";
+});
 
 document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
 
@@ -249,6 +258,7 @@ $("clear").addEventListener("click", () => {
   $("stop").click();
   table.choose(null);
   table.clear();
+  $("left-out").textContent = "";
   $("desk").hidden = true;
   document.body.classList.remove("busy");
   $("pick").focus();
