@@ -234,10 +234,10 @@ def test_key(browser: Any, detector: Detector) -> None:
         label.fill("klic")
         page.get_by_role("button", name="Use it").click()
         words = page.locator("#key-words")
-        playwright.expect(words).to_have_text("The server refuses this key.")
+        playwright.expect(words).to_have_text("The server refuses this key.", timeout=DEADLINE)
         label.fill(" klíč ✓ ")
         page.get_by_role("button", name="Use it").click()
-        playwright.expect(page.locator("#limits")).to_contain_text("MiB")
+        playwright.expect(page.locator("#limits")).to_contain_text("MiB", timeout=DEADLINE)
         playwright.expect(page.locator("#key-form")).to_be_hidden()
         context.close()
 
