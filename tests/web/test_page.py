@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from PIL import Image, PngImagePlugin
 
 from distildire import Detector
 from distildire.bundle import bundled
+from distildire.io.finding import VIDEO_SUFFIXES
+from distildire.io.pictures import PICTURE_SUFFIXES
+from distildire.web.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -196,6 +200,48 @@ def test_two_files_from_drop_to_record(
     assert record["input"]["name"] == "astronaut.jpg"
 
 
+def test_record_that_fails(page: Any, pictures: dict[str, Path]) -> None:
+    late = json.dumps({"detail": "no answer within 120 seconds"})
+    page.route("**/v1/explain*", lambda route: None)
+    page.route("**/v1/record*", lambda route: route.fulfill(status=503, body=late))
+    drop(page, pictures["coffee"])
+    button = page.get_by_role("button", name="Download record")
+    button.click()
+    words = page.locator("#detail [role=alert]")
+    playwright.expect(words).to_have_text("No record: no answer within 120 seconds")
+    playwright.expect(button).to_be_enabled()
+
+
+def test_server_that_fails_at_first(page: Any, pictures: dict[str, Path]) -> None:
+    page.route("**/v1/models", lambda route: route.fulfill(status=503))
+    page.reload()
+    alert = page.locator("#alert")
+    playwright.expect(alert).to_contain_text("can't be reached")
+    drop(page, pictures["coffee"])
+    playwright.expect(alert).to_be_visible()
+    page.unroute("**/v1/models")
+    wait_until_done(page)
+    playwright.expect(alert).to_be_hidden()
+
+
+def test_key(browser: Any, detector: Detector) -> None:
+    with running(detector, Settings(key="klíč ✓")) as url:
+        context = browser.new_context()
+        context.set_default_timeout(DEADLINE)
+        page = context.new_page()
+        page.goto(url)
+        label = page.get_by_label("This server asks for a key")
+        label.fill("klic")
+        page.get_by_role("button", name="Use it").click()
+        words = page.locator("#key-words")
+        playwright.expect(words).to_have_text("The server refuses this key.", timeout=DEADLINE)
+        label.fill(" klíč ✓ ")
+        page.get_by_role("button", name="Use it").click()
+        playwright.expect(page.locator("#limits")).to_contain_text("MiB", timeout=DEADLINE)
+        playwright.expect(page.locator("#key-form")).to_be_hidden()
+        context.close()
+
+
 def test_table(page: Any, pictures: dict[str, Path], tmp_path: Path) -> None:
     note = tmp_path / "=note.txt"
     note.write_text("no picture")
@@ -217,6 +263,21 @@ def test_table(page: Any, pictures: dict[str, Path], tmp_path: Path) -> None:
     page.locator("#filter").select_option("all")
     page.get_by_label("Name").fill("coff")
     playwright.expect(names).to_have_text(["coffee.jpg"])
+
+
+def test_folder(page: Any, tmp_path: Path) -> None:
+    ours = {f"a{suffix.upper()}" for suffix in PICTURE_SUFFIXES | VIDEO_SUFFIXES}
+    for name in (*ours, "notes.txt", "archive.zip", ".DS_Store", "._a.png"):
+        (tmp_path / name).write_bytes(b"x")
+    page.route("**/v1/detect*", lambda route: None)
+    page.set_input_files("#folder", tmp_path)
+    names = page.locator("#rows .name")
+    playwright.expect(names).to_have_count(len(ours))
+    assert set(names.all_inner_texts()) == ours
+    left_out = page.locator("#left-out")
+    playwright.expect(left_out).to_contain_text(f"2 of {len(ours) + 2} files")
+    page.get_by_role("button", name="Clear").click()
+    playwright.expect(left_out).to_be_empty()
 
 
 def test_notes_and_declarations(page: Any, tmp_path: Path) -> None:
@@ -290,3 +351,63 @@ def test_video(page: Any, tmp_path: Path) -> None:
         page.get_by_role("button", name="Download CSV").click()
     (row,) = csv.DictReader(Path(download.value.path()).read_text().splitlines())
     assert (row["file"], row["fpr"]) == ("clip.mp4", "0.01")
+
+
+def fpr_of(route: Any) -> float:
+    return float(parse_qs(urlsplit(route.request.url).query)["fpr"][0])
+
+
+def judge(route: Any) -> None:
+    """Answer as the server does: a video that is called generated from a budget of 5% on."""
+    fpr = fpr_of(route)
+    result = {
+        **{"path": "clip.mp4", "sha256": "0" * 64, "probability": 0.6, "logit": 1.0},
+        **{"verdict": "fake" if fpr >= 0.05 else "unsure", "model": "nano", "fpr": fpr},
+        **{"width": 320, "height": 240, "error": None, "note": None, "declares": None},
+        **{"scenes": 1, "suspicious": [0, 1]},
+        "timeline": [{"time": 0, "probability": 0.6, "logit": 1.0, "scene": 0}],
+    }
+    route.fulfill(json={"model": "nano", "fpr": fpr, "results": [result]})
+
+
+def move(page: Any, step: int) -> None:
+    """Move the error budget, for longer than the page waits for the next move."""
+    page.get_by_label("Error budget").fill(str(step))
+    page.wait_for_timeout(400)
+
+
+def wait_for(page: Any, routes: list[Any], count: int) -> None:
+    for _ in range(DEADLINE // 20):
+        if len(routes) >= count:
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"{len(routes)} requests in place of {count}")
+
+
+def test_videos_are_judged_at_the_budget_shown(page: Any, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    page.route("**/v1/detect*", lambda route: asked.append(route))
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"clip")
+    verdict = page.locator("#rows .verdict")
+    drop(page, clip)
+    wait_for(page, asked, 1)
+    move(page, 7)
+    judge(asked[0])
+    # The slider had been moved while the server was at it.
+    playwright.expect(page.locator("#rows")).to_contain_text("Judged at an error budget of 1%")
+    wait_for(page, asked, 2)
+    for step in (6, 0, 7):
+        move(page, step)
+    assert [fpr_of(route) for route in asked] == [0.01, 0.2]
+    judge(asked[1])
+    wait_until_done(page)
+    playwright.expect(verdict).to_have_text("Likely generated")
+    playwright.expect(page.locator("#rows")).not_to_contain_text("Judged at")
+    move(page, 0)
+    wait_for(page, asked, 3)
+    page.get_by_role("button", name="Stop").click()
+    wait_until_done(page)
+    playwright.expect(verdict).to_have_text("Likely generated")
+    playwright.expect(page.locator("#rows")).to_contain_text("Judged at an error budget of 20%")
+    playwright.expect(page.locator("#detail .judged")).to_contain_text("20%")

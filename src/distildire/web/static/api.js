@@ -15,6 +15,10 @@ export function useKey(value) {
   sessionStorage.setItem("distildire-key", value);
 }
 
+export function hasKey() {
+  return Boolean(key);
+}
+
 export async function models() {
   return (await ask("/v1/models", {})).json();
 }
@@ -51,7 +55,7 @@ function send(path, file, signal) {
 }
 
 async function ask(path, options) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = key ? { Authorization: `Bearer ${byteString(key)}` } : {};
   for (;;) {
     const response = await fetch(path, { ...options, headers });
     if (response.ok) return response;
@@ -62,6 +66,11 @@ async function ask(path, options) {
     const problem = await response.json().catch(() => ({}));
     throw new ApiError(response.status, problem.detail ?? response.statusText, problem.results);
   }
+}
+
+/** Headers hold bytes: a letter each of its UTF-8, as the server reads a key. */
+function byteString(text) {
+  return String.fromCharCode(...new TextEncoder().encode(text));
 }
 
 function pause(milliseconds, signal) {

@@ -2,7 +2,8 @@
 
 import * as api from "./api.js";
 import { Detail } from "./detail.js";
-import { WORDS } from "./parts.js";
+import { isLitter, isOurs } from "./folder.js";
+import { judgedElsewhere, share, WORDS } from "./parts.js";
 import { bytes, Table } from "./table.js";
 
 const AT_ONCE = 4;
@@ -12,6 +13,7 @@ const state = { thresholds: [], index: 0, queue: [], running: 0, done: 0, total:
 const detail = new Detail($("detail"), close);
 const table = new Table($("rows"), open);
 let stopper = new AbortController();
+let retry;
 
 table.onShown = (count) => {
   $("none").hidden = count > 0 || !table.items.length;
@@ -21,9 +23,12 @@ function threshold() {
   return state.thresholds[state.index];
 }
 
-async function connect() {
+/** Fetch what the page needs of the server; while that can't be reached, ask ever less often. */
+async function connect(failures = 0) {
+  clearTimeout(retry);
   try {
     const { models: [model], limits } = await api.models();
+    complain("");
     state.thresholds = model.thresholds;
     state.limits = limits;
     state.index = Math.max(0, model.thresholds.findIndex((row) => row.fpr === model.fpr));
@@ -37,12 +42,19 @@ async function connect() {
     pump();
   } catch (error) {
     if (error.status === 401) {
-      $("key-form").hidden = false;
+      complain("");
+      askForKey();
       $("key").focus();
     } else {
       complain(`The server can't be reached: ${error.message}`);
+      retry = setTimeout(connect, Math.min(1000 * 2 ** failures, 30_000), failures + 1);
     }
   }
+}
+
+function askForKey() {
+  $("key-words").textContent = api.hasKey() ? "The server refuses this key." : "";
+  $("key-form").hidden = false;
 }
 
 function complain(words) {
@@ -52,18 +64,25 @@ function complain(words) {
 
 function add(files) {
   if (!files.length) return;
-  complain("");
+  $("left-out").textContent = "";
   document.body.classList.add("busy");
   $("desk").hidden = false;
   for (const file of files) {
-    const item = { file, url: URL.createObjectURL(file), result: null };
+    const item = { file, url: URL.createObjectURL(file), result: null, pending: false };
     table.add(item);
-    state.queue.push(item);
-    state.total += 1;
+    enqueue(item);
   }
   if (table.items.length === 1) table.choose(table.items[0]);
   progress();
   pump();
+}
+
+/** One request per file at a time: answers of two could come in the wrong order. */
+function enqueue(item) {
+  if (item.pending) return;
+  item.pending = true;
+  state.queue.push(item);
+  state.total += 1;
 }
 
 function pump() {
@@ -86,9 +105,17 @@ async function score(item) {
     if (item.file.size > limit) throw new Error(`over the server's limit of ${bytes(limit)}`);
     item.result = await api.detect(item.file, threshold().fpr, signal);
   } catch (error) {
-    if (error.status === 401) $("key-form").hidden = false;
-    item.result = { error: signal.aborted ? "stopped" : error.message, probability: null };
+    if (error.status === 401) askForKey();
+    if (!signal.aborted) item.result = { error: error.message, probability: null };
   }
+  settle(item);
+  if (!signal.aborted && judgedElsewhere(item.result, threshold())) enqueue(item);
+}
+
+/** A file without a result by now was stopped; one judged before keeps what it has. */
+function settle(item) {
+  item.pending = false;
+  item.result ??= { error: "stopped", probability: null };
   table.update(item);
   if (table.chosen === item) detail.show(item, threshold());
 }
@@ -116,11 +143,10 @@ function tally() {
 }
 
 function applyBudget() {
-  const share = `${+(100 * threshold().fpr).toPrecision(3)}%`;
-  const { remark } = threshold();
-  $("budget-words").textContent = `calls at most about ${share} of camera pictures generated`
+  const { fpr, remark } = threshold();
+  $("budget-words").textContent = `calls at most about ${share(fpr)} of camera pictures generated`
     + (remark ? ` (${remark})` : "");
-  $("budget").setAttribute("aria-valuetext", share);
+  $("budget").setAttribute("aria-valuetext", share(fpr));
   table.setThreshold(threshold());
   tally();
 }
@@ -152,12 +178,19 @@ const wanted = localStorage.getItem("distildire-theme");
 if (wanted) theme(wanted);
 else $("theme").setAttribute("aria-pressed", String(dark));
 
-for (const id of ["pick", "folder"]) {
-  $(id).addEventListener("change", () => {
-    add([...$(id).files].filter((file) => id === "pick" || /^(image|video)\//.test(file.type)));
-    $(id).value = "";
-  });
-}
+$("pick").addEventListener("change", () => {
+  add([...$("pick").files]);
+  $("pick").value = "";
+});
+$("folder").addEventListener("change", () => {
+  const files = [...$("folder").files].filter((file) => !isLitter(file));
+  const ours = files.filter(isOurs);
+  add(ours);
+  const others = files.length - ours.length;
+  $("left-out").textContent = others ? "Left out, as neither pictures nor videos by their names: "
+    + `${others} of ${files.length} ${files.length === 1 ? "file" : "files"}.` : "";
+  $("folder").value = "";
+});
 
 document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
 
@@ -178,16 +211,15 @@ document.addEventListener("drop", (event) => {
   add([...event.dataTransfer.files]);
 });
 
-let settling;
+let moving;
 $("budget").addEventListener("input", () => {
   state.index = Number($("budget").value);
   applyBudget();
-  clearTimeout(settling);
-  settling = setTimeout(() => {
+  clearTimeout(moving);
+  moving = setTimeout(() => {
     if (table.chosen) detail.show(table.chosen, threshold());
-    const videos = table.items.filter((item) => item.result?.timeline?.length);
-    state.queue.push(...videos);
-    state.total += videos.length;
+    const videos = table.items.filter((item) => judgedElsewhere(item.result, threshold()));
+    videos.forEach(enqueue);
     if (videos.length) progress();
     pump();
   }, 300);
@@ -215,9 +247,8 @@ for (const head of document.querySelectorAll("th[data-key]")) {
 $("csv").addEventListener("click", () => table.csv(threshold().fpr));
 $("stop").addEventListener("click", () => {
   for (const item of state.queue.splice(0)) {
-    item.result = { error: "stopped", probability: null };
     state.done += 1;
-    table.update(item);
+    settle(item);
   }
   stopper.abort();
   stopper = new AbortController();
@@ -227,13 +258,15 @@ $("clear").addEventListener("click", () => {
   $("stop").click();
   table.choose(null);
   table.clear();
+  $("left-out").textContent = "";
   $("desk").hidden = true;
   document.body.classList.remove("busy");
   $("pick").focus();
 });
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  api.useKey($("key").value);
+  $("key-words").textContent = "";
+  api.useKey($("key").value.trim());
   connect();
 });
 document.addEventListener("keydown", (event) => {

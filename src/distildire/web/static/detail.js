@@ -1,7 +1,7 @@
 // One file in full: pictures, scale, stability, provenance, record.
 
 import * as api from "./api.js";
-import { el, isVideo, percent, save, scale, sentence, verdictOf } from "./parts.js";
+import { el, isVideo, percent, remarks, save, scale, verdictOf } from "./parts.js";
 import { clock, timeline } from "./timeline.js";
 
 const HEADLINES = {
@@ -44,7 +44,7 @@ export class Detail {
       scale(result.probability, verdict, threshold, true),
       el("div", { class: "scale-ends" }, el("span", {}, "camera"),
         el("span", {}, el("i", { class: "swatch" }), "unsure"), el("span", {}, "generated"))),
-    ...said(result)];
+    ...remarks(result, threshold).map(([kind, text]) => el("p", { class: kind }, text))];
     if (isVideo(item.file) || result.timeline) {
       this.section.replaceChildren(...parts, el("div", { class: "timeline" },
         el("h3", {}, "Over time"), timeline(result, threshold)),
@@ -88,13 +88,17 @@ export class Detail {
   }
 
   downloads(item, threshold) {
+    const failed = el("p", { class: "failed", role: "alert" });
     const button = (label, format) => {
       const node = el("button", { type: "button", class: "quiet" }, label);
       node.addEventListener("click", async () => {
         node.disabled = true;
+        failed.textContent = "";
         try {
           const name = `record-${item.result.sha256.slice(0, 12)}.${format}`;
           save(await api.record(item.file, threshold.fpr, format), name);
+        } catch (error) {
+          failed.textContent = `No record: ${error.message}`;
         } finally {
           node.disabled = false;
         }
@@ -103,14 +107,9 @@ export class Detail {
     };
     return el("div", { class: "downloads" }, button("Download record", "html"),
       button("Record as JSON", "json"),
-      el("span", { class: "hint" }, "The same file gives the same record, byte for byte."));
+      el("span", { class: "hint" }, "The same file gives the same record, byte for byte."),
+      failed);
   }
-}
-
-/** Why there is nothing to judge or how much was seen, and what the file says of itself. */
-function said({ note, declares }) {
-  return [note && el("p", { class: "note" }, sentence(note)),
-    declares && el("p", { class: "declares" }, sentence(declares))].filter(Boolean);
 }
 
 function overTime({ timeline: frames, scenes, suspicious }) {

@@ -27,6 +27,11 @@ export function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** An error budget in percent. */
+export function share(fpr) {
+  return `${+(100 * fpr).toPrecision(3)}%`;
+}
+
 /** Never 0% or 100% for a probability that is neither. */
 export function percent(p) {
   if (p < 0.001) return "<0.1%";
@@ -42,6 +47,21 @@ export function verdictOf({ logit, verdict, timeline, note }, threshold) {
   if (timeline || note) return verdict;
   if (logit > threshold.fake_above_logit) return "fake";
   return logit < threshold.real_below_logit ? "real" : "unsure";
+}
+
+/** Whether a video's verdict is of another budget than the one chosen. */
+export function judgedElsewhere(result, threshold) {
+  return Boolean(result?.timeline?.length) && result.fpr !== threshold.fpr;
+}
+
+/** What is said beside a verdict: its budget, why there is nothing to judge, what a file claims. */
+export function remarks(result, threshold) {
+  return [
+    ["judged", judgedElsewhere(result, threshold)
+      && `judged at an error budget of ${share(result.fpr)}`],
+    ["note", result.note],
+    ["declares", result.declares],
+  ].filter(([, text]) => text).map(([kind, text]) => [kind, sentence(text)]);
 }
 
 /** The probability on a line from 0 to 100%, the unsure band marked. */

@@ -1,6 +1,6 @@
 // The list of files: sort, filter, choose, and give out as CSV.
 
-import { el, isVideo, save, scale, sentence, verdictOf, WORDS } from "./parts.js";
+import { el, isVideo, remarks, save, scale, verdictOf, WORDS } from "./parts.js";
 
 const ORDER = { fake: 0, unsure: 1, real: 2, error: 3, waiting: 4 };
 
@@ -59,11 +59,11 @@ export class Table {
     const state = this.state(item);
     const result = item.result;
     item.verdictCell.replaceChildren(el("span", { class: `verdict ${state}` }, WORDS[state]));
-    const said = [result?.note, result?.declares].filter(Boolean).map((text) =>
-      el("p", { class: "why", title: sentence(text) }, sentence(text)));
+    const said = (text) => el("p", { class: "why", title: text }, text);
     item.scaleCell.replaceChildren(...(result && result.error == null
-      ? [scale(result.probability, state, this.threshold), ...said]
-      : [el("p", { class: "why", title: result?.error }, result?.error ?? "")]));
+      ? [scale(result.probability, state, this.threshold),
+        ...remarks(result, this.threshold).map(([, text]) => said(text))]
+      : [said(result?.error ?? "")]));
     const size = result?.width ? `${result.width} × ${result.height} · ` : "";
     item.meta.textContent = size + bytes(item.file.size);
   }
