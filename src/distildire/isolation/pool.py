@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
+from distildire.explain.facts import Facts
+from distildire.explain.storage import Storage
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import MAX_PIXELS, RGB, ImageError
 from distildire.io.preprocessing import Preprocessing
 from distildire.isolation.worker import receive, send
 from distildire.loading import Given, Loaded, content_of, shown_name, what_is_wrong
+from distildire.provenance import Declaration, Origin
 
 if TYPE_CHECKING:
     from distildire.video.judge import Prepared
@@ -170,15 +173,18 @@ class Workers:
 
     def pixels(self, data: bytes, max_pixels: int) -> RGB:
         """`pictures.decode_bytes` in a worker; a crash raises ImageError like any damage."""
-        try:
-            answer, payload = self._ask(
-                {"what": "pixels", "max_pixels": max_pixels}, data, PICTURE_SECONDS
-            )
-        except Crashed as crash:
-            raise ImageError(str(crash)) from None
-        if answer["error"] is not None:
-            raise ImageError(answer["error"])
+        answer, payload = self._examine({"what": "pixels", "max_pixels": max_pixels}, data)
         return _array(payload, answer["shape"])
+
+    def facts(self, data: bytes) -> Facts:
+        """`facts.facts_of` in a worker; a crash raises ImageError like any damage."""
+        answer, _ = self._examine({"what": "facts"}, data)
+        storage, origin = answer["storage"], answer["origin"]
+        return Facts(
+            Storage(**{**storage, "passed_over": tuple(storage["passed_over"])}),
+            Origin(origin["declares"], tuple(Declaration(**one) for one in origin["findings"])),
+            answer["c2pa"],
+        )
 
     def video(self, data: bytes) -> Prepared:
         """`video.judge.prepare_video` in a worker; a crash is an error like any other."""
@@ -205,6 +211,20 @@ class Workers:
         """End all processes; those at work first finish it."""
         for _ in range(self._count):
             self._idle.get().end()
+
+    def _examine(self, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        """The answer on one picture.
+
+        Raises:
+            ImageError: what is wrong with it, a crash too.
+        """
+        try:
+            answer, payload = self._ask(words, data, PICTURE_SECONDS)
+        except Crashed as crash:
+            raise ImageError(str(crash)) from None
+        if answer["error"] is not None:
+            raise ImageError(answer["error"])
+        return answer, payload
 
     def _ask(
         self, words: dict[str, Any], data: bytes, seconds: float

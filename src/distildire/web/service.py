@@ -104,12 +104,14 @@ class Service:
             upload = uploads[0]
 
             def work() -> tuple[Record, str | None]:
-                most = self.settings.max_pixels
+                most, data = self.settings.max_pixels, upload.data
                 if self._workers is None:
-                    rgb = decode_bytes(upload.data, max_pixels=most)
+                    rgb, facts = decode_bytes(data, max_pixels=most), None
                 else:
-                    rgb = self._workers.pixels(upload.data, most)
-                record = make_record(self.detector, upload.data, name=upload.name, fpr=fpr, rgb=rgb)
+                    rgb, facts = self._workers.pixels(data, most), self._workers.facts(data)
+                record = make_record(
+                    self.detector, data, name=upload.name, fpr=fpr, rgb=rgb, facts=facts
+                )
                 return record, noise_of(self.detector, rgb) if noise else None
 
             async with self._answering():
