@@ -4,6 +4,7 @@ import builtins
 import hashlib
 import io
 import re
+import socket
 import tempfile
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from live import running
 from PIL import Image, PngImagePlugin
 
 from distildire import Detector
@@ -350,6 +352,84 @@ def test_a_full_line_of_explanations_is_told(
         assert_problem(second, 429, "busy")
         assert int(second.headers["retry-after"]) >= 1
         assert first.result(60).status_code == 200
+
+
+def test_a_refused_request_makes_no_work(
+    client_with: Client, detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_with(max_explanations=1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(*_: Any, **__: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        raise ValueError("held long enough")
+
+    video = b"\0\0\0\x18ftypmp42" + bytes(2000)
+    files = [("file", ("a.png", real_png)), ("file", ("a.mp4", video))]
+    with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patched:
+        for name in ("judge", "score_crops"):
+            patched.setattr(detector, name, held)
+        pool.submit(client.post, "/v1/explain", content=real_png)
+        try:
+            assert begun.wait(60)
+            assert_problem(client.post("/v1/detect", files=files), 429, "busy")
+            assert client.get("/healthz").json()["pending"] == 0
+        finally:
+            go_on.set()
+
+
+def test_work_that_waits_ends_with_its_answer(
+    client_with: Client, detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, load, go_on = client_with(answer_seconds=0.2), detector.load, threading.Event()
+    loaded: list[object] = []
+
+    def held(*args: Any, **kwargs: Any) -> Any:
+        loaded.append(args)
+        assert go_on.wait(60)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(detector, "load", held)
+    files = [("file", ("a.png", real_png))] * (detector.cores + 3)
+    try:
+        assert_problem(client.post("/v1/detect", files=files), 503, "within")
+    finally:
+        go_on.set()
+    while client.get("/healthz").json()["pending"]:
+        time.sleep(0.01)
+    assert len(loaded) <= detector.cores
+
+
+def test_explanations_of_callers_that_left_are_not_made(
+    detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, go_on = detector.score_crops, threading.Event()
+
+    def held(*args: Any, **kwargs: Any) -> Any:
+        assert go_on.wait(60)
+        return score(*args, **kwargs)
+
+    def line(url: str, length: int) -> None:
+        until = time.monotonic() + 60
+        while f"distildire_slow_lane {length}.0\n" not in httpx.get(f"{url}/metrics").text:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    monkeypatch.setattr(detector, "score_crops", held)
+    with running(detector) as url, ThreadPoolExecutor(1) as pool:
+        try:
+            first = pool.submit(httpx.post, f"{url}/v1/explain", content=real_png, timeout=60)
+            line(url, 1)
+            host, port = url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port))) as leaving:
+                head = f"POST /v1/explain HTTP/1.1\r\nHost: a\r\nContent-Length: {len(real_png)}"
+                leaving.sendall(head.encode() + b"\r\n\r\n" + real_png)
+                line(url, 2)
+            line(url, 1)
+        finally:
+            go_on.set()
+        assert first.result().status_code == 200
 
 
 def test_settings_are_checked() -> None:

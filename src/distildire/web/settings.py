@@ -31,7 +31,7 @@ class Settings:
     """Bytes of all their bodies together; a request that doesn't announce its length counts
     as one of `max_body`."""
     max_explanations: int = 8
-    """Explanations, records and videos waiting or at work; they are made one at a time."""
+    """Explanations, records and requests with videos, waiting or at work; one at a time is made."""
     read_seconds: float = 60.0
     """For the whole body of a request to arrive."""
     answer_seconds: float = 120.0
