@@ -189,10 +189,14 @@ def test_bodies_in_flight_are_bounded(
     client_with: Client, real_png: bytes, holding: Holding
 ) -> None:
     client = client_with(max_body=2**20, max_in_flight=2**20 + len(real_png) - 1)
-    # A body of unannounced length counts as the largest.
-    with holding(client, 1, content=iter([real_png])):
-        assert_problem(client.post("/v1/detect", content=real_png), 429, "busy")
-        assert_problem(client.post("/v1/detect", content=b"junk"), 422, "not a picture")
+    zeros = {"Content-Length": "0" * 30 + str(len(real_png))}
+    # A body of unannounced length counts as the largest, whatever stands beside it.
+    for headers in ({}, {"Transfer-Encoding": "chunked", "Content-Length": "1"}):
+        with holding(client, 1, content=iter([real_png]), headers=headers):
+            assert_problem(client.post("/v1/detect", content=real_png), 429, "busy")
+            answer = client.post("/v1/detect", content=real_png, headers=zeros)
+            assert_problem(answer, 429, "busy")
+            assert_problem(client.post("/v1/detect", content=b"junk"), 422, "not a picture")
     for _ in range(2):
         assert client.post("/v1/detect", content=iter([real_png])).status_code == 200
 

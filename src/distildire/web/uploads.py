@@ -57,8 +57,10 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 def announced_length(request: Request) -> int | None:
     """Bytes of the body as the header says; None where it doesn't say."""
     text = request.headers.get("content-length", "")
+    if not text.isdecimal() or "transfer-encoding" in request.headers:
+        return None
     # Python refuses to read numbers of thousands of digits.
-    return int(text[:20]) if text.isdecimal() else None
+    return int(text.lstrip("0")[:20] or "0")
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
