@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -135,3 +136,16 @@ def test_facts_have_limits(
         with pytest.raises(ImageError, match="busy"):
             workers.facts(real_png[:33] + 100_000 * empty + real_png[33:])
     assert workers.facts(real_png) == facts_of(real_png)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="environments as Linux tells them")
+def test_workers_know_no_keys(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISTILDIRE_API_KEY", "AWS_SECRET_ACCESS_KEY", "LC_TIME"):
+        monkeypatch.setenv(name, "C")
+    made = Workers(detector.bundle.preprocessing, 1, decoder=DECODER)
+    worker = str(made.load(crashing.TELL, "a", 10**8).error).removeprefix("process ")
+    variables = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    made.close()
+    names = {variable.partition(b"=")[0] for variable in variables}
+    assert {b"PATH", b"LC_TIME", b"OMP_NUM_THREADS"} <= names
+    assert not [name for name in names if b"KEY" in name]

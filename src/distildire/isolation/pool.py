@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,12 @@ PICTURE_SECONDS, VIDEO_SECONDS = 60.0, 150.0
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); \
 from distildire.isolation.worker import main; main()"
 
+_NEEDED = re.compile(
+    "PATH|HOME|LANG|LC_.*|TZ|TMPDIR|PYTHON.*|(LD|DYLD)_.*|MALLOC_.*|GLIBC_TUNABLES"
+    "|SYSTEMROOT|WINDIR|TEMP|TMP|USERPROFILE"  # on Windows
+)
+"""Variables that a worker gets of its parent's."""
+
 
 class Crashed(Exception):  # noqa: N818  (of the file, not of the program)
     """A worker died of a file; the message is one sentence for its owner."""
@@ -59,7 +66,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             # An interrupt of the parent is no business of its workers: they end with its pipes.
             start_new_session=True,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env=_environment(),
         )
         self._requests = cast(BinaryIO, self._process.stdin)
         self._answers = cast(BinaryIO, self._process.stdout)
@@ -245,6 +252,12 @@ class Workers:
         worker.end()
         self._crashed()
         return _Worker(self._settings)
+
+
+def _environment() -> dict[str, str]:
+    """What a process needs to start, and none of the keys that the parent may have beside it."""
+    kept = {name: value for name, value in os.environ.items() if _NEEDED.fullmatch(name.upper())}
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def _array(payload: bytes, shape: tuple[int, ...] | list[int]) -> RGB:
