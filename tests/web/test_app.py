@@ -223,6 +223,13 @@ def test_key(client_with: Client, real_png: bytes) -> None:
     assert client.get("/").status_code == 200
 
 
+def test_a_key_is_taken_in_either_code(detector: Detector) -> None:
+    with running(detector, Settings(key="s3cret-ß")) as url:
+        for code, status in (("utf-8", 200), ("latin-1", 200), ("cp437", 401)):
+            headers = {"Authorization": "Bearer s3cret-ß".encode(code)}
+            assert httpx.get(f"{url}/v1/models", headers=headers).status_code == status, code
+
+
 def test_uploads_never_touch_the_disk(
     client: TestClient, real_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,6 +452,8 @@ def test_settings_are_checked() -> None:
         Settings(key=" ")
     with pytest.raises(ValueError, match="several lines"):
         Settings(key="a\nb")
+    with pytest.raises(ValueError, match="Latin-1"):
+        Settings(key="s3cret-€")
     assert key_from_environment({KEY_VARIABLE: "secret\r\n"}) == "secret"
 
 
@@ -531,6 +540,15 @@ def test_names_after_rfc_5987(
     response = client.post("/v1/detect", **body)
     assert response.status_code == 200, response.text
     assert response.json()["results"][0]["path"] == name
+
+
+def test_names_of_half_letters(client: TestClient, real_png: bytes) -> None:
+    body = multipart(('form-data; name="file"; filename="+2AA-.png"', real_png))
+    body["headers"]["Content-Type"] += "; charset=utf-7"
+    for path in ("/v1/detect", "/v1/record", "/v1/explain"):
+        response = client.post(path, **body)
+        assert response.status_code == 200, response.text
+        assert r'"\\ud800.png"' in response.text
 
 
 def test_odd_parts_are_named(client: TestClient, real_png: bytes) -> None:

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from distildire.io.text import brief
+from distildire.io.text import brief, storable
 from distildire.web.problems import Problem
 from distildire.web.settings import Settings
 
@@ -25,7 +25,7 @@ class Upload:
     """One file of a request."""
 
     name: str
-    """As the caller gave it; empty for a raw body."""
+    """As the caller gave it, as UTF-8 can hold it; empty for a raw body."""
     data: bytes
 
 
@@ -154,7 +154,8 @@ async def _read_multipart(request: Request, body: bytes, settings: Settings) -> 
     ]
     if len(files) > settings.max_files:
         raise _too_many(settings)
-    uploads = [Upload(file.filename or "", await file.read()) for file in files]
+    # Of the charset that a caller names, half a letter can come.
+    uploads = [Upload(storable(file.filename or ""), await file.read()) for file in files]
     names = [name for name, _ in form.multi_items()]
     await form.close()
     if not uploads:
