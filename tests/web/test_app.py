@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from live import running
+from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from distildire import Detector
@@ -582,8 +584,37 @@ def test_heic_is_told_as_heic(client: TestClient, brand: str) -> None:
 def test_a_transport_stream_is_told_from_a_gif() -> None:
     packet = b"G@\0\x10" + bytes(184)
     assert holds_video(packet * 3)
-    assert not holds_video(b"GIF89a" + bytes(182) + b"G" + bytes(400))
+    gif = bytearray(b"GIF89a" + bytes(600))
+    gif[188] = gif[376] = ord("G")
+    assert not holds_video(bytes(gif))
+    jpeg = bytearray(b"\xff\xd8\xff\xe0" + bytes(600))
+    jpeg[4] = jpeg[196] = jpeg[388] = ord("G")
+    assert not holds_video(bytes(jpeg))
     assert not holds_video(packet * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.flv", {"codec": "flv"}),
+        ("a.wmv", {"codec": "wmv2"}),
+        ("a.mpg", {"codec": "mpeg4", "fps": 25}),
+        ("a.m2ts", {"container": {"mpegts_m2ts_mode": "1"}}),
+        ("a.ts", {}),
+        ("a.mov", {}),
+    ],
+)
+def test_videos_are_told_by_their_content(
+    detector: Detector, tmp_path: Path, flat: NDArray[np.uint8], name: str, options: dict[str, Any]
+) -> None:
+    pytest.importorskip("av")
+    from clips import write_clip
+
+    data = write_clip(tmp_path / name, [flat] * 6, **options).read_bytes()
+    if name == "a.mov":  # as QuickTime wrote them at first
+        data = data[:4] + b"free" + data[8:]
+    assert holds_video(data)
+    assert judge_upload(detector, Upload(name, data), 0.01)["error"] is None
 
 
 def test_nothing_to_judge_and_what_a_file_declares(client: TestClient, real_png: bytes) -> None:
