@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,37 @@ def test_limits(client_with: Client, real_png: bytes) -> None:
     assert_problem(small.post("/v1/detect", files=many), 413, "over 2 files")
     narrow = client_with(max_pixels=32 * 32)
     assert_problem(narrow.post("/v1/detect", content=real_png), 422, "too many pixels")
+
+
+def test_who_sends_too_much_is_told(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, chunked = bytes(32 * 2**20), {"Transfer-Encoding": "chunked"}
+    with running(detector, Settings(max_body=2**20)) as url:
+        for headers in ({}, {}, chunked):
+            connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
+            sent = (body[i : i + 2**16] for i in range(0, len(body), 2**16))
+            connection.request(
+                "POST", "/v1/detect", sent if headers else body, headers, encode_chunked=True
+            )
+            answer = connection.getresponse()
+            assert (answer.status, b"over the limit" in answer.read()) == (413, True)
+            assert answer.headers["connection"] == "close"
+            connection.close()
+        # Not for ever: neither by the clock nor by the byte.
+        for name, value in (("SECONDS", 0.05), ("BYTES", 2**20)):
+            with (
+                monkeypatch.context() as patched,
+                socket.create_connection(
+                    tuple(url.removeprefix("http://").split(":")), timeout=60
+                ) as idle,
+            ):
+                patched.setattr(f"distildire.web.problems.LINGER_{name}", value)
+                idle.sendall(
+                    b"POST /v1/detect HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"
+                )
+                if name == "BYTES":
+                    idle.sendall(bytes(2**20))
+                answer_then_end = b"".join(iter(lambda: idle.recv(2**16), b""))
+                assert b" 413 " in answer_then_end
 
 
 Holding = Callable[..., AbstractContextManager[None]]

@@ -11,7 +11,6 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
 from distildire.io.text import brief, storable
 from distildire.web.problems import Problem
@@ -44,8 +43,6 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
             f"the body did not arrive within {settings.read_seconds:g} seconds",
             headers={"Connection": "close"},
         ) from None
-    except ClientDisconnect:
-        raise Problem(400, "the caller left before the body was whole") from None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         if not body:
@@ -64,20 +61,16 @@ def announced_length(request: Request) -> int | None:
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
-    def refuse() -> Problem:
-        return Problem(
-            413,
-            f"the body is over the limit of {limit / 2**20:.0f} MiB",
-            headers={"Connection": "close"},
-        )
-
-    if (announced_length(request) or 0) > limit:
-        raise refuse()
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise refuse()
+    body, more = bytearray(), True
+    while more and (announced_length(request) or 0) <= limit and len(body) <= limit:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "the caller left before the body was whole")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if more or len(body) > limit:
+        words = f"the body is over the limit of {limit / 2**20:.0f} MiB"
+        raise Problem(413, words, headers={"Connection": "close"}, unread=more)
     return bytes(body)
 
 
