@@ -375,6 +375,20 @@ def test_a_late_answer_is_given_up(
     assert_problem(answer, 503, "within 0.2 seconds")
 
 
+def test_errors_of_the_service_have_the_headers_of_all_answers(
+    detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(detector, "judge", fail)
+    with TestClient(create_app(detector), raise_server_exceptions=False) as client:
+        answer, fine = client.post("/v1/detect", content=real_png), client.get("/healthz")
+    assert_problem(answer, 500, "its log says more")
+    for name in ("content-security-policy", "x-content-type-options", "referrer-policy"):
+        assert answer.headers[name] == fine.headers[name]
+
+
 def test_a_full_line_of_explanations_is_told(
     client_with: Client, detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -82,8 +83,11 @@ class _Lingering(JSONResponse):
         await send({"type": "http.response.body", "body": b""})
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of `app` with a problem document."""
+def install(app: FastAPI, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """Answer every error of `app` with a problem document.
+
+    `headers`: of the answer to an error of the service, which no middleware sees.
+    """
 
     async def problem(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
@@ -100,7 +104,9 @@ def install(app: FastAPI) -> None:
         return Problem(422, "; ".join(faults)).response()
 
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return Problem(500, "an error of the service; its log says more").response()
+        answer = Problem(500, "an error of the service; its log says more").response()
+        answer.raw_headers.extend(headers)
+        return answer
 
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(HTTPException, http)
