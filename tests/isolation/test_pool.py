@@ -3,16 +3,21 @@ from __future__ import annotations
 import io
 import os
 import signal
+import struct
+import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
 
 import crashing_decoder as crashing
 from distildire import Detector
+from distildire.explain.facts import facts_of
 from distildire.io.pictures import ImageError, decode_bytes
 from distildire.isolation import pool
 from distildire.isolation.pool import Workers
@@ -110,3 +115,37 @@ def test_videos(
     there = judge_prepared(detector, workers.video(data), fpr=0.01, name="x")
     assert there == judge_video(detector, io.BytesIO(data), fpr=0.01, name="x")
     assert workers.video(b"no video").error
+
+
+def test_facts(workers: Workers, real_png: bytes) -> None:
+    about, exif, file = PngImagePlugin.PngInfo(), Image.Exif(), io.BytesIO()
+    about.add_text("parameters", "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1")
+    exif[0x0110] = "Camera Ä"
+    Image.new("RGB", (64, 48)).save(file, "PNG", pnginfo=about, exif=exif)
+    for data in (real_png, file.getvalue(), file.getvalue() + b"behind"):
+        assert workers.facts(data) == facts_of(data)
+    assert workers.facts(file.getvalue()).origin.findings
+
+
+def test_facts_have_limits(
+    workers: Workers, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = struct.pack(">I4sI", 0, b"prVt", zlib.crc32(b"prVt"))
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "PICTURE_SECONDS", 0.02)
+        with pytest.raises(ImageError, match="busy"):
+            workers.facts(real_png[:33] + 100_000 * empty + real_png[33:])
+    assert workers.facts(real_png) == facts_of(real_png)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="environments as Linux tells them")
+def test_workers_know_no_keys(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISTILDIRE_API_KEY", "AWS_SECRET_ACCESS_KEY", "LC_TIME"):
+        monkeypatch.setenv(name, "C")
+    made = Workers(detector.bundle.preprocessing, 1, decoder=DECODER)
+    worker = str(made.load(crashing.TELL, "a", 10**8).error).removeprefix("process ")
+    variables = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    made.close()
+    names = {variable.partition(b"=")[0] for variable in variables}
+    assert {b"PATH", b"LC_TIME", b"OMP_NUM_THREADS"} <= names
+    assert not [name for name in names if b"KEY" in name]

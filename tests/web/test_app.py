@@ -4,19 +4,24 @@ import builtins
 import hashlib
 import io
 import re
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from live import running
+from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from distildire import Detector
@@ -141,6 +146,37 @@ def test_limits(client_with: Client, real_png: bytes) -> None:
     assert_problem(narrow.post("/v1/detect", content=real_png), 422, "too many pixels")
 
 
+def test_who_sends_too_much_is_told(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, chunked = bytes(32 * 2**20), {"Transfer-Encoding": "chunked"}
+    with running(detector, Settings(max_body=2**20)) as url:
+        for headers in ({}, {}, chunked):
+            connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
+            sent = (body[i : i + 2**16] for i in range(0, len(body), 2**16))
+            connection.request(
+                "POST", "/v1/detect", sent if headers else body, headers, encode_chunked=True
+            )
+            answer = connection.getresponse()
+            assert (answer.status, b"over the limit" in answer.read()) == (413, True)
+            assert answer.headers["connection"] == "close"
+            connection.close()
+        # Not for ever: neither by the clock nor by the byte.
+        for name, value in (("SECONDS", 0.05), ("BYTES", 2**20)):
+            with (
+                monkeypatch.context() as patched,
+                socket.create_connection(
+                    tuple(url.removeprefix("http://").split(":")), timeout=60
+                ) as idle,
+            ):
+                patched.setattr(f"distildire.web.problems.LINGER_{name}", value)
+                idle.sendall(
+                    b"POST /v1/detect HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"
+                )
+                if name == "BYTES":
+                    idle.sendall(bytes(2**20))
+                answer_then_end = b"".join(iter(lambda: idle.recv(2**16), b""))
+                assert b" 413 " in answer_then_end
+
+
 Holding = Callable[..., AbstractContextManager[None]]
 
 
@@ -188,10 +224,14 @@ def test_bodies_in_flight_are_bounded(
     client_with: Client, real_png: bytes, holding: Holding
 ) -> None:
     client = client_with(max_body=2**20, max_in_flight=2**20 + len(real_png) - 1)
-    # A body of unannounced length counts as the largest.
-    with holding(client, 1, content=iter([real_png])):
-        assert_problem(client.post("/v1/detect", content=real_png), 429, "busy")
-        assert_problem(client.post("/v1/detect", content=b"junk"), 422, "not a picture")
+    zeros = {"Content-Length": "0" * 30 + str(len(real_png))}
+    # A body of unannounced length counts as the largest, whatever stands beside it.
+    for headers in ({}, {"Transfer-Encoding": "chunked", "Content-Length": "1"}):
+        with holding(client, 1, content=iter([real_png]), headers=headers):
+            assert_problem(client.post("/v1/detect", content=real_png), 429, "busy")
+            answer = client.post("/v1/detect", content=real_png, headers=zeros)
+            assert_problem(answer, 429, "busy")
+            assert_problem(client.post("/v1/detect", content=b"junk"), 422, "not a picture")
     for _ in range(2):
         assert client.post("/v1/detect", content=iter([real_png])).status_code == 200
 
@@ -216,6 +256,13 @@ def test_key(client_with: Client, real_png: bytes) -> None:
     assert client.get("/v1/models", headers=right).status_code == 200
     assert client.get("/healthz").status_code == 200
     assert client.get("/").status_code == 200
+
+
+def test_a_key_is_taken_in_either_code(detector: Detector) -> None:
+    with running(detector, Settings(key="s3cret-ß")) as url:
+        for code, status in (("utf-8", 200), ("latin-1", 200), ("cp437", 401)):
+            headers = {"Authorization": "Bearer s3cret-ß".encode(code)}
+            assert httpx.get(f"{url}/v1/models", headers=headers).status_code == status, code
 
 
 def test_uploads_never_touch_the_disk(
@@ -331,6 +378,20 @@ def test_a_late_answer_is_given_up(
     assert_problem(answer, 503, "within 0.2 seconds")
 
 
+def test_errors_of_the_service_have_the_headers_of_all_answers(
+    detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(detector, "judge", fail)
+    with TestClient(create_app(detector), raise_server_exceptions=False) as client:
+        answer, fine = client.post("/v1/detect", content=real_png), client.get("/healthz")
+    assert_problem(answer, 500, "its log says more")
+    for name in ("content-security-policy", "x-content-type-options", "referrer-policy"):
+        assert answer.headers[name] == fine.headers[name]
+
+
 def test_a_full_line_of_explanations_is_told(
     client_with: Client, detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +416,84 @@ def test_a_full_line_of_explanations_is_told(
         assert first.result(60).status_code == 200
 
 
+def test_a_refused_request_makes_no_work(
+    client_with: Client, detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_with(max_explanations=1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(*_: Any, **__: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        raise ValueError("held long enough")
+
+    video = b"\0\0\0\x18ftypmp42" + bytes(2000)
+    files = [("file", ("a.png", real_png)), ("file", ("a.mp4", video))]
+    with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patched:
+        for name in ("judge", "score_crops"):
+            patched.setattr(detector, name, held)
+        pool.submit(client.post, "/v1/explain", content=real_png)
+        try:
+            assert begun.wait(60)
+            assert_problem(client.post("/v1/detect", files=files), 429, "busy")
+            assert client.get("/healthz").json()["pending"] == 0
+        finally:
+            go_on.set()
+
+
+def test_work_that_waits_ends_with_its_answer(
+    client_with: Client, detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, load, go_on = client_with(answer_seconds=0.2), detector.load, threading.Event()
+    loaded: list[object] = []
+
+    def held(*args: Any, **kwargs: Any) -> Any:
+        loaded.append(args)
+        assert go_on.wait(60)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(detector, "load", held)
+    files = [("file", ("a.png", real_png))] * (detector.cores + 3)
+    try:
+        assert_problem(client.post("/v1/detect", files=files), 503, "within")
+    finally:
+        go_on.set()
+    while client.get("/healthz").json()["pending"]:
+        time.sleep(0.01)
+    assert len(loaded) <= detector.cores
+
+
+def test_explanations_of_callers_that_left_are_not_made(
+    detector: Detector, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, go_on = detector.score_crops, threading.Event()
+
+    def held(*args: Any, **kwargs: Any) -> Any:
+        assert go_on.wait(60)
+        return score(*args, **kwargs)
+
+    def line(url: str, length: int) -> None:
+        until = time.monotonic() + 60
+        while f"distildire_slow_lane {length}.0\n" not in httpx.get(f"{url}/metrics").text:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    monkeypatch.setattr(detector, "score_crops", held)
+    with running(detector) as url, ThreadPoolExecutor(1) as pool:
+        try:
+            first = pool.submit(httpx.post, f"{url}/v1/explain", content=real_png, timeout=60)
+            line(url, 1)
+            host, port = url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port))) as leaving:
+                head = f"POST /v1/explain HTTP/1.1\r\nHost: a\r\nContent-Length: {len(real_png)}"
+                leaving.sendall(head.encode() + b"\r\n\r\n" + real_png)
+                line(url, 2)
+            line(url, 1)
+        finally:
+            go_on.set()
+        assert first.result().status_code == 200
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="max_body"):
         Settings(max_body=0)
@@ -364,6 +503,8 @@ def test_settings_are_checked() -> None:
         Settings(key=" ")
     with pytest.raises(ValueError, match="several lines"):
         Settings(key="a\nb")
+    with pytest.raises(ValueError, match="Latin-1"):
+        Settings(key="s3cret-€")
     assert key_from_environment({KEY_VARIABLE: "secret\r\n"}) == "secret"
 
 
@@ -452,6 +593,15 @@ def test_names_after_rfc_5987(
     assert response.json()["results"][0]["path"] == name
 
 
+def test_names_of_half_letters(client: TestClient, real_png: bytes) -> None:
+    body = multipart(('form-data; name="file"; filename="+2AA-.png"', real_png))
+    body["headers"]["Content-Type"] += "; charset=utf-7"
+    for path in ("/v1/detect", "/v1/record", "/v1/explain"):
+        response = client.post(path, **body)
+        assert response.status_code == 200, response.text
+        assert r'"\\ud800.png"' in response.text
+
+
 def test_odd_parts_are_named(client: TestClient, real_png: bytes) -> None:
     for parameters, status, words in (
         ('name="file"', 422, "`file` has no filename"),
@@ -483,8 +633,37 @@ def test_heic_is_told_as_heic(client: TestClient, brand: str) -> None:
 def test_a_transport_stream_is_told_from_a_gif() -> None:
     packet = b"G@\0\x10" + bytes(184)
     assert holds_video(packet * 3)
-    assert not holds_video(b"GIF89a" + bytes(182) + b"G" + bytes(400))
+    gif = bytearray(b"GIF89a" + bytes(600))
+    gif[188] = gif[376] = ord("G")
+    assert not holds_video(bytes(gif))
+    jpeg = bytearray(b"\xff\xd8\xff\xe0" + bytes(600))
+    jpeg[4] = jpeg[196] = jpeg[388] = ord("G")
+    assert not holds_video(bytes(jpeg))
     assert not holds_video(packet * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.flv", {"codec": "flv"}),
+        ("a.wmv", {"codec": "wmv2"}),
+        ("a.mpg", {"codec": "mpeg4", "fps": 25}),
+        ("a.m2ts", {"container": {"mpegts_m2ts_mode": "1"}}),
+        ("a.ts", {}),
+        ("a.mov", {}),
+    ],
+)
+def test_videos_are_told_by_their_content(
+    detector: Detector, tmp_path: Path, flat: NDArray[np.uint8], name: str, options: dict[str, Any]
+) -> None:
+    pytest.importorskip("av")
+    from clips import write_clip
+
+    data = write_clip(tmp_path / name, [flat] * 6, **options).read_bytes()
+    if name == "a.mov":  # as QuickTime wrote them at first
+        data = data[:4] + b"free" + data[8:]
+    assert holds_video(data)
+    assert judge_upload(detector, Upload(name, data), 0.01)["error"] is None
 
 
 def test_nothing_to_judge_and_what_a_file_declares(client: TestClient, real_png: bytes) -> None:

@@ -49,3 +49,16 @@ def test_explanations(isolated: TestClient, real_png: bytes) -> None:
     assert response.status_code == 422
     assert response.json()["detail"] == "this file makes its decoder crash"
     assert isolated.post("/v1/explain", content=real_png).json()["record"]["result"]
+
+
+def test_the_service_reads_no_metadata(
+    isolated: TestClient, client: TestClient, real_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("read in the service")
+
+    record = client.post("/v1/record", content=real_png)
+    for name in ("storage_of", "read_origin", "c2pa_summary"):
+        monkeypatch.setattr(f"distildire.explain.facts.{name}", refuse)
+    assert isolated.post("/v1/record", content=real_png).json() == record.json()
+    assert isolated.post("/v1/explain", content=real_png).json()["record"] == record.json()

@@ -20,7 +20,8 @@ import numpy as np
 from distildire import __version__
 from distildire.detector import NO_EVIDENCE, NO_NUMBER, Detector
 from distildire.explain.explanation import heat_summary, looked_at, stability_of
-from distildire.explain.storage import storage_of
+from distildire.explain.facts import Facts, facts_of
+from distildire.explain.storage import Storage
 from distildire.explain.words import LIMITS, headline, paragraph
 from distildire.gate import nothing_to_judge
 from distildire.io.data_uri import thumbnail
@@ -29,8 +30,6 @@ from distildire.io.perceptual_hashes import perceptual_hash
 from distildire.io.pictures import MAX_PIXELS, RGB, ImageError, decode_bytes, read_bytes
 from distildire.io.text import storable
 from distildire.io.writing import write_texts
-from distildire.provenance import read_origin
-from distildire.provenance.credentials import c2pa_summary
 
 FORMAT = 1
 """Version of the record's schema."""
@@ -85,6 +84,7 @@ def make_record(  # noqa: PLR0913
     made_at: str | None = None,
     max_pixels: int = MAX_PIXELS,
     rgb: RGB | None = None,
+    facts: Facts | None = None,
 ) -> Record:
     """Examine one picture file.
 
@@ -98,6 +98,7 @@ def make_record(  # noqa: PLR0913
         made_at: a time to state, as ISO 8601; none by default.
         max_pixels: larger pictures are refused.
         rgb: the pixels of `source`, where they are decoded already.
+        facts: what `source` holds beside them, where it is read already.
 
     Raises:
         ImageError: the picture can't be scored; there is no record without a score.
@@ -119,11 +120,12 @@ def make_record(  # noqa: PLR0913
     # What holds nothing to judge has no verdict that could be stable, and no place of evidence.
     checked = stability_of(detector, rgb, budget, logit) if stability and note is None else None
     heat = heat_summary(detector, rgb) if heatmap and note is None else None
-    c2pa, origin = c2pa_summary(data), read_origin(data)
+    facts = facts or facts_of(data)
+    c2pa, origin = facts.c2pa, facts.origin
     tree = {
         "format": FORMAT,
         "made_at": made_at,
-        "input": _input(data, rgb, name),
+        "input": _input(data, rgb, name, facts.storage),
         "provenance": {
             "declares": origin.declares,
             "findings": [dataclasses.asdict(finding) for finding in origin.findings],
@@ -141,21 +143,20 @@ def make_record(  # noqa: PLR0913
     return Record(tree)
 
 
-def _input(data: bytes, rgb: RGB, name: str) -> dict[str, Any]:
-    facts = storage_of(data)
+def _input(data: bytes, rgb: RGB, name: str, storage: Storage) -> dict[str, Any]:
     return {
         "name": storable(name),
         "sha256": sha256_of(data),
         "perceptual_hash": perceptual_hash(rgb),
         "bytes": len(data),
-        "format": facts.format,
-        "mode": facts.mode,
+        "format": storage.format,
+        "mode": storage.mode,
         "width": rgb.shape[1],
         "height": rgb.shape[0],
-        "exif": facts.exif,
-        "gps": facts.gps,
-        "text": facts.text,
-        "passed_over": list(facts.passed_over),
+        "exif": storage.exif,
+        "gps": storage.gps,
+        "text": storage.text,
+        "passed_over": list(storage.passed_over),
         "thumbnail": thumbnail(rgb),
     }
 

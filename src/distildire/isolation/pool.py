@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -21,11 +22,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
+from distildire.explain.facts import Facts
+from distildire.explain.storage import Storage
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import MAX_PIXELS, RGB, ImageError
 from distildire.io.preprocessing import Preprocessing
 from distildire.isolation.worker import receive, send
 from distildire.loading import Given, Loaded, content_of, shown_name, what_is_wrong
+from distildire.provenance import Declaration, Origin
 
 if TYPE_CHECKING:
     from distildire.video.judge import Prepared
@@ -39,6 +43,12 @@ PICTURE_SECONDS, VIDEO_SECONDS = 60.0, 150.0
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); \
 from distildire.isolation.worker import main; main()"
+
+_NEEDED = re.compile(
+    "PATH|HOME|LANG|LC_.*|TZ|TMPDIR|PYTHON.*|(LD|DYLD)_.*|MALLOC_.*|GLIBC_TUNABLES"
+    "|SYSTEMROOT|WINDIR|TEMP|TMP|USERPROFILE"  # on Windows
+)
+"""Variables that a worker gets of its parent's."""
 
 
 class Crashed(Exception):  # noqa: N818  (of the file, not of the program)
@@ -56,7 +66,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             # An interrupt of the parent is no business of its workers: they end with its pipes.
             start_new_session=True,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env=_environment(),
         )
         self._requests = cast(BinaryIO, self._process.stdin)
         self._answers = cast(BinaryIO, self._process.stdout)
@@ -170,15 +180,18 @@ class Workers:
 
     def pixels(self, data: bytes, max_pixels: int) -> RGB:
         """`pictures.decode_bytes` in a worker; a crash raises ImageError like any damage."""
-        try:
-            answer, payload = self._ask(
-                {"what": "pixels", "max_pixels": max_pixels}, data, PICTURE_SECONDS
-            )
-        except Crashed as crash:
-            raise ImageError(str(crash)) from None
-        if answer["error"] is not None:
-            raise ImageError(answer["error"])
+        answer, payload = self._examine({"what": "pixels", "max_pixels": max_pixels}, data)
         return _array(payload, answer["shape"])
+
+    def facts(self, data: bytes) -> Facts:
+        """`facts.facts_of` in a worker; a crash raises ImageError like any damage."""
+        answer, _ = self._examine({"what": "facts"}, data)
+        storage, origin = answer["storage"], answer["origin"]
+        return Facts(
+            Storage(**{**storage, "passed_over": tuple(storage["passed_over"])}),
+            Origin(origin["declares"], tuple(Declaration(**one) for one in origin["findings"])),
+            answer["c2pa"],
+        )
 
     def video(self, data: bytes) -> Prepared:
         """`video.judge.prepare_video` in a worker; a crash is an error like any other."""
@@ -206,6 +219,20 @@ class Workers:
         for _ in range(self._count):
             self._idle.get().end()
 
+    def _examine(self, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        """The answer on one picture.
+
+        Raises:
+            ImageError: what is wrong with it, a crash too.
+        """
+        try:
+            answer, payload = self._ask(words, data, PICTURE_SECONDS)
+        except Crashed as crash:
+            raise ImageError(str(crash)) from None
+        if answer["error"] is not None:
+            raise ImageError(answer["error"])
+        return answer, payload
+
     def _ask(
         self, words: dict[str, Any], data: bytes, seconds: float
     ) -> tuple[dict[str, Any], bytes]:
@@ -225,6 +252,12 @@ class Workers:
         worker.end()
         self._crashed()
         return _Worker(self._settings)
+
+
+def _environment() -> dict[str, str]:
+    """What a process needs to start, and none of the keys that the parent may have beside it."""
+    kept = {name: value for name, value in os.environ.items() if _NEEDED.fullmatch(name.upper())}
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def _array(payload: bytes, shape: tuple[int, ...] | list[int]) -> RGB:

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from distildire.explain.facts import facts_of
 from distildire.io.pictures import RGB, ImageError, decode_bytes
 from distildire.io.preprocessing import Preprocessing
-from distildire.loading import load
+from distildire.loading import load, what_is_wrong
 
 _HEAD = struct.Struct("<IQ")
 
@@ -65,6 +66,8 @@ def main() -> None:
             send(answers, *_video(words, data, preprocessing))
         elif words["what"] == "pixels":
             send(answers, *_pixels(words, data, decoder))
+        elif words["what"] == "facts":
+            send(answers, _facts(data))
         else:
             send(answers, *_crops(words, data, preprocessing, decoder))
 
@@ -87,11 +90,16 @@ def _pixels(
 ) -> tuple[dict[str, Any], bytes]:
     try:
         rgb = decoder(data, max_pixels=words["max_pixels"])
-    except ImageError as error:
-        return {"error": str(error)}, b""
-    except MemoryError:
-        return {"error": "too large to judge in the memory at hand"}, b""
+    except (ImageError, MemoryError) as error:
+        return {"error": what_is_wrong(error)}, b""
     return {"error": None, "shape": rgb.shape}, rgb.tobytes()
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    try:
+        return {"error": None, **dataclasses.asdict(facts_of(data))}
+    except (ImageError, MemoryError) as error:
+        return {"error": what_is_wrong(error)}
 
 
 def _video(

@@ -42,7 +42,7 @@ _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 
-_HEADERS = [
+SECURITY_HEADERS = [
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -98,7 +98,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
-    problems.install(app)
+    problems.install(app, SECURITY_HEADERS)
     app.include_router(build_router(service))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
@@ -147,7 +147,7 @@ class _Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_HEADERS]
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS]
             await send(message)
 
         try:

@@ -34,8 +34,9 @@ def guards(key: str | None) -> list[Any]:
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> None:
         given = credentials.credentials if credentials else ""
-        # Header bytes reach us as Latin-1; a key outside ASCII is sent as UTF-8.
-        if not hmac.compare_digest(given.encode("latin-1", "replace"), key.encode()):
+        # Header bytes reach us as Latin-1, which browsers send; others send UTF-8.
+        sent = given.encode("latin-1", "replace")
+        if not any(hmac.compare_digest(sent, key.encode(code)) for code in ("latin-1", "utf-8")):
             raise Problem(
                 401,
                 "a bearer key is needed" if not given else "the bearer key is wrong",

@@ -41,6 +41,7 @@ def serve(
         import uvicorn
 
         from distildire.web.app import create_app
+        from distildire.web.connections import Impatient
         from distildire.web.settings import key_from_environment
     except ImportError as error:
         raise ImportError(
@@ -52,6 +53,7 @@ def serve(
     with listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
         config = uvicorn.Config(
             create_app(detector, settings),
+            http=Impatient,
             log_level=log_level,
             access_log=False,
             server_header=False,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
@@ -26,6 +26,8 @@ from distildire.web.settings import Settings
 from distildire.web.slow_lane import SlowLane
 from distildire.web.uploads import Upload, announced_length, read_uploads
 from distildire.web.videos import can_read_videos, holds_video, judge_upload
+
+T = TypeVar("T")
 
 SLIDER_BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Error budgets whose thresholds `/v1/models` spells out, for the page's slider."""
@@ -76,8 +78,7 @@ class Service:
         """
         async with self._admitted(request):
             uploads = await read_uploads(request, self.settings)
-            async with self._answering():
-                results = await self._judge(uploads, fpr)
+            results = await self._answer(request, self._judge(uploads, fpr))
         for result in results:
             self._files.labels(result["verdict"] or "error").inc()
         if all(result["error"] is not None for result in results):
@@ -104,32 +105,43 @@ class Service:
             upload = uploads[0]
 
             def work() -> tuple[Record, str | None]:
-                most = self.settings.max_pixels
+                most, data = self.settings.max_pixels, upload.data
                 if self._workers is None:
-                    rgb = decode_bytes(upload.data, max_pixels=most)
+                    rgb, facts = decode_bytes(data, max_pixels=most), None
                 else:
-                    rgb = self._workers.pixels(upload.data, most)
-                record = make_record(self.detector, upload.data, name=upload.name, fpr=fpr, rgb=rgb)
+                    rgb, facts = self._workers.pixels(data, most), self._workers.facts(data)
+                record = make_record(
+                    self.detector, data, name=upload.name, fpr=fpr, rgb=rgb, facts=facts
+                )
                 return record, noise_of(self.detector, rgb) if noise else None
 
-            async with self._answering():
-                try:
-                    return await self._lane.run(work)
-                except (ImageError, MemoryError) as error:
-                    raise Problem(422, what_is_wrong(error)) from None
+            async def examined() -> tuple[Record, str | None]:
+                with self._lane.place() as place:
+                    return await place.run(work)
+
+            try:
+                return await self._answer(request, examined())
+            except (ImageError, MemoryError) as error:
+                raise Problem(422, what_is_wrong(error)) from None
 
     async def _judge(self, uploads: Sequence[Upload], fpr: float) -> list[dict[str, Any]]:
         videos = {i for i, upload in enumerate(uploads) if holds_video(upload.data)}
         pictures = [upload for i, upload in enumerate(uploads) if i not in videos]
-        futures: list[Future[Verdict]] = self._queue.submit(pictures, fpr) if pictures else []
-        waiting = iter([asyncio.wrap_future(future) for future in futures])
         results = []
-        for i, upload in enumerate(uploads):
-            if i in videos:
-                work = partial(judge_upload, self.detector, upload, fpr, self._workers)
-                results.append(await self._lane.run(work))
-            else:
-                results.append((await next(waiting)).to_dict())
+        # Both lines are joined before any work begins, or neither.
+        with self._lane.place() if videos else nullcontext(None) as place:
+            futures: list[Future[Verdict]] = self._queue.submit(pictures, fpr) if pictures else []
+            waiting = iter([asyncio.wrap_future(future) for future in futures])
+            try:
+                for i, upload in enumerate(uploads):
+                    if place is not None and i in videos:
+                        work = partial(judge_upload, self.detector, upload, fpr, self._workers)
+                        results.append(await place.run(work))
+                    else:
+                        results.append((await next(waiting)).to_dict())
+            finally:
+                for future in futures:
+                    future.cancel()
         thresholds = {} if self.detector.kind is None else {"kind": self.detector.thresholds_of}
         return [result | thresholds for result in results]
 
@@ -152,19 +164,22 @@ class Service:
             self._requests -= 1
             self._in_flight -= size
 
-    @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[None]:
+    async def _answer(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives, which is dropped where it takes too long or its caller leaves."""
+        limit = self.settings.answer_seconds
+        answer, left = asyncio.create_task(work), asyncio.create_task(_left(request))
         try:
-            async with asyncio.timeout(self.settings.answer_seconds):
-                yield
-        except TimeoutError:
-            raise Problem(
-                503,
-                f"no answer within {self.settings.answer_seconds:g} seconds",
-                headers={"Retry-After": "10"},
-            ) from None
+            await asyncio.wait((answer, left), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            if left.done():
+                raise Problem(400, "the caller left before the answer")
+            raise Problem(503, f"no answer within {limit:g} seconds", headers={"Retry-After": "10"})
         except Busy as busy:
             raise _busy(busy.retry_after) from None
+        finally:
+            answer.cancel()
+            left.cancel()
 
     def describe(self) -> dict[str, Any]:
         """The answer of `/v1/models`."""
@@ -203,6 +218,12 @@ class Service:
             "video": can_read_videos(),
         }
         return {"models": [model], "limits": limits}
+
+
+async def _left(request: Request) -> None:
+    """Wait until the caller of a request, whose body is read, has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _busy(seconds: int) -> Problem:

@@ -31,7 +31,7 @@ class Settings:
     """Bytes of all their bodies together; a request that doesn't announce its length counts
     as one of `max_body`."""
     max_explanations: int = 8
-    """Explanations, records and videos waiting or at work; they are made one at a time."""
+    """Explanations, records and requests with videos, waiting or at work; one at a time is made."""
     read_seconds: float = 60.0
     """For the whole body of a request to arrive."""
     answer_seconds: float = 120.0
@@ -40,7 +40,8 @@ class Settings:
     """Decode uploads in processes of their own, so that a file that crashes its decoder costs one
     answer; `distildire serve` does. A process takes about 40 MB."""
     key: str | None = field(default=None, repr=False)
-    """Bearer key that `/v1` and `/metrics` ask for; none asked where it is None."""
+    """Bearer key that `/v1` and `/metrics` ask for, in printable Latin-1; none asked where it is
+    None."""
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self) if f.name not in {"key", "isolate"}):
@@ -64,6 +65,10 @@ class Settings:
             raise ValueError(
                 f"the key in {KEY_VARIABLE} has several lines, or letters that can't be typed: no "
                 "request could send it"
+            )
+        if self.key is not None and any(ord(letter) > 255 for letter in self.key):
+            raise ValueError(
+                f"the key in {KEY_VARIABLE} has letters outside Latin-1, which no browser can send"
             )
 
 

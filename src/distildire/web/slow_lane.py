@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from distildire.web.scoring import Busy
 
 T = TypeVar("T")
+
+
+class Place:
+    """One request's place in the lane, for its pieces one after the other."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self.last: Future[Any] | None = None
+        """The piece begun last."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` in the thread; dropped where it still waits when its caller leaves."""
+        self.last = future = self._pool.submit(work)
+        return await asyncio.wrap_future(future)
 
 
 class SlowLane:
@@ -22,13 +37,12 @@ class SlowLane:
 
     @property
     def pending(self) -> int:
-        """Pieces waiting or at work."""
+        """Places taken."""
         return self._taken
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Do `work` in the thread.
-
-        A place is held until the work is over, even where its caller has left.
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """A place, held until its work is over, even where its caller has left.
 
         Raises:
             Busy: no place is free.
@@ -37,9 +51,14 @@ class SlowLane:
             raise Busy(min(60, 2 * self._taken))
         self._taken += 1
         loop = asyncio.get_running_loop()
-        future = self._pool.submit(work)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-        return await asyncio.wrap_future(future)
+        place = Place(self._pool)
+        try:
+            yield place
+        finally:
+            if place.last is None:
+                self._leave()
+            else:
+                place.last.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
 
     def close(self) -> None:
         """Drop what waits and end the thread once its work is done."""

@@ -11,9 +11,8 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
-from distildire.io.text import brief
+from distildire.io.text import brief, storable
 from distildire.web.problems import Problem
 from distildire.web.settings import Settings
 
@@ -25,7 +24,7 @@ class Upload:
     """One file of a request."""
 
     name: str
-    """As the caller gave it; empty for a raw body."""
+    """As the caller gave it, as UTF-8 can hold it; empty for a raw body."""
     data: bytes
 
 
@@ -44,8 +43,6 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
             f"the body did not arrive within {settings.read_seconds:g} seconds",
             headers={"Connection": "close"},
         ) from None
-    except ClientDisconnect:
-        raise Problem(400, "the caller left before the body was whole") from None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         if not body:
@@ -57,25 +54,23 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 def announced_length(request: Request) -> int | None:
     """Bytes of the body as the header says; None where it doesn't say."""
     text = request.headers.get("content-length", "")
+    if not text.isdecimal() or "transfer-encoding" in request.headers:
+        return None
     # Python refuses to read numbers of thousands of digits.
-    return int(text[:20]) if text.isdecimal() else None
+    return int(text.lstrip("0")[:20] or "0")
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
-    def refuse() -> Problem:
-        return Problem(
-            413,
-            f"the body is over the limit of {limit / 2**20:.0f} MiB",
-            headers={"Connection": "close"},
-        )
-
-    if (announced_length(request) or 0) > limit:
-        raise refuse()
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise refuse()
+    body, more = bytearray(), True
+    while more and (announced_length(request) or 0) <= limit and len(body) <= limit:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "the caller left before the body was whole")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if more or len(body) > limit:
+        words = f"the body is over the limit of {limit / 2**20:.0f} MiB"
+        raise Problem(413, words, headers={"Connection": "close"}, unread=more)
     return bytes(body)
 
 
@@ -152,7 +147,8 @@ async def _read_multipart(request: Request, body: bytes, settings: Settings) -> 
     ]
     if len(files) > settings.max_files:
         raise _too_many(settings)
-    uploads = [Upload(file.filename or "", await file.read()) for file in files]
+    # Of the charset that a caller names, half a letter can come.
+    uploads = [Upload(storable(file.filename or ""), await file.read()) for file in files]
     names = [name for name, _ in form.multi_items()]
     await form.close()
     if not uploads:
