@@ -55,7 +55,15 @@ MAX_BYTES = 512 * 2**20
 
 _ADDRESS = re.compile(r"(https?|s3|gs|ftps?|rtsps?|rtmps?|hf|az|abfss?|data|file):/", re.IGNORECASE)
 
-PICTURE_SUFFIXES = frozenset(
+RAW_SUFFIXES = frozenset(
+    [
+        *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srw", ".raf", ".orf"),
+        *(".rw2", ".rwl", ".pef", ".x3f", ".mrw", ".3fr"),
+    ]
+)
+"""Of cameras' raw files, which are found so that each is told of, and refused."""
+
+PICTURE_SUFFIXES = RAW_SUFFIXES | frozenset(
     [
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif"),
         *(".tif", ".tiff", ".bmp", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf"),
