@@ -187,7 +187,8 @@ def refuse_unreadable(path: Path) -> int:
     with _reading(path):
         status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError("cannot be read: it is a folder")
+        what = "it is a folder" if str(path) != "." else "an empty name, or the folder at hand"
+        raise ImageError(f"cannot be read: {what}")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("cannot be read: a pipe, socket or device, not a file")
     return status.st_size
