@@ -349,3 +349,10 @@ def test_no_command_is_left_out() -> None:
     commands, ran = set(commands_of(get_command(app))), list(commands_run())
     assert len(commands) >= 18
     assert not {c for c in commands if not any(words[: len(c)] == c for words in ran)}
+
+
+@pytest.mark.parametrize("name", ["detect", "record", "score", "serve"])
+def test_help_tells_the_budgets_that_are_taken(name: str) -> None:
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    (budget,) = (option for option in command.params if option.name == "fpr")
+    assert "above 0, at most 0.5" in budget.help
