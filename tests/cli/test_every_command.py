@@ -264,6 +264,12 @@ def test_experiment(manifest: Path, tmp_path: Path) -> None:
     assert list(json.loads((out / "results.json").read_text())["arms"]) == ["image only"]
 
 
+def test_an_unknown_experiment_is_told_of_all(tmp_path: Path) -> None:
+    said = run("experiment", "frob", "--config", "x.yaml", "--out", tmp_path, code=2)
+    assert "no experiment 'frob' (there are no-distill, " in said
+    assert said.rstrip().endswith("cross-generator, small-world)")
+
+
 def test_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole world takes long: what it is told, and what it says of an answer."""
     told: list[tuple[WorldConfig, Path]] = []
