@@ -239,6 +239,16 @@ def test_evaluate(manifest: Path, model: Path, tmp_path: Path) -> None:
     assert overall["auc"] > 0.9
 
 
+def test_evaluate_says_how_many_have_no_score(manifest: Path, tmp_path: Path) -> None:
+    paths = pd.read_csv(manifest)["path"]
+    scores = tmp_path / "scores.csv"
+    table = pd.DataFrame({"path": paths, "score": np.linspace(0, 1, len(paths))})
+    for lost in (21, 0):
+        table.iloc[lost:].to_csv(scores, index=False)
+        said = run("evaluate", scores, manifest, "--out", tmp_path / "report", "--accept-leak")
+        assert ("distildire: 21 of 104 pictures have no score\n" in said) == bool(lost)
+
+
 def test_train_then_export(manifest: Path, tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
     data = {"manifests": [str(manifest)], "val_sources": ["v1", "v2"]}
