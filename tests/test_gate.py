@@ -30,6 +30,11 @@ def noise(deviation: float) -> RGB:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
+def grainy(rgb: RGB, deviation: float = 5.0) -> RGB:
+    grain = np.random.default_rng(2).normal(0, deviation, rgb.shape)
+    return np.clip(rgb + grain, 0, 255).round().astype(np.uint8)
+
+
 def text() -> RGB:
     page = Image.new("RGB", (800, 600), "white")
     font = ImageFont.load_default(size=18)
@@ -137,8 +142,13 @@ def test_a_plain_wall_is_not_crushed() -> None:
         (gradient(), "gradient"),
         (noise(12), "noise"),
         (noise(60), "noise"),
+        (grainy(np.full((480, 640, 3), 128, np.uint8), 4), "area with noise"),
+        (grainy(np.full((480, 640, 3), 128, np.uint8), 5), "area with noise"),
         (text(), "text"),
+        (grainy(text()), "text"),
+        (grainy(255 - (255 - text()) // 8), "text"),
         (drawing(), "drawing"),
+        (grainy(drawing()), "drawing"),
         (thumbnail(Image.Resampling.BICUBIC), "thumbnail"),
         (thumbnail(Image.Resampling.NEAREST), "thumbnail"),
         (crushed(), "compression"),

@@ -202,6 +202,8 @@ def load_bundle(model: str | Path, *, calibrated: bool = True) -> Bundle:
             "%s: the installed model is taken, not the folder of that name: give ./%s for it",
             model, model,
         )  # fmt: skip
+    if installed and not folder.is_dir():
+        raise BundleError(f"{model}: its package names a folder that is not there: {folder}")
     if not folder.is_dir():
         if package := PACKAGES.get(str(model)):
             raise BundleError(

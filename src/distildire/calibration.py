@@ -104,7 +104,7 @@ class Calibration:
         return -self.bias * self.temperature
 
     def thresholds(self, budget: float) -> tuple[float, float]:
-        """(real below, fake above), as logits, for an error budget in 0..0.5.
+        """(real below, fake above), as logits, for an error budget above 0, at most 0.5.
 
         At most about a share `budget` of the held-out real pictures lie above the second, and
         at most about the same share of the fakes below the first; none do where that is less

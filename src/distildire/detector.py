@@ -100,8 +100,8 @@ class Detector:
 
         Args:
             model: name or folder; see `distildire models list`.
-            fpr: error budget of the verdicts, 0..0.5: at most this share of real pictures
-                is called fake, as far as the calibration pictures tell.
+            fpr: error budget of the verdicts, above 0, at most 0.5: no more than this share of real
+                pictures is called fake, as far as the calibration pictures tell.
             kind: use the thresholds of this kind of pictures, where the calibration has them
                 (`distildire calibrate --by`).
             threads: cores to use, and pictures in work side by side in a stream; by default all
@@ -229,7 +229,7 @@ class Detector:
 
         Args:
             items: paths, bytes, pictures, arrays, or what is read when its turn comes.
-            fpr: error budget, 0..0.5; the detector's by default.
+            fpr: error budget, above 0, at most 0.5; the detector's by default.
             load: in the place of `self.load`, such as one that decodes in other processes.
         """
         load = load or self.load

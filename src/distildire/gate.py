@@ -80,6 +80,9 @@ def _nothing_in(look: Content) -> str | None:
     if noisy and look.background < 0.4:
         return "nothing to judge: the picture is noise"
     if noisy or (look.background > 0.5 and look.core < 0.025):
+        # Strokes, however faint, go together over some pixels.
+        if look.far < 0.08 and look.tones < 4.0 and look.equal < 0.5:
+            return "nothing to judge: the picture is a uniform area with noise"
         return "nothing to judge: the picture is text or a drawing, not a photograph"
     if look.equal > 0.85 and look.background > 0.4 and look.core < 0.25:
         return "nothing to judge: the picture is a diagram or a screenshot, not a photograph"

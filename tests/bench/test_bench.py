@@ -19,6 +19,7 @@ from distildire.bench.methods import made_cheaply
 from distildire.bench.report import claims
 from distildire.bench.run import BenchError, jpeg_500
 from distildire.bench.worker import measure
+from distildire.cli import main
 from distildire.noise.adm import PRESETS, AdmNoise, build_unet
 from distildire.noise.schedule import ddim_step, invert
 
@@ -69,6 +70,21 @@ def test_nano_in_numbers(tmp_path: Path) -> None:
 def test_a_failing_method_says_why(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="no such weights here"):
         bench(tmp_path, methods=[MethodSpec("x", "x", "standin_methods:broken")])
+
+
+def test_a_method_without_its_packages_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    missing = tmp_path / "path" / "torch.py"
+    missing.parent.mkdir()
+    missing.write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    monkeypatch.syspath_prepend(missing.parent)
+    monkeypatch.setattr("sys.argv", ["distildire", "bench", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["distildire: this needs the extra 'train': pip install 'distildire[train]'"]
 
 
 class Counted(nn.Module):

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from distildire import Detector
 from distildire.bundle import load_bundle
+from distildire.cli import app
 from distildire.io.results import write_table
 from made_pictures import huge_png, picture, saved
 from standin import make_bundle
@@ -102,6 +104,30 @@ def test_kill_in_the_middle_then_one_line_a_file(
     assert run(*arguments, "--out", out).returncode == 0
     paths = [json.loads(line)["path"] for line in out.read_text().splitlines()]
     assert paths == sorted(map(str, many.iterdir()))
+
+
+def test_a_broken_model_package_hides_no_other(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bundle, tmp_path / "a_model")
+    (tmp_path / "a_model/bundle.json").write_text("{")
+    about = tmp_path / "a-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: a\nVersion: 1.0\n")
+    (tmp_path / "gone_model.py").write_text("def folder(): return '/no/folder'\n")
+    (about / "entry_points.txt").write_text(
+        "[distildire.models]\na-damaged = a_model\nabsent = no_model\naway = gone_model:folder\n"
+    )
+    (tmp_path / "a_model/__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = CliRunner().invoke(app, ["models", "list"])
+    assert done.exit_code == 1
+    assert "nano\t" in done.stdout
+    damaged, absent, away = done.stderr.splitlines()
+    assert damaged.startswith("distildire: a-damaged: ")
+    assert "bundle.json can't be read" in damaged
+    assert absent == "distildire: absent: its package can't be loaded: No module named 'no_model'"
+    assert away == "distildire: away: its package names a folder that is not there: /no/folder"
 
 
 def test_wrong_usage_is_exit_code_two(folder: Path, bundle: Path, tmp_path: Path) -> None:

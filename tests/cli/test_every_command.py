@@ -153,7 +153,7 @@ def test_record(picture: Path, model: Path, tmp_path: Path) -> None:
 
 def test_score(manifest: Path, model: Path, tmp_path: Path) -> None:
     said = run("score", manifest.parent / "fake", "--out", tmp_path / "parts", "--model", model)
-    assert "52 scored" in said
+    assert "52 done" in said
     parts = (tmp_path / "parts").glob("part-*.parquet")
     assert sum(len(pd.read_parquet(part)) for part in parts) == 52
 
@@ -245,6 +245,16 @@ def test_evaluate(manifest: Path, model: Path, tmp_path: Path) -> None:
     assert overall["auc"] > 0.9
 
 
+def test_evaluate_says_how_many_have_no_score(manifest: Path, tmp_path: Path) -> None:
+    paths = pd.read_csv(manifest)["path"]
+    scores = tmp_path / "scores.csv"
+    table = pd.DataFrame({"path": paths, "score": np.linspace(0, 1, len(paths))})
+    for lost in (21, 0):
+        table.iloc[lost:].to_csv(scores, index=False)
+        said = run("evaluate", scores, manifest, "--out", tmp_path / "report", "--accept-leak")
+        assert ("distildire: 21 of 104 pictures have no score\n" in said) == bool(lost)
+
+
 def test_train_then_export(manifest: Path, tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
     data = {"manifests": [str(manifest)], "val_sources": ["v1", "v2"]}
@@ -268,6 +278,12 @@ def test_experiment(manifest: Path, tmp_path: Path) -> None:
     said = run("experiment", "no-distill", "--config", config, "--out", out, "--arm", "image only")
     assert "1 runs, 0 failed" in said
     assert list(json.loads((out / "results.json").read_text())["arms"]) == ["image only"]
+
+
+def test_an_unknown_experiment_is_told_of_all(tmp_path: Path) -> None:
+    said = run("experiment", "frob", "--config", "x.yaml", "--out", tmp_path, code=2)
+    assert "no experiment 'frob' (there are no-distill, " in said
+    assert said.rstrip().endswith("cross-generator, small-world)")
 
 
 def test_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,3 +371,10 @@ def test_no_command_is_left_out() -> None:
     commands, ran = set(commands_of(get_command(app))), list(commands_run())
     assert len(commands) >= 18
     assert not {c for c in commands if not any(words[: len(c)] == c for words in ran)}
+
+
+@pytest.mark.parametrize("name", ["detect", "record", "score", "serve"])
+def test_help_tells_the_budgets_that_are_taken(name: str) -> None:
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    (budget,) = (option for option in command.params if option.name == "fpr")
+    assert "above 0, at most 0.5" in budget.help

@@ -218,6 +218,7 @@ def test_grip_csv(tmp_path: Path) -> None:
 
 def test_explicit_folders(tmp_path: Path) -> None:
     touch(tmp_path, ["mine/a.jpg", "theirs/flux/b.png", "theirs/flux/deep/c.png"])
+    touch(tmp_path, ["mine/a.nef"])  # a raw file, which nothing can be trained on
     table = read_pairs(tmp_path / "mine", tmp_path / "theirs")
     assert list(table["label"]) == ["real", "fake", "fake"]
     assert list(table["generator"]) == ["", "flux", "flux"]

@@ -456,3 +456,44 @@ def test_damaged_crops_and_notes_are_made_anew(tmp_path: Path, clone: tuple[Path
         damaged.write_bytes(content)
         assert str(rebuild(asked, clones, out, workers=1)) == "1 made, 0 missing, 0 different"
         assert (out / path).read_bytes() == whole
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0])
+def test_a_stated_scale_has_a_box_of_its_own(
+    tmp_path: Path, clone: tuple[Path, str], scale: float
+) -> None:
+    asked = manifest(tmp_path, clone[1], "large.png", scale=scale)
+    row = rebuild(asked, clone[0], tmp_path / "out", workers=1).table.iloc[0]
+    sides = [min(448, round(side * scale)) for side in (1200, 900)]
+    assert (row["scale"], [row["width"], row["height"]]) == (scale, sides)
+    # The same random place as by default, as a share of where the box may be.
+    default = default_cut(row["original_sha256"], 1200, 900)
+    boxes = [(scale, tuple(map(int, row["box"].split(",")))), (default.scale, default.box)]
+    for axis, whole in enumerate((1200, 900)):
+        free = [round(whole * factor) - (box[axis + 2] - box[axis]) for factor, box in boxes]
+        shares = [box[axis] / max(room, 1) for room, (_, box) in zip(free, boxes, strict=True)]
+        assert shares[0] == (pytest.approx(shares[1], abs=0.01) if free[0] else 0)
+    assert (row["kernel"], row["jpeg_quality"]) == (default.kernel, default.jpeg_quality)
+
+
+@pytest.mark.parametrize("box", [[5, 5, 140, 140], "[5, 5, 140, 140]", "5, 5, 140, 140"], ids=str)
+def test_a_box_may_be_a_list(tmp_path: Path, clone: tuple[Path, str], box: object) -> None:
+    table = pd.read_csv(manifest(tmp_path, clone[1], "large.png", scale=1.0))
+    table.assign(box=[box]).to_parquet(tmp_path / "asked.parquet")
+    result = rebuild(tmp_path / "asked.parquet", clone[0], tmp_path / "out", workers=1)
+    assert list(result.table["box"]) == ["5,5,140,140"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("kernel", "foo"), ("scale", 2.0), ("scale", 0.0), ("scale", "half"), ("jpeg_quality", 0),
+     ("jpeg_quality", 101), ("jpeg_subsampling", 3), ("box", "1,2,3"), ("box", "a,b,c,d")],
+)  # fmt: skip
+def test_what_a_column_can_not_mean_is_named(
+    tmp_path: Path, clone: tuple[Path, str], column: str, value: object
+) -> None:
+    names = ("sämall one.jpg", "large.png")  # the first has scale 1, where no kernel is used
+    asked = manifest(tmp_path, clone[1], *names, **{column: [value, ""]})
+    result = rebuild(asked, clone[0], tmp_path / "out", workers=1)
+    assert str(result) == "1 made, 0 missing, 1 different"
+    assert result.problems[0][2].startswith(f"different: {column} is {value}: give ")

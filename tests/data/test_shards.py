@@ -147,7 +147,7 @@ def test_the_noise_cache_reads_shards(loose: Path, shards: str, tmp_path: Path) 
 def test_what_is_wrong_with_shards_is_a_sentence(tmp_path: Path, shards: str) -> None:
     for files, words in (
         ({"a.png": png(0)}, r"a\.png has no label: put a a\.json"),
-        ({"a.txt": b""}, "holds no picture"),
+        ({"a.txt": b"", "a.nef": b""}, "holds no picture"),
         ({"a.png": png(0), "a.json": b"[1]"}, r"a\.json: not readable: a list"),
         ({"a.png": png(0), "a.cls": b"cat"}, "unknown label 'cat'"),
         ({"\udce9.png": png(0), "\udce9.cls": b"1"}, r"the name \\xe9\.png is no UTF-8"),

@@ -55,6 +55,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(CONTENT[start:])
 
+    def do_HEAD(self) -> None:
+        self.server.asked.append("HEAD")
+        self.send_response(503)
+        self.end_headers()
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -127,6 +132,20 @@ def test_without_network_one_line_says_what_to_do(server: Server, tmp_path: Path
     assert "\n" not in message
     assert server.url in message
     assert str(tmp_path / "w.pt") in message
+
+
+def test_the_hub_is_asked_once(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url)
+    with pytest.raises(FetchError, match=r"cannot fetch paper-imagenet .*503.*by other means"):
+        fetch("paper-imagenet", tmp_path)
+    assert server.asked == ["HEAD"]
+    assert "Retry" not in capfd.readouterr().err
 
 
 def test_a_connection_that_always_breaks_gives_up_and_keeps_the_part(

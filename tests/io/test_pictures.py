@@ -125,5 +125,7 @@ def test_bad_files_say_what_is_wrong(tmp_path: Path) -> None:
         decode(tmp_path / "dangling.jpg")
     with pytest.raises(ImageError, match="no such file"):
         decode(tmp_path / "absent.jpg")
-    with pytest.raises(ImageError, match="folder"):
+    with pytest.raises(ImageError, match="it is a folder"):
         decode(tmp_path)
+    with pytest.raises(ImageError, match="an empty name"):
+        decode("")

@@ -123,5 +123,8 @@ def test_what_systems_leave_in_folders_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "film.ts").write_bytes(b"G@\0\x10" + bytes(184))
     assert {Path(path).suffix for path in find_files([tmp_path])} == {".png", ".ts"}
     assert str(tmp_path / "code.ts") not in find_files([tmp_path])
+    (tmp_path / "IMG_1.CR2").touch()
+    (tmp_path / "IMG_1.xmp").touch()
+    assert {Path(path).suffix for path in find_files([tmp_path])} == {".png", ".ts", ".CR2"}
     assert list(find_files([tmp_path / "._a.png"])) == [str(tmp_path / "._a.png")]
     assert list(find_files(["x" * 5000, "a\0b"])) == ["x" * 5000, "a\0b"]

@@ -69,6 +69,7 @@ def bench(
 
     Raises:
         BenchError: a method's process failed.
+        ModuleNotFoundError: a method needs a package that isn't installed.
     """
     from distildire.bench.report import claims, save
 
@@ -128,6 +129,8 @@ def _ask(scratch: Path, **request: Any) -> dict[str, Any]:
         killed = " (out of memory?)" if done.returncode == -9 else ""
         raise BenchError(f"{request['factory']}: exit code {done.returncode}{killed}: {words[-1]}")
     content: dict[str, Any] = json.loads(answer.read_text())
+    if missing := content.get("missing"):
+        raise ModuleNotFoundError(f"{request['factory']} needs {missing}", name=missing)
     return content
 
 

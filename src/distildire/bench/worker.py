@@ -142,27 +142,30 @@ def matmul_peak(side: int = 2048, runs: int = 8) -> float:
     return 2.0 * side**3 / min(times)
 
 
-def main() -> None:
-    """Answer one request."""
-    request = json.loads(Path(sys.argv[1]).read_text())
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
     if request["factory"] == "matmul":
         import torch
 
-        answer: dict[str, Any] = {
+        return {
             "matmul_flops_per_second": matmul_peak(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         }
-    else:
-        module, _, function = request["factory"].partition(":")
-        where = {"device": request["device"]} if request.get("device") else {}
-        method = getattr(importlib.import_module(module), function)(**where)
-        startup = time.time() - request["started"]
-        data = Path(request["picture"]).read_bytes()
-        answer = measure(
-            method, data, startup=startup, quick=request["quick"], batches=request["batches"]
-        )
-        answer["note"] = method.note
+    module, _, function = request["factory"].partition(":")
+    where = {"device": request["device"]} if request.get("device") else {}
+    method = getattr(importlib.import_module(module), function)(**where)
+    startup = time.time() - request["started"]
+    data = Path(request["picture"]).read_bytes()
+    row = measure(method, data, startup=startup, quick=request["quick"], batches=request["batches"])
+    return {**row, "note": method.note}
+
+
+def main() -> None:
+    """Answer one request; where a package is missing, with its name as `missing`."""
+    try:
+        answer = _answer(json.loads(Path(sys.argv[1]).read_text()))
+    except ModuleNotFoundError as error:
+        answer = {"missing": error.name}
     Path(sys.argv[2]).write_text(json.dumps(answer))
 
 

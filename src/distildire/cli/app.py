@@ -46,8 +46,8 @@ ModelOption = Annotated[
 FprOption = Annotated[
     float,
     typer.Option(
-        help="Error budget, 0 to 0.5: at most this share of real pictures is called fake; "
-        "what is not clear enough for it is 'unsure'."
+        help="Error budget, above 0, at most 0.5: no more than this share of real pictures is "
+        "called fake; what is not clear enough for it is 'unsure'."
     ),
 ]
 KindOption = Annotated[

@@ -101,7 +101,11 @@ def evaluate(
     result = run(model, manifest, out, options, progress=stage_bar)
     if result.audit is not None and result.audit.leaky:
         warn(result.audit.verdict)
-    figures = result.metrics.get("equalized", result.metrics)["overall"]
+    one = result.metrics.get("equalized", result.metrics)
+    if lost := one["unscored"]["count"]:
+        rows = (result.scores["variant"] == result.scores["variant"].iloc[0]).sum()
+        warn(f"{lost} of {rows} pictures have no score")
+    figures = one["overall"]
     shown = ("n_real", "n_fake", "acc", "ap", "auc", "tpr_at_5fpr", "ece")
     line = "  ".join(
         f"{k} {figures[k]:.3f}" if isinstance(figures[k], float) else f"{k} {figures[k]}"

@@ -44,9 +44,11 @@ def experiment(
             fail("small-world takes its seeds and arms from --config and --set")
         _small_world(config, out, set_ or [])
         return
-    from distildire.experiments.config import load_experiment
+    from distildire.experiments.config import EXPERIMENTS, load_experiment
     from distildire.experiments.run import run_experiment
 
+    if name not in EXPERIMENTS:
+        fail(f"no experiment {name!r} (there are {', '.join(EXPERIMENTS)}, small-world)")
     try:
         chosen = [int(part) for part in seeds.split(",") if part.strip()]
     except ValueError:

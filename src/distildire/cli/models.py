@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distildire.cli.app import app, progress_bar
+from distildire.cli.app import app, in_words, progress_bar, warn
 
 models_app = typer.Typer(no_args_is_help=True, help="List, show, fetch and convert models.")
 app.add_typer(models_app, name="models")
@@ -18,17 +18,28 @@ _LONG = 10
 
 @models_app.command("list")
 def models_list() -> None:
-    """The bundled models, one per line: name, size, what it looks at, calibration."""
+    """The bundled models, one per line: name, size, what it looks at, calibration.
+
+    One that can't be opened is named on stderr with the reason; the exit code is then 1.
+    """
     from distildire.bundle import bundled, load_bundle
 
+    broken = 0
     for name in bundled():
-        bundle = load_bundle(name)
+        try:
+            bundle = load_bundle(name)
+        except (ValueError, OSError) as error:
+            reason = in_words(error) if isinstance(error, OSError) else str(error)
+            warn(f"{name}: {reason.removeprefix(f'{name}: ')}")
+            broken += 1
+            continue
         cut, size = bundle.preprocessing, bundle.graph.stat().st_size / 1e6
         images = bundle.calibration.n_real + bundle.calibration.n_fake if bundle.calibration else 0
         typer.echo(
             f"{name}\t{size:.1f} MB\t{cut.in_words()}\t"
             f"calibrated on {images:,} pictures\tsha256 {bundle.sha256[:12]}"
         )
+    raise typer.Exit(1 if broken else 0)
 
 
 @models_app.command("show")

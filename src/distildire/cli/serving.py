@@ -37,7 +37,7 @@ def serve(
         ),
     ] = "nano",
     fpr: Annotated[
-        float, typer.Option(help="Error budget, 0 to 0.5.", envvar="DISTILDIRE_FPR")
+        float, typer.Option(help="Error budget, above 0, at most 0.5.", envvar="DISTILDIRE_FPR")
     ] = 0.01,
     kind: KindOption = None,
     device: Annotated[

@@ -16,7 +16,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -87,19 +88,23 @@ class Cut:
     """0 for 4:4:4, 2 for 4:2:0."""
 
 
-def default_cut(original_sha256: str, width: int, height: int, crop: int = 0) -> Cut:
+def default_cut(
+    original_sha256: str, width: int, height: int, crop: int = 0, *, scale: float | None = None
+) -> Cut:
     """The documented procedure: a function of the original's bytes and the crop's number.
 
-    Over 800 pixels on the short side: scaled to a random 512 to 800 by a random kernel. Then
-    a box of at most 448 x 448 at a random place, and JPEG of quality 85 to 95 with 4:4:4 or
-    4:2:0 chroma. `random.Random` is seeded by the hash, whose `random()` never changes.
+    Over 800 pixels on the short side: scaled to a random 512 to 800 by a random kernel, unless
+    `scale` is given. Then a box of at most 448 x 448 at a random place, and JPEG of quality 85
+    to 95 with 4:4:4 or 4:2:0 chroma. `random.Random` is seeded by the hash, whose `random()`
+    never changes.
     """
     rng = random.Random(f"{original_sha256}/{crop}")
     short = min(width, height)
     target = 512 + rng.random() * (LARGEST_SHORT_SIDE - 512)
     kernel = list(KERNELS)[int(rng.random() * len(KERNELS))]
-    # Rounded, so that a manifest in decimal text gives the same pixels.
-    scale = round(target / short, 6) if short > LARGEST_SHORT_SIDE else 1.0
+    if scale is None:
+        # Rounded, so that a manifest in decimal text gives the same pixels.
+        scale = round(target / short, 6) if short > LARGEST_SHORT_SIDE else 1.0
     scaled = [round(width * scale), round(height * scale)]
     sides = [min(SIDE, side) for side in scaled]
     left, top = (
@@ -162,9 +167,9 @@ def make_row(
         rgb, known = _read(row, original)
         digest, crop = known["original_sha256"], int(float(row.get("crop") or 0))
         try:
-            cut = _cut_of(row, default_cut(digest, rgb.shape[1], rgb.shape[0], crop))
+            cut = _cut_of(row, digest, rgb.shape[1], rgb.shape[0], crop)
             pixels = cut_picture(rgb, cut)
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             raise _NotMadeError(f"different: {error}") from error
         if name:
             whole, pixels = pixels, _reconstructed(name, pixels, reconstruct)
@@ -276,19 +281,59 @@ def _as_near(row: Row, made: Row) -> bool:
     return abs(float(stated) - float(made["psnr"])) <= PSNR_TOLERANCE
 
 
-def _cut_of(row: Row, default: Cut) -> Cut:
-    """What the row states of its cut, the default procedure for the rest."""
+def _cut_of(row: Row, original_sha256: str, width: int, height: int, crop: int) -> Cut:
+    """What the row states of its cut, the default procedure for the rest.
+
+    Raises:
+        ValueError: a value that can't be meant; the message names its column.
+    """
     stated: Row = {}
-    for name in ("scale", "kernel", "jpeg_quality", "jpeg_subsampling"):
+    for name, (read, wanted) in _STATED.items():
         value = row.get(name)
-        if value not in (None, "") and value == value:
-            kind = type(getattr(default, name))
-            # Tables in text may have 90.0 for 90.
-            stated[name] = kind(float(value) if kind is int else value)
-    if row.get("box"):
-        left, top, right, bottom = (int(float(number)) for number in str(row["box"]).split(","))
-        stated["box"] = (left, top, right, bottom)
-    return Cut(**{**asdict(default), "box": default.box, **stated})
+        if value in (None, "") or value != value:
+            continue
+        try:
+            stated[name] = read(value)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(f"{name} is {brief(str(value))}: give {wanted}") from None
+    default = default_cut(original_sha256, width, height, crop, scale=stated.get("scale"))
+    return replace(default, **stated)
+
+
+def _scale(value: Any) -> float:
+    scale = float(value)
+    if not 0 < scale <= 1:
+        raise ValueError
+    return scale
+
+
+def _kernel(value: Any) -> str:
+    if value not in KERNELS:
+        raise ValueError
+    return str(value)
+
+
+def _box(value: Any) -> tuple[int, int, int, int]:
+    numbers = value if isinstance(value, list) else str(value).strip("[]() ").split(",")
+    left, top, right, bottom = (int(float(number)) for number in numbers)
+    return left, top, right, bottom
+
+
+def _whole(allowed: range, value: Any) -> int:
+    number = int(float(value))  # Tables in text may have 90.0 for 90.
+    if number not in allowed:
+        raise ValueError
+    return number
+
+
+_STATED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "scale": (_scale, "a number above 0, at most 1"),
+    "kernel": (_kernel, f"one of {', '.join(KERNELS)}"),
+    "box": (_box, "left,top,right,bottom in pixels"),
+    "jpeg_quality": (partial(_whole, range(1, 101)), "a number from 1 to 100"),
+    "jpeg_subsampling": (partial(_whole, range(3)), "0 for 4:4:4, 1 for 4:2:2 or 2 for 4:2:0"),
+}
+"""Columns that say how a crop is cut: how each is read, and what may stand there."""
 
 
 def _make_repository(

@@ -117,12 +117,13 @@ def write_torch_bundle(
     Raises:
         ValueError: `out` holds something else.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     out = Path(out)
     with whole_folder(out, "bundle.json", "bundle") as folder:
         weights = folder / "student.safetensors"
-        save_file(student.state_dict(), str(weights), metadata={"format": "pt"})
+        # `save_file` would leave a file that its owner alone may read.
+        weights.write_bytes(save(student.state_dict(), metadata={"format": "pt"}))
         Bundle(
             name,
             folder,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -181,16 +183,31 @@ def _receive(url: str, part: Path, have: int, progress: BytesDone | None) -> boo
 def _from_hub(remote: Remote, home: Path) -> Path:
     """Download through huggingface_hub, which resumes and caches by itself."""
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     except ImportError:
         raise FetchError(
             f"fetching {remote.file} needs huggingface_hub: pip install 'distildire[train]'"
         ) from None
     # The hub's own errors derive from OSError, ValueError and httpx's classes.
     try:
-        return Path(hf_hub_download(remote.repository, remote.file, local_dir=home / "hub"))
+        with _errors_alone("huggingface_hub"):
+            # Asked once: `hf_hub_download` asks for half a minute where there is no network.
+            get_hf_file_metadata(hf_hub_url(remote.repository, remote.file))
+            return Path(hf_hub_download(remote.repository, remote.file, local_dir=home / "hub"))
     except Exception as error:
         raise ConnectionError(_reason(error)) from error
+
+
+@contextmanager
+def _errors_alone(name: str) -> Iterator[None]:
+    """A package's log without what it tries again."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _pinned(home: Path, name: str, remote: Remote) -> Remote:

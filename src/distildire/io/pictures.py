@@ -55,7 +55,15 @@ MAX_BYTES = 512 * 2**20
 
 _ADDRESS = re.compile(r"(https?|s3|gs|ftps?|rtsps?|rtmps?|hf|az|abfss?|data|file):/", re.IGNORECASE)
 
-PICTURE_SUFFIXES = frozenset(
+RAW_SUFFIXES = frozenset(
+    [
+        *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srw", ".raf", ".orf"),
+        *(".rw2", ".rwl", ".pef", ".x3f", ".mrw", ".3fr"),
+    ]
+)
+"""Of cameras' raw files, which are found so that each is told of, and refused."""
+
+PICTURE_SUFFIXES = RAW_SUFFIXES | frozenset(
     [
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif"),
         *(".tif", ".tiff", ".bmp", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf"),
@@ -179,7 +187,8 @@ def refuse_unreadable(path: Path) -> int:
     with _reading(path):
         status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError("cannot be read: it is a folder")
+        what = "it is a folder" if str(path) != "." else "an empty name, or the folder at hand"
+        raise ImageError(f"cannot be read: {what}")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("cannot be read: a pipe, socket or device, not a file")
     return status.st_size

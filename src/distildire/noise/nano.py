@@ -114,11 +114,12 @@ def level_embedding(t: Tensor, size: int) -> Tensor:
 
 def save_nano(network: NanoNoise, folder: Path, **provenance: object) -> None:
     """Write `nano.safetensors` and `nano.json` (shape and provenance) into `folder`."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     about = {"config": asdict(network.config), "provenance": provenance}
     with whole_files(folder) as filling:
-        save_file(network.state_dict(), str(filling / "nano.safetensors"))
+        # `save_file` would leave a file that its owner alone may read.
+        (filling / "nano.safetensors").write_bytes(save(network.state_dict()))
         write_json(filling / "nano.json", about, indent=2)
 
 
