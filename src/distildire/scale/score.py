@@ -54,7 +54,8 @@ class Report:
     present: int
     """Files that were done before."""
     errors: int
-    """Rows of the folder that have no score; folders and rows of a list that name no file."""
+    """Rows of the folder that have no score; files that couldn't be reached and keep their score;
+    folders and rows of a list that name no file."""
     copies: int = 0
     """Of `scored`, those whose bytes had been scored already (`dedup`)."""
     seconds: float = 0.0
