@@ -468,6 +468,31 @@ def test_a_folder_before_an_upgrade_is_gone_on_with_and_one_of_another_device_is
             score(folder, out, model=bundle)
 
 
+def test_few_large_files_are_read_ahead(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 1 MB, where 3 MB may be ahead in either line."""
+    monkeypatch.setattr("distildire.io.cores.AHEAD_BYTES", 3_000_000)
+    monkeypatch.setattr("distildire.scale.once.AHEAD_BYTES", 3_000_000)
+    source, read = tmp_path / "large", 0
+    source.mkdir()
+    for number in range(24):
+        data = (folder / "a.png").read_bytes() + bytes([number])
+        (source / f"{number:02}.png").write_bytes(data.ljust(1_000_000, b"\0"))
+
+    def counted(path: Path) -> bytes:
+        nonlocal read
+        read += 1
+        return path.read_bytes()
+
+    monkeypatch.setattr("distildire.scale.once.read_bytes", counted)
+    seen: list[int] = []
+    score(source, tmp_path / "out", model=bundle, dedup=True,
+          progress=lambda pace: seen.append(read - pace.scored))  # fmt: skip
+    assert len(seen) == 24
+    assert max(seen) <= 7
+
+
 def test_parts_are_counted_past_a_million(folder: Path, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     row = dict.fromkeys(SCHEMA.names) | {"model": "x"}
