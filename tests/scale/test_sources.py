@@ -728,6 +728,32 @@ def test_a_pattern_of_too_many_names_is_refused(pattern: str) -> None:
         list(items_of(pattern))
 
 
+@pytest.mark.parametrize("where", ["here", "store"])
+def test_a_pattern_gives_what_lies_in_its_folders_once(
+    pictures: Pictures, tmp_path: Path, where: str
+) -> None:
+    root = str(tmp_path / "in")
+    names = ["x.png", "a/0.png", "a/b/1.png", "a-b/2.png"]
+    if where == "store":
+        memory = pytest.importorskip("fsspec").filesystem("memory")
+        root = "memory://once-test"
+    for name in names:
+        if where == "store":
+            memory.pipe_file(f"/once-test/{name}", pictures["a/0.png"])
+        else:
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).write_bytes(pictures["a/0.png"])
+    shard = tar_of(tmp_path / "s.tar", {"y.png": pictures["a/0.png"]}).read_bytes()
+    if where == "store":
+        memory.pipe_file("/once-test/a/s.tar", shard)
+    else:
+        (tmp_path / "in/a/s.tar").write_bytes(shard)
+    for pattern in ("**/*", "{*,a/*.png,a*/**/*}"):
+        found = [item.path.removeprefix(f"{root}/") for item in items_of(f"{root}/{pattern}")]
+        assert sorted(found) == sorted([*names, "a/s.tar::y.png"])
+        assert how_many(f"{root}/{pattern}") == (None if where == "store" else 5)
+
+
 def test_a_folder_without_pictures_is_told(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(SourceError, match="holds no pictures"):
