@@ -56,9 +56,16 @@ class Unread:
     """To appear in the verdict."""
     read: Callable[[], bytes]
     """Gives the file's bytes, or raises what is wrong with it."""
+    held: int = 0
+    """Bytes that are in memory before it is read."""
 
 
 Given: TypeAlias = Source | Unread
+
+
+def held_by(item: Given) -> int:
+    """Bytes of what is read when its turn comes that are in memory before; else 0."""
+    return item.held if isinstance(item, Unread) else 0
 
 
 def is_file(item: Any) -> bool:

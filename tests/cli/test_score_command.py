@@ -18,15 +18,15 @@ def test_score_says_what_it_did_and_what_it_costs(
     done = CliRunner().invoke(app, [*command, "--dedup", "--price", "0.04"])
     assert done.exit_code == 0, done.output
     first, cost, where = done.stdout.splitlines()
-    assert first == "3 done, 1 of them copies, 0 there already, 0 in all with an error"
+    assert first == "3 scored, 1 of them copies, 0 there already, 0 with an error"
     assert "a million pictures, at 0.04 a core-hour" in cost
     assert where == str(tmp_path / "out")
     (folder / "c.png").write_bytes(b"no picture")
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 1
-    assert again.stdout.splitlines()[0] == "1 done, 3 there already, 1 in all with an error"
+    assert again.stdout.splitlines()[0] == "1 scored, 3 there already, 1 with an error"
     again = CliRunner().invoke(app, command)
-    assert again.stdout.splitlines()[0] == "0 done, 4 there already, 1 in all with an error"
+    assert again.stdout.splitlines()[0] == "0 scored, 4 there already, 1 with an error"
 
 
 def test_a_source_without_pictures_says_so(bundle: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -476,3 +477,15 @@ def test_objects_that_are_pictures() -> None:
     assert np.array_equal(decode(tensor), picture())
     with pytest.raises(ImageError, match="truncated"):
         decode(Image.open(io.BytesIO(saved(Image.fromarray(picture()), "JPEG")[:-300])))
+
+
+def test_a_png_of_very_many_chunks_is_refused_at_once() -> None:
+    data = saved(Image.fromarray(picture()), "PNG")
+    many = b"\0\0\0\0prVt\0\0\0\0" * 2_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="more than 200,000 chunks"):
+            decode(data[:33] + many + data[33:])
+        assert tracemalloc.get_traced_memory()[1] < 2**27
+    finally:
+        tracemalloc.stop()

@@ -1,3 +1,4 @@
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 
@@ -99,6 +100,23 @@ def test_arrays_and_pil_images() -> None:
         decode(np.zeros((5, 60, 80), np.uint8))
     with pytest.raises(TypeError, match="int"):
         decode(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_large_picture_is_in_memory_once_beside_its_rgb(mode: str, orientation: int) -> None:
+    """Of what Pillow doesn't hold itself."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.new(mode, (3000, 4000), "gray"), "PNG", exif=exif)
+    tracemalloc.start()
+    try:
+        rgb = decode(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (rgb == 128).all()
+    assert peak < 1.5 * rgb.nbytes
 
 
 @pytest.mark.parametrize("side", [10_001, 13_000, 40_000])

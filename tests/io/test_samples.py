@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -13,6 +14,8 @@ import tifffile
 from PIL import Image
 
 from distildire.io.pictures import ImageError, decode
+from distildire.io.samples import SampleError, to_eight_bits
+from distildire.io.tiff import HEIGHT, WIDTH, deep_pages, deep_picture
 from made_pictures import picture, saved
 
 
@@ -58,6 +61,27 @@ def test_floats_below_zero_are_not_guessed_at(kind: Any, scaled: Any) -> None:
     for source in sources:
         with pytest.raises(ImageError, match=r"^floating-point samples below zero"):
             decode(source)
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1, 10])
+@pytest.mark.parametrize("kind", ["f8", "u2"])
+def test_deep_samples_are_in_memory_three_times_at_most(kind: str, scale: float) -> None:
+    values = (np.resize(picture(), (2000, 1500, 3)) * scale).astype(kind)
+    tracemalloc.start()
+    try:
+        eight = to_eight_bits(values)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert eight.shape == values.shape
+    assert peak < 2 * values.nbytes  # beside themselves
+
+
+def test_more_samples_than_memory_is_meant_for_are_refused() -> None:
+    data = tiff(picture() / 255, photometric="rgb")
+    (tags,) = deep_pages(data)
+    with pytest.raises(SampleError, match=r"too large: its samples take 816 MB, .* 800 MB"):
+        deep_picture(data, tags | {WIDTH: 10_000, HEIGHT: 3_400})
 
 
 def test_a_little_below_zero_is_black() -> None:

@@ -79,3 +79,33 @@ def test_hostile_files_take_no_time(name: str, monkeypatch: pytest.MonkeyPatch) 
         declares(data)
         taken.append(time.thread_time() - start)
     assert min(taken) < 0.5, f"{name}: {min(taken):.3f} s"
+
+
+def marked(kind: str, parts: int) -> bytes:
+    """A file that says of a manifest in several places."""
+    manifests = [jumbf("digitalCapture"), jumbf(), jumbf("trainedAlgorithmicMedia"), jumbf()]
+    if kind == "PNG":
+        return png(*(chunk(b"prVt", one) for one in manifests), chunk(b"prVt", b"") * parts)
+    free = box(b"free") * parts
+    return box(b"ftyp", b"isom") + b"".join(manifests) + (
+        box(b"moov", free) if kind == "nested boxes" else free
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["PNG", "boxes", "nested boxes"])
+def test_a_file_is_validated_once_and_not_where_it_has_very_many_parts(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated: list[bytes] = []
+
+    def store(data: bytes) -> str:
+        validated.append(data)
+        return "unreadable"
+
+    monkeypatch.setattr("distildire.provenance.credentials.manifest_store", store)
+    for parts, times in ((100, 1), (10_000, 0)):
+        data = marked(kind, parts)
+        (found,) = findings(data)
+        assert found.value == "trainedAlgorithmicMedia, digitalCapture"
+        assert validated == [data] * times
+        validated.clear()

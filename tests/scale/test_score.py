@@ -291,6 +291,44 @@ def test_a_file_that_went_between_listing_and_reading_is_tried_again(
     assert (again.scored, again.present, again.errors) == (1, 1, 1)
 
 
+def test_a_file_that_can_not_be_reached_keeps_its_score(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out, source = tmp_path / "out", folder / "list.txt"
+    source.write_text("a.png\ntwin of a.png\nnone.png\n")
+    score(source, out, model=bundle)
+    before = rows_of(out)
+    (folder / "a.png").unlink()
+    for _ in range(2):
+        assert score(source, out, model=bundle).errors == 2
+        assert rows_of(out) == before
+
+
+@pytest.mark.parametrize(
+    ("later", "stays"),
+    [
+        ([(None, "the shard has no such picture")], 0),
+        ([(9, "cannot be read: 503 slow down")], 0),
+        ([(9, "cannot be read: 503"), (None, "cannot be read: no such file")], 0),
+        ([(9, "damaged or truncated picture")], 1),
+        ([(9, "damaged or truncated picture"), (None, "cannot be read: no such file")], 1),
+        ([(None, "cannot be read: 503 slow down"), (9, None)], 2),
+    ],
+)
+def test_an_error_that_says_nothing_of_the_file_takes_no_score_away(
+    later: list[tuple[int | None, str | None]], stays: int, tmp_path: Path
+) -> None:
+    writer = PartWriter(tmp_path, rows=2)
+    given: list[tuple[int | None, str | None]] = [(5, None), *later]
+    for size, error in given:
+        row = dict.fromkeys(SCHEMA.names) | {"path": "a.png", "size": size, "error": error}
+        writer.add(row)
+    writer.flush()
+    drop_stale(LocalFolder(tmp_path))
+    (row,) = rows_of(tmp_path)
+    assert (row["size"], row["error"]) == given[stays]
+
+
 @pytest.mark.parametrize("names", [1, 7, 1000])
 def test_the_last_of_several_rows_stays(names: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(names)
@@ -466,6 +504,31 @@ def test_a_folder_of_another_calibration_is_refused(
         else:
             with pytest.raises(PartsError, match="another calibration: give another --out"):
                 score(folder, out, model=model)
+
+
+def test_few_large_files_are_read_ahead(
+    folder: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 1 MB, where 3 MB may be ahead in either line."""
+    monkeypatch.setattr("distildire.io.cores.AHEAD_BYTES", 3_000_000)
+    monkeypatch.setattr("distildire.scale.once.AHEAD_BYTES", 3_000_000)
+    source, read = tmp_path / "large", 0
+    source.mkdir()
+    for number in range(24):
+        data = (folder / "a.png").read_bytes() + bytes([number])
+        (source / f"{number:02}.png").write_bytes(data.ljust(1_000_000, b"\0"))
+
+    def counted(path: Path) -> bytes:
+        nonlocal read
+        read += 1
+        return path.read_bytes()
+
+    monkeypatch.setattr("distildire.scale.once.read_bytes", counted)
+    seen: list[int] = []
+    score(source, tmp_path / "out", model=bundle, dedup=True,
+          progress=lambda pace: seen.append(read - pace.scored))  # fmt: skip
+    assert len(seen) == 24
+    assert max(seen) <= 7
 
 
 def test_parts_are_counted_past_a_million(folder: Path, bundle: Path, tmp_path: Path) -> None:

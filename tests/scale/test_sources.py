@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import os
@@ -22,6 +23,7 @@ from PIL import Image
 
 from distildire import Detector
 from distildire.io.addresses import local_form
+from distildire.io.pictures import read_bytes
 from distildire.io.tars import braces
 from distildire.scale import addresses
 from distildire.scale.items import SourceError
@@ -354,6 +356,35 @@ def test_links_in_a_tar_are_pictures_and_litter_is_none(
         check_scores(rows, dict.fromkeys(linked, pictures["a/1.png"]), detector)
         assert rows[f"{shard}::n.png"]["error"] == "a link to gone, which is not in the tar"
     assert how_many(tmp_path / ".tar") == len(pictures) + 5
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_row_of_a_tar_names_one_picture_on_every_route(
+    pictures: Pictures, bundle: Path, tmp_path: Path, mode: str
+) -> None:
+    """Names that come again, two spellings of one, and links."""
+    shard = tmp_path / f"s.tar{mode[1:].replace(':', '.')}"
+    data = list(pictures.values())
+    with tarfile.open(shard, mode) as tar:  # type: ignore[call-overload]
+        for number, name in enumerate(["x.png", "x.png", "./x.png", "x.png"]):
+            info = tarfile.TarInfo(name)
+            info.size = len(data[number])
+            tar.addfile(info, io.BytesIO(data[number]))
+        for name, target, kind in (
+            ("l.png", "x.png", tarfile.LNKTYPE), ("./a/l.png", "../x.png", tarfile.SYMTYPE),
+            ("x.png", "x.png", tarfile.SYMTYPE),
+        ):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    assert score(shard, tmp_path / "out", model=bundle).errors == 0
+    rows = rows_in(tmp_path / "out")
+    assert len(rows) == 7
+    (tmp_path / "list.txt").write_text("\n".join(rows))
+    assert score(tmp_path / "list.txt", tmp_path / "out", model=bundle).present == 7
+    if mode == "w":
+        for path, row in rows.items():
+            assert hashlib.sha256(read_bytes(Path(path))).hexdigest() == row["sha256"]
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -695,6 +726,32 @@ def test_addresses_of_files_are_paths(folder: Path) -> None:
 def test_a_pattern_of_too_many_names_is_refused(pattern: str) -> None:
     with pytest.raises(SourceError, match="over the limit of 1,000,000"):
         list(items_of(pattern))
+
+
+@pytest.mark.parametrize("where", ["here", "store"])
+def test_a_pattern_gives_what_lies_in_its_folders_once(
+    pictures: Pictures, tmp_path: Path, where: str
+) -> None:
+    root = str(tmp_path / "in")
+    names = ["x.png", "a/0.png", "a/b/1.png", "a-b/2.png"]
+    if where == "store":
+        memory = pytest.importorskip("fsspec").filesystem("memory")
+        root = "memory://once-test"
+    for name in names:
+        if where == "store":
+            memory.pipe_file(f"/once-test/{name}", pictures["a/0.png"])
+        else:
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).write_bytes(pictures["a/0.png"])
+    shard = tar_of(tmp_path / "s.tar", {"y.png": pictures["a/0.png"]}).read_bytes()
+    if where == "store":
+        memory.pipe_file("/once-test/a/s.tar", shard)
+    else:
+        (tmp_path / "in/a/s.tar").write_bytes(shard)
+    for pattern in ("**/*", "{*,a/*.png,a*/**/*}"):
+        found = [item.path.removeprefix(f"{root}/") for item in items_of(f"{root}/{pattern}")]
+        assert sorted(found) == sorted([*names, "a/s.tar::y.png"])
+        assert how_many(f"{root}/{pattern}") == (None if where == "store" else 5)
 
 
 def test_a_folder_without_pictures_is_told(bundle: Path, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import socket
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ pytest.importorskip("av")
 
 import av
 
-from clips import clip_of, write_sound
+from clips import clip_of, write_clip, write_sound
 from distildire import Detector
 from distildire.video.judge import judge_video
+from distildire.video.reader import _Gaps
 
 RGB = NDArray[np.uint8]
 
@@ -109,6 +112,49 @@ def test_a_damaged_file_says_how_much_was_seen(
     found = re.search(r"passed over; seen to (\d\.\d) of \d\.\d s", str(verdict.note))
     assert found is not None, verdict.note
     assert 2.8 <= float(found[1]) <= 6.0
+
+
+@pytest.mark.parametrize(("kind", "sound"), [("mkv", 0.0), ("mkv", 6.0), ("webm", 0.0)])
+def test_what_a_reader_passes_over_is_damage(
+    detector: Detector, tmp_path: Path, real_frame: RGB, kind: str, sound: float
+) -> None:
+    """It looks for the next cluster, and says nothing."""
+    codec = "libvpx" if kind == "webm" else "libx264"
+    frames = (np.roll(real_frame, 5 * number, axis=1) for number in range(60))
+    path = write_clip(tmp_path / f"a.{kind}", frames, keyframes=10, codec=codec,
+                      sound=sound)  # fmt: skip
+    data = path.read_bytes()
+    assert judge_video(detector, io.BytesIO(data)).note is None
+    with av.open(str(path)) as container:
+        start = [packet for packet in container.demux(video=0) if packet.size][25].pos - 2
+    noise = np.random.default_rng(0).bytes(5000)
+    for hole, rest in ((bytes(5000), 5000), (noise, 5000), (b"", 1)):
+        damaged = data[:start] + hole + data[start + rest :]
+        verdict = judge_video(detector, io.BytesIO(damaged))
+        assert verdict.verdict == "unsure"
+        assert "passed over; seen to" in str(verdict.note)
+
+
+@pytest.mark.parametrize("preset", ["ultrafast", "medium"])  # without and with frames between
+def test_pauses_of_a_variable_frame_rate_are_no_damage(
+    detector: Detector, tmp_path: Path, real_frame: RGB, preset: str
+) -> None:
+    times = [*np.arange(0, 1, 0.04), *np.arange(1.5, 9, 0.7), 20.0, *np.arange(20.04, 21, 0.04)]
+    path = clip_of(tmp_path / "a.mkv", (real_frame, len(times)), times=times, keyframes=7,
+                   preset=preset, fps=25, sound=21.0)  # fmt: skip
+    verdict = judge_video(detector, path)
+    assert (verdict.verdict, verdict.note) == ("real", None)
+
+
+def test_bytes_beside_those_of_packets_are_no_damage() -> None:
+    """An alpha channel is in each block of a WebM, behind its picture."""
+    stream = SimpleNamespace(index=0, time_base=Fraction(1, 1000), average_rate=Fraction(25))
+    gaps, end, told = _Gaps(stream), 0, []
+    for moment in (0, 40, 80, 2000, 2040, 5000):
+        packet = SimpleNamespace(pos=end, size=9000, stream=stream, pts=moment, duration=40)
+        told.append(gaps.ends_with(packet))
+        end += 9000 + 3000
+    assert not any(told)
 
 
 def test_sound_that_outlasts_the_pictures_is_no_cut(

@@ -99,8 +99,8 @@ def score(
         )  # fmt: skip
     copies = f", {report.copies} of them copies" if dedup else ""
     lines = [
-        f"{report.scored} done{copies}, {report.present} there already, "
-        f"{report.errors} in all with an error"
+        f"{report.scored} scored{copies}, {report.present} there already, "
+        f"{report.errors} with an error"
     ]
     if price is not None and report.scored and report.seconds:
         cost = cost_per_million(price, report.cores, report.scored, report.seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -223,6 +224,8 @@ _PALETTE = 3
 """The colour type of PNG whose pixels are numbers in PLTE."""
 _TRANSPARENT = {0: 2, 2: 6, _PALETTE: 1}
 """By colour type, the least that tRNS holds, in bytes."""
+_MAX_CHUNKS = 200_000
+"""Of a PNG, each of at least 12 bytes: writers make them of some thousand."""
 _MAX_PROFILE = 2**20
 """Bytes of a colour profile once inflated; larger ones are passed over."""
 
@@ -294,10 +297,12 @@ def without_ancillary(
     picture that readers without animations show is left.
 
     Raises:
-        ValueError: a chunk of pixels has a wrong checksum.
+        ValueError: a chunk of pixels has a wrong checksum, or there are very many chunks.
     """
     notes = [] if passed_over is None else passed_over
-    chunks = list(_chunks(data))
+    chunks = list(itertools.islice(_chunks(data), _MAX_CHUNKS + 1))
+    if len(chunks) > _MAX_CHUNKS:
+        raise ValueError(f"the PNG has more than {_MAX_CHUNKS:,} chunks")
     header = next((chunk.content for chunk in chunks if chunk.kind == b"IHDR"), b"").ljust(13)
     colour_type, frames = header[9], _Frames(*struct.unpack_from(">II", header))
     needed = {b"IHDR", b"IDAT"} | ({b"PLTE"} if colour_type == _PALETTE else set())

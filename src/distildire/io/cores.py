@@ -17,6 +17,9 @@ Result = TypeVar("Result")
 AHEAD = 4
 """Items per core that are begun before the first of them is taken."""
 
+AHEAD_BYTES = 256 * 2**20
+"""Bytes that these may hold, before no other is begun."""
+
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Cores that this process may use: by its affinity and by its container's quota."""
@@ -43,19 +46,28 @@ def _quota(cgroup: Path) -> float | None:
 
 
 def over_cores(
-    work: Callable[[Item], Result], items: Iterable[Item], cores: int, *, ahead: int | None = None
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    cores: int,
+    *,
+    ahead: int | None = None,
+    size: Callable[[Item], int] | None = None,
 ) -> Iterator[Result]:
     """`work` of each item, in their order: one thread per core, in bounded memory.
 
-    Up to `ahead` items are begun before the first of them is taken; `AHEAD` a core by default.
+    Up to `ahead` items are begun before the first of them is taken, `AHEAD` a core by default, and
+    none while those begun have `AHEAD_BYTES` by their `size`.
     """
     most = AHEAD * cores if ahead is None else ahead
     source = iter(items)
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[tuple[int, Future[Result]]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         while True:
-            for item in itertools.islice(source, most - len(waiting)):
-                waiting.append(pool.submit(work, item))
+            while len(waiting) < most and sum(held for held, _ in waiting) < AHEAD_BYTES:
+                if not (begun := list(itertools.islice(source, 1))):
+                    break
+                held = 0 if size is None else size(begun[0])
+                waiting.append((held, pool.submit(work, begun[0])))
             if not waiting:
                 return
-            yield waiting.popleft().result()
+            yield waiting.popleft()[1].result()

@@ -32,7 +32,7 @@ from distildire.io.containers import (
     without_ancillary,
     without_damaged_segments,
 )
-from distildire.io.samples import SampleError, eight_bits, to_eight_bits, upright
+from distildire.io.samples import SampleError, eight_bits, to_eight_bits, upright_canvas
 from distildire.io.tars import member_size, read_member, split_member
 from distildire.io.text import words_of
 from distildire.io.tiff import HEIGHT, WIDTH, deep_pages, deep_picture, unread_deep_picture
@@ -414,19 +414,36 @@ def _shows_something(rgb: RGB) -> bool:
     return any(float(sample[..., plane].std(dtype=np.float32)) >= 1.0 for plane in range(3))
 
 
+_BAND = 2**20
+"""Pixels that are brought to RGB at a time: a large picture is in memory once beside its RGB."""
+
+
 def _frame_to_rgb(image: Image.Image) -> RGB:
     find_profile(image)
     image = eight_bits(image)
     image.load()  # turns a TIFF, and takes its orientation away
-    image = upright(image)
-    if image.mode in {"La", "RGBa"}:  # colours multiplied with their alpha
-        image = image.convert(image.mode.upper())
-    image = to_srgb(image)
-    if "A" in image.getbands() or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        if rgba.getchannel("A").getextrema() == (0, 0):
-            # Files of programs that left the fourth channel empty: no alpha is meant.
-            return np.array(rgba)[:, :, :3].copy()
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
-    return np.array(image.convert("RGB"))
+    rgb, as_stored = upright_canvas(image)
+    shines_through = False
+    for _, band in _bands(image):
+        # Files of programs that left the fourth channel empty: no alpha is meant.
+        shines_through = band.mode == "RGBA" and band.getchannel("A").getextrema() != (0, 0)
+        if shines_through or band.mode != "RGBA":
+            break
+    for top, band in _bands(image):
+        if shines_through:
+            white = Image.new("RGBA", band.size, (255, 255, 255, 255))
+            band = Image.alpha_composite(white, band)
+        as_stored[top : top + band.height] = np.asarray(band.convert("RGB"))
+    return rgb
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(first row, pixels in sRGB) of a loaded image, piece by piece; RGBA where it has alpha."""
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if band.mode in {"La", "RGBa"}:  # colours multiplied with their alpha
+            band = band.convert(band.mode.upper())
+        band = to_srgb(band)
+        has_alpha = "A" in band.getbands() or "transparency" in band.info
+        yield top, band.convert("RGBA") if has_alpha else band

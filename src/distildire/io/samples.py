@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,39 +10,38 @@ from numpy.typing import NDArray
 from PIL import Image
 
 ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_SWAPPING = frozenset([5, 6, 7, 8])
+_FLIPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
+"""By EXIF orientation: whether rows and columns change places, and which of them are backwards."""
 _DEPTHS = (8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 56)
 """Of what cameras, scanners and programs put into wider samples, in bits."""
 _BELOW_ZERO = "samples below zero, whose black and white can't be told: bring them to "
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339
 """Numbers of TIFF 6.0."""
 _PROFILE = "icc_profile"
+_BAND = 2**20
+"""Samples that are scaled at a time."""
 
 
 class SampleError(ValueError):
     """Samples of a kind that isn't read; the message is one sentence."""
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; broken EXIF is passed over."""
+def upright_canvas(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Room for a picture turned as its EXIF orientation says, and the same as it is stored.
+
+    The second, [H, W, 3], is a view of the first. Broken EXIF is passed over.
+    """
     try:
-        turn = _TURNS.get(image.getexif().get(ORIENTATION, 1))
+        turn = image.getexif().get(ORIENTATION, 1)
     except Exception:  # whatever Pillow raises on broken EXIF
-        return image
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    # A profile and a transparent colour hold for the turned picture too.
-    turned.info = dict(image.info)
-    return turned
+        turn = 1
+    swapped = turn in _SWAPPING
+    sides = (image.width, image.height) if swapped else (image.height, image.width)
+    canvas = np.empty((*sides, 3), np.uint8)
+    as_stored = canvas.swapaxes(0, 1) if swapped else canvas
+    down, across = _FLIPS.get(turn, (1, 1))
+    return canvas, as_stored[::down, ::across]
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -127,30 +127,60 @@ def to_eight_bits(
     """
     tops = _tops(values.dtype if values.dtype.kind != "f" else np.dtype(np.uint16))
     if values.dtype.kind == "f":
-        numbers = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=0.0)
-        finite = numbers[..., :colours]
-        finite = finite[np.isfinite(finite)]
-        if finite.size and np.quantile(finite, 0.01) < -0.05:
+        finite = _numbers(values[..., :colours]).ravel()
+        if not (known := np.isfinite(finite)).all():
+            finite = finite[known]
+        if finite.size and np.quantile(finite, 0.01, overwrite_input=True) < -0.05:
             raise SampleError(f"floating-point {_BELOW_ZERO}0..1 or to 8 or 16 bits")
-        if not finite.size or np.quantile(finite, 0.99) <= 1.0:
-            return np.asarray(np.rint(np.clip(numbers, 0.0, 1.0) * np.float32(255)), np.uint8)
-        if (finite != np.rint(finite)).any() or finite.max() > tops[-1]:
+        if not finite.size or np.quantile(finite, 0.99, overwrite_input=True) <= 1.0:
+            return _in_bands(values, lambda v: _numbers(v).clip(0.0, 1.0) * np.float32(255))
+        infinite = float(finite.max())
+        broken = any((band != np.rint(band)).any() for band in _bands(finite))
+        if broken or infinite > tops[-1]:
             raise SampleError(
                 "floating-point samples whose range can't be told: bring them to 0..1 or to "
                 "8 or 16 bits"
             )
-        values = np.clip(np.nan_to_num(numbers, posinf=float(finite.max())), 0, None)
-    elif values.dtype.kind == "i" and values.min(initial=0) < 0:
-        raise SampleError(f"{_BELOW_ZERO}8 or 16 bits without a sign")
-    found = int(values[..., :colours].max(initial=0))
+        found = max(0, int(infinite))
+    else:
+        if values.dtype.kind == "i" and values.min(initial=0) < 0:
+            raise SampleError(f"{_BELOW_ZERO}8 or 16 bits without a sign")
+        infinite = np.inf
+        found = int(values[..., :colours].max(initial=0))
     if top is None:
         top = next((t for t in tops if t >= max(highest, found)), tops[-1])
     if top > 255:
         _refuse_unlit(found, top)
     if top == 65535 and values.dtype == np.uint16:
         return np.asarray(values >> 8, np.uint8)
-    scaled = np.clip(values, 0, top).astype(np.float32) * (255.0 / top)
-    return np.asarray(np.rint(scaled).clip(0, 255), np.uint8)
+    white = top
+
+    def scaled(band: NDArray[Any]) -> NDArray[Any]:
+        return _numbers(band, infinite).clip(0, white).astype(np.float32) * (255.0 / white)
+
+    return _in_bands(values, scaled)
+
+
+def _numbers(values: NDArray[Any], infinite: float = np.inf) -> NDArray[Any]:
+    """A copy with 0 for what is no number or below all, and `infinite` for what is above all."""
+    return np.asarray(np.nan_to_num(values, nan=0.0, posinf=infinite, neginf=0.0))
+
+
+def _bands(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array in pieces along its first axis, so that what is made of it on the way is small."""
+    length = max(1, _BAND * len(values) // max(1, values.size))
+    for start in range(0, len(values), length):
+        yield values[start : start + length]
+
+
+def _in_bands(
+    values: NDArray[Any], scaled: Callable[[NDArray[Any]], NDArray[Any]]
+) -> NDArray[np.uint8]:
+    """The `scaled` values rounded to 0..255."""
+    result = np.empty(values.shape, np.uint8)
+    for band, room in zip(_bands(values), _bands(result), strict=True):
+        room[...] = np.rint(scaled(band)).clip(0, 255)
+    return result
 
 
 def _tops(dtype: np.dtype[Any]) -> tuple[int, ...]:

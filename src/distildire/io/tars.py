@@ -11,7 +11,8 @@ import math
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -66,41 +67,81 @@ def read_member(shard: str, member: str) -> bytes:
     return data
 
 
+class Names:
+    """The names that a shard has given, so that each of its pictures has one of its own."""
+
+    def __init__(self) -> None:
+        self._given: Counter[int] = Counter()
+
+    def lone(self, name: str, mark: int | None = None) -> str:
+        """The name; where it was there before, with `#` and `mark`, or how often it came."""
+        while self._given[hash(name)]:
+            self._given[hash(name)] += 1
+            name = f"{name}#{self._given[hash(name)] if mark is None else mark}"
+        self._given[hash(name)] += 1
+        return name
+
+
+def named(found: Iterable[tarfile.TarInfo]) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """The files and links of a tar and their names; one that comes again ends in `#2`, `#3`, ..."""
+    names = Names()
+    for member in found:
+        if member.isfile() or member.islnk() or member.issym():
+            yield names.lone(member.name), member
+
+
+def target_of(link: tarfile.TarInfo) -> str:
+    """The member that a link stands for: a symbolic one names it from its own folder."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
+
+
 def members(shard: str) -> dict[str, Span]:
-    """The members of a plain tar, in its order; of names that come twice, the last counts.
+    """The files in a plain tar, in its order, by their names as `named` gives them; no links.
 
     What comes before the place where a tar is cut short is there; a warning is logged.
 
     Raises:
         OSError: no such file, or no plain tar.
     """
+    return _contents(shard)[0]
+
+
+def _contents(shard: str) -> tuple[dict[str, Span], dict[str, Span]]:
     facts = Path(shard).stat()
-    return _members(shard, facts.st_mtime_ns, facts.st_size)
+    return _read(shard, facts.st_mtime_ns, facts.st_size)
 
 
 @cache
-def _members(shard: str, _time: int, _size: int) -> dict[str, Span]:
-    """`members` of a tar as it is now."""
-    found: dict[str, Span] = {}
+def _read(shard: str, _time: int, _size: int) -> tuple[dict[str, Span], dict[str, Span]]:
+    """`members` of a tar as it is now; links, and what has to be asked for by its very name."""
+    files: dict[str, Span] = {}
+    others: dict[str, Span] = {}
+    links: dict[str, str] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             try:
-                for member in tar:
-                    if member.isreg() and not member.issparse():
+                for name, member in named(tar):
+                    if not member.isreg():
+                        links[name] = target_of(member)
+                    elif not member.issparse():
                         place = Span(member.offset_data, member.size)
-                        found[posixpath.normpath(member.name)] = place
+                        if files.setdefault(posixpath.normpath(name), place) != place:
+                            others[name] = place
             except tarfile.TarError as error:
                 log.warning("%s: cut short or damaged (%s): the rest is lost", shard, error)
     except tarfile.TarError as error:
         raise OSError(f"not a plain, uncompressed tar ({error})") from None
-    return found
+    others |= {name: files[target] for name, target in links.items() if target in files}
+    return files, others
 
 
 def _span(shard: str, member: str) -> Span:
-    try:
-        return members(shard)[posixpath.normpath(member)]
-    except KeyError:
-        raise OSError(f"{Path(shard).name} has no such member") from None
+    files, others = _contents(shard)
+    place = others.get(member) or files.get(posixpath.normpath(member))
+    if place is None:
+        raise OSError(f"{Path(shard).name} has no such member")
+    return place
 
 
 def braces(pattern: str) -> Iterator[str]:

@@ -37,6 +37,8 @@ _LOWEST_BIT_FIRST = 2
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BIG = 43
 _MAX_PIECES, _MAX_CHANNELS = 100_000, 8
+_MAX_BYTES = 800_000_000
+"""Of all samples of a page: as many as 100 megapixels of RGB and alpha have in 16 bits."""
 
 
 def deep_pages(data: bytes) -> Iterator[Tags]:
@@ -123,6 +125,12 @@ def _samples(data: bytes, tags: Tags) -> NDArray[Any]:
     width, height, count = tags[WIDTH], tags[HEIGHT], int(tags.get(_PER_PIXEL, 1))
     if not 0 < count <= _MAX_CHANNELS:
         raise SampleError(f"not read here: a TIFF of {count} channels of deep samples")
+    dtype = _sample_type(tags, big_endian=data[:2] == b"MM")
+    if (size := width * height * count * dtype.itemsize) > _MAX_BYTES:
+        raise SampleError(
+            f"too large: its samples take {size / 1e6:,.0f} MB, over the limit of "
+            f"{_MAX_BYTES / 1e6:.0f} MB: save it with fewer bits"
+        )
     planes = count if tags.get(_PLANAR) == 2 else 1
     tiled = _TILES in tags
     across = tags[_TILE_WIDTH] if tiled else width
@@ -133,7 +141,6 @@ def _samples(data: bytes, tags: Tags) -> NDArray[Any]:
               for y in range(0, height, down) for x in range(0, width, across)]  # fmt: skip
     if not len(offsets) == len(sizes) == len(places) <= _MAX_PIECES:
         raise SampleError("damaged or truncated picture: its pieces don't fit its size")
-    dtype = _sample_type(tags, big_endian=data[:2] == b"MM")
     result = np.empty((planes, height, width, count // planes), dtype.newbyteorder("="))
     for (plane, y, x), offset, size in zip(places, offsets, sizes, strict=True):
         shape = (down if tiled else min(down, height - y), across, count // planes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from distildire.provenance.credentials import statement_of_manifest
 from distildire.provenance.fields import fields_of
 from distildire.provenance.limits import MAX_FINDINGS, MAX_PIECES, MAX_TEXTS
-from distildire.provenance.pieces import pieces_of
+from distildire.provenance.pieces import has_few_parts, pieces_of
 from distildire.provenance.statements import Declaration, Found, statement_of
 
 
@@ -31,7 +31,8 @@ class Origin:
 def read_origin(data: bytes, *, whole: bool = True) -> Origin:
     """What `declares` and `findings` give, from one walk through the file. Never raises.
 
-    Where `data` is not the `whole` file but its beginning, manifests are not validated.
+    Where `data` is not the `whole` file but its beginning, manifests are not validated; nor are
+    those of a file that consists of very many parts.
     """
     ranked = _ranked(data, whole)
     return Origin(_sentence(ranked), tuple(found.declaration for found in ranked))
@@ -84,7 +85,8 @@ def _all_found(data: bytes, whole: bool) -> Iterator[Found]:
         if number >= MAX_PIECES:
             return
         if piece.where == "C2PA":
-            yield statement_of_manifest(data if whole else None, piece.data)
+            validated = data if whole and has_few_parts(data) else None
+            yield statement_of_manifest(validated, piece.data)
             continue
         for field in fields_of(piece):
             one = statement_of(field, types)

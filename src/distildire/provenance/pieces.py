@@ -20,6 +20,7 @@ from distildire.provenance.limits import (
     MAX_PIECE,
     MAX_PIECES,
     MAX_TEXT,
+    MAX_VALIDATED,
     TAIL,
     clean,
     quietly,
@@ -56,13 +57,52 @@ def pieces_of(data: bytes) -> Iterator[Piece]:
         end = data.find(b"</rdf:RDF>", at, at + MAX_PIECE)
         yield Piece("XMP", "", data[at : end if end > 0 else at + MAX_TEXT])
     if data[:2] != b"\xff\xd8":  # in JPEG it is cut into segments
-        for at in _places(data, _C2PA_BOX):
-            size = int.from_bytes(data[max(at - 12, 0) : max(at - 8, 0)], "big")
-            yield Piece("C2PA", "", data[at : at + min(size, 2 * MAX_PIECE)])
+        manifests = b"".join(_manifest_at(data, at) for at in _places(data, _C2PA_BOX))
+        if manifests:  # one piece, as the file is validated for each
+            yield Piece("C2PA", "", manifests)
 
 
 _C2PA_BOX = b"jumdc2pa\x00\x11\x00\x10\x80\x00\x00\xaa\x00\x38\x9b\x71"
 """The description of the JUMBF superbox that holds the manifests, in any container."""
+
+
+def _manifest_at(data: bytes, at: int) -> bytes:
+    size = int.from_bytes(data[max(at - 12, 0) : max(at - 8, 0)], "big")
+    return data[at : at + min(size, 2 * MAX_PIECE)]
+
+
+_HOLDING_BOXES = frozenset(
+    [
+        *(b"moov", b"trak", b"edts", b"mdia", b"minf", b"dinf", b"stbl", b"mvex", b"moof", b"traf"),
+        *(b"mfra", b"udta", b"meta", b"ilst", b"iprp", b"ipco", b"iinf", b"jumb"),
+    ]
+)
+
+
+def has_few_parts(data: bytes) -> bool:
+    """Whether a PNG has at most `MAX_VALIDATED` chunks, or another file as many boxes."""
+    if data[:8] == PNG_SIGNATURE:
+        at = 8
+        for _ in range(MAX_VALIDATED):
+            if at >= len(data):
+                return True
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        return False
+    if data[4:8] != b"ftyp":
+        return True
+    spans = [(0, len(data))]
+    for _ in range(MAX_VALIDATED):
+        box = None
+        while spans and box is None:
+            at, end = spans.pop()
+            box = box_at(data, at, end)
+        if box is None:
+            return True
+        kind, body, stop = box
+        spans.append((stop, end))
+        if kind in _HOLDING_BOXES:
+            spans.append((body + 4 * (kind in {b"meta", b"iinf"}), stop))
+    return False
 
 
 def _places(data: bytes, needle: bytes) -> Iterator[int]:

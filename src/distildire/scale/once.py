@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distildire.detector import Detector
+from distildire.io.cores import AHEAD_BYTES
 from distildire.io.hashing import sha256_of
 from distildire.io.pictures import read_bytes
 from distildire.loading import Given, Loaded, Unread
@@ -21,7 +21,7 @@ READERS = 8
 """Files read at a time, ahead of those at work."""
 
 AHEAD = 32
-"""Files in memory at most, beside those at work."""
+"""Files in memory at most, beside those at work; fewer where they have `AHEAD_BYTES`."""
 
 _OF_THE_BYTES = tuple(
     name for name in COLUMNS if name not in {"path", "sha256", "model", "model_sha256", "fpr"}
@@ -70,8 +70,10 @@ class Once:
                 if digest is not None and not copy:
                     self.known[digest] = None
                 wrong = data if isinstance(data, str) else "a copy" if copy else None
-                read = partial(bytes, data) if wrong is None else partial(failing, wrong)
-                yield Unread(item.path, read)
+                if wrong is not None:
+                    yield Unread(item.path, partial(failing, wrong))
+                else:
+                    yield Unread(item.path, partial(bytes, data), len(data))
 
         for verdict in self._detector.stream(all_of_them(), load=self._load):
             item, digest, copy = at_work.popleft()
@@ -101,12 +103,20 @@ def _read_ahead(items: Iterable[Item]) -> Iterator[tuple[Item, bytes | str]]:
     at_work: deque[tuple[Item, Future[bytes | str]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
         while True:
-            for item in itertools.islice(source, AHEAD - len(at_work)):
+            while len(at_work) < AHEAD and sum(map(_held, at_work)) < AHEAD_BYTES:
+                if (item := next(source, None)) is None:
+                    break
                 at_work.append((item, pool.submit(_bytes_of, item)))
             if not at_work:
                 return
             item, future = at_work.popleft()
             yield item, future.result()
+
+
+def _held(read: tuple[Item, Future[bytes | str]]) -> int:
+    """Bytes that a file has in memory, as far as is known while it is read."""
+    item, future = read
+    return len(future.result()) if future.done() else item.size or 0
 
 
 def _bytes_of(item: Item) -> bytes | str:

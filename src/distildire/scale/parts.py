@@ -7,6 +7,7 @@ leaves only whole parts. What is in them is done; the rest is scored by the next
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from distildire.io.text import stored, words_of
 from distildire.scale.folders import Folder, folder_of
 from distildire.scale.items import Item, digest
 from distildire.verdict import plain_types
+
+log = logging.getLogger(__name__)
 
 _ARROW = {str: pa.string(), float: pa.float64(), int: pa.int32()}
 
@@ -156,11 +159,13 @@ def write_part(table: pa.Table, folder: str | Path | Folder, name: str) -> None:
 
 
 def drop_stale(folder: Folder, mended: Collection[str] = (), asked: bytearray | None = None) -> int:
-    """Leave of several rows of one path only the last; gives the rows left that have an error.
+    """Leave of several rows of one path only the last; gives how many have an error.
 
-    The others come from files that were changed and scored again, or listed twice. The errors
-    of `mended` paths go too. Only the paths whose digests are `asked`, one after the other, are
-    counted; all without them. Takes up to 19 bytes of memory per row, and 17 per row of several.
+    The others come from files that were changed and scored again, or listed twice. An error that
+    says nothing of the file, as it couldn't be reached, is counted, and goes where the path has a
+    score; so do, uncounted, the errors of `mended` paths. Only the paths whose digests are `asked`,
+    one after the other, are counted; all without them. Takes up to 19 bytes of memory per row, and
+    17 per row of several.
     """
     counted = None if asked is None else _Keys(asked)
 
@@ -170,7 +175,7 @@ def drop_stale(folder: Folder, mended: Collection[str] = (), asked: bytearray | 
     parts = part_files(folder)
     joined, wrong, drops_errors = bytearray(), 0, False
     for part in parts:
-        for path, is_wrong in _paths(folder, part):
+        for path, is_wrong, _ in _paths(folder, part):
             joined += digest(path)
             wrong += is_wrong and counts(path)
             drops_errors |= is_wrong and path in mended
@@ -178,28 +183,46 @@ def drop_stale(folder: Folder, mended: Collection[str] = (), asked: bytearray | 
     del joined
     if not len(repeated) and not drops_errors:
         return wrong
-    seen, left = bytearray(len(repeated)), 0
+    marks, left, unreached = bytearray(len(repeated)), 0, 0
+    for part in parts if len(repeated) else ():
+        for path, is_wrong, _ in _paths(folder, part):
+            if not is_wrong and (place := repeated.place(digest(path))) is not None:
+                marks[place] |= _SCORED
     for part in reversed(parts):
         stays = []
-        for path, is_wrong in reversed(_paths(folder, part)):
+        for path, is_wrong, is_unreached in reversed(_paths(folder, part)):
             place = repeated.place(digest(path))
-            is_stale = (place is not None and seen[place]) or (is_wrong and path in mended)
-            if place is not None:
-                seen[place] = True
-            stays.append(not is_stale)
+            mark = 0 if place is None else marks[place]
+            is_stale = bool(mark & _SEEN) or (is_wrong and path in mended)
+            yields = not is_stale and is_unreached and bool(mark & _SCORED)
+            if place is not None and not yields:
+                marks[place] |= _SEEN
+            stays.append(not is_stale and not yields)
             left += is_wrong and not is_stale and counts(path)
+            unreached += yields
         if not any(stays):
             folder.remove(part)
         elif not all(stays):
             table = _read(folder, part, None)
             write_part(table.filter(pa.array(stays[::-1])), folder, part)
+    if unreached:
+        log.warning("%s: %d that could not be read keep the score they had", folder, unreached)
     return left
 
 
-def _paths(folder: Folder, part: str) -> list[tuple[str, bool]]:
-    """(path, whether it has an error) of each row."""
-    table = _read(folder, part, ["path", "error"])
-    return list(zip(table["path"].to_pylist(), table["error"].is_valid().to_pylist(), strict=True))
+_SEEN, _SCORED = 1, 2
+"""Of a path: one of its rows stays already; it has a score."""
+
+
+def _paths(folder: Folder, part: str) -> list[tuple[str, bool, bool]]:
+    """(path, whether it has an error, whether that says nothing of the file) of each row."""
+    rows = _read(folder, part, [*_KEY, "error"]).to_pylist()
+    return [(row["path"], row["error"] is not None, _is_unreached(row)) for row in rows]
+
+
+def _is_unreached(row: Mapping[str, Any]) -> bool:
+    unknown = all(row.get(name) is None for name in _KEY[1:])
+    return row["error"] is not None and (unknown or may_pass(row))
 
 
 def _schema(folder: Folder, part: str) -> pa.Schema:

@@ -54,8 +54,9 @@ class Report:
     present: int
     """Files that were done before."""
     errors: int
-    """Files of the source that have no score, those of earlier runs among them; folders that can't
-    be listed, and rows of a list that name no file."""
+    """Files of the source that have no score, those of earlier runs among them, or that couldn't be
+    reached and keep their score; folders that can't be listed, and rows of a list that name no
+    file."""
     copies: int = 0
     """Of `scored`, those whose bytes had been scored already (`dedup`)."""
     seconds: float = 0.0

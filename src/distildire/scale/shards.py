@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import posixpath
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 
 from distildire.io.finding import is_litter_path
 from distildire.io.pictures import MAX_BYTES, PICTURE_SUFFIXES
-from distildire.io.tars import BETWEEN
+from distildire.io.tars import BETWEEN, Names, named, target_of
 from distildire.io.text import brief, words_of
 from distildire.scale.items import Item, SourceError, failing
 from distildire.scale.steady import StoreError
@@ -76,39 +75,22 @@ def is_picture_member(member: tarfile.TarInfo) -> bool:
     )
 
 
-class _Names:
-    """The names that a shard has given, so that each of its pictures has a row of its own."""
-
-    def __init__(self) -> None:
-        self._given: Counter[int] = Counter()
-
-    def lone(self, name: str, mark: int | None = None) -> str:
-        """The name; where it was there before, with `#` and `mark`, or how often it came."""
-        while self._given[hash(name)]:
-            self._given[hash(name)] += 1
-            name = f"{name}#{self._given[hash(name)] if mark is None else mark}"
-        self._given[hash(name)] += 1
-        return name
-
-
 def tar_items(shard: Shard) -> Iterator[Item]:
     """The pictures of a tar by their names' endings, in its order; then those that are links.
 
     A name that comes again ends in `#` and how often it came.
     """
-    names = _Names()
     links: dict[str, list[str]] = {}
     try:
-        for tar, member in _members(shard):
+        for tar, name, member in _members(shard):
             if not is_picture_member(member):
                 continue
-            name = names.lone(member.name)
             if member.islnk() or member.issym():
-                links.setdefault(_target(member), []).append(name)
+                links.setdefault(target_of(member), []).append(name)
             else:
                 yield shard.holds(name, member.size, partial(_member, tar, member))
         # A stream can't go back to what a link stands for: it is read again.
-        for tar, member in _members(shard) if links else ():
+        for tar, _, member in _members(shard) if links else ():
             if member.isfile():
                 read = cache(partial(_member, tar, member))
                 for name in links.pop(posixpath.normpath(member.name), ()):
@@ -132,16 +114,10 @@ def _broken_off(error: StoreError) -> str:
     return f"cannot be read to its end ({words_of(error)}): run again for what comes after"
 
 
-def _target(link: tarfile.TarInfo) -> str:
-    """The member that a link stands for: a symbolic one names it from its own folder."""
-    folder = posixpath.dirname(link.name) if link.issym() else ""
-    return posixpath.normpath(posixpath.join(folder, link.linkname))
-
-
-def _members(shard: Shard) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _members(shard: Shard) -> Iterator[tuple[tarfile.TarFile, str, tarfile.TarInfo]]:
     with shard.open() as file, tarfile.open(fileobj=file, mode="r|*", bufsize=2**20) as tar:
-        for member in each_member(tar):
-            yield tar, member
+        for name, member in named(each_member(tar)):
+            yield tar, name, member
 
 
 def each_member(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -202,7 +178,7 @@ def parquet_items(shard: Shard, column: str) -> Iterator[Item]:
     """The pictures of a Parquet file, named by `path`, or by their row where there is none."""
     import pyarrow.parquet as pq
 
-    names = _Names()
+    names = Names()
     row = -1
     try:
         # A thread of Arrow's that holds a file of Python's beyond the read can abort the process.

@@ -99,7 +99,7 @@ def judge_video(
 
     "fake" means that some moment of it is; the error budget holds for the whole video, and
     is therefore split among its scenes. Frames in which there is nothing to judge don't count.
-    A video that has no others, is damaged, ends early or could not be searched to its end in
+    A video that has no others, is found damaged, ends early or could not be searched to its end in
     the time given is never "real", and its `note` says why. What can't be scored has `error` set;
     so has an address: nothing is fetched.
 

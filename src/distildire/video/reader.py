@@ -24,6 +24,10 @@ _HELD_BACK = 3
 """Packets among which is the one that the decoder complains of: its threads run ahead."""
 
 
+_BETWEEN = 256
+"""Bytes between two packets of a Matroska or WebM file that are no overhead: some 25 are."""
+
+
 class Reader:
     """The first video stream of an open container; times are seconds from its start.
 
@@ -42,6 +46,7 @@ class Reader:
         self._read_to_end = False
         self._broken_from: float | None = None
         self._recent: deque[int] = deque(maxlen=_HELD_BACK)
+        self._gaps = _Gaps(self.stream) if "matroska" in container.format.name else None
 
     def seek(self, moment: float) -> bool:
         """Go to the last keyframe before `moment`; whether that works."""
@@ -125,7 +130,10 @@ class Reader:
         """Packets from here on; the last one, at the end, is empty and flushes the decoder."""
         import av
 
-        demuxed = self._container.demux(self.stream)
+        # Bytes that no packet has are told by the packets of all streams.
+        demuxed = self._container.demux(*([self.stream] if self._gaps is None else []))
+        if self._gaps is not None:
+            self._gaps.begin()
         while True:
             try:
                 packet = next(demuxed, None)
@@ -135,10 +143,13 @@ class Reader:
                 return
             if packet is None:
                 return
+            is_after_gap = self._gaps is not None and self._gaps.ends_with(packet)
+            if packet.stream.index != self.stream.index:
+                continue
             self._saw(packet)
             if packet.pts is not None:
                 self._recent.append(packet.pts)
-            if packet.is_corrupt:
+            if packet.is_corrupt or is_after_gap:
                 self._damage()
             yield packet
 
@@ -161,6 +172,53 @@ class Reader:
         self.damaged += 1
         if self._broken_from is None:
             self._broken_from = min(self._recent, default=-math.inf)
+
+
+class _Gaps:
+    """Tells where a reader of Matroska and WebM has passed over damage, of which it says nothing.
+
+    It goes on at the next cluster: bytes that no packet has, and a time that no frame has, lie
+    between. A pause of a variable frame rate has no bytes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._index, self._tick = stream.index, float(stream.time_base)
+        self._step = 1 / float(stream.average_rate) if stream.average_rate else 0.0
+        self._is_sure = True
+        self._block: tuple[int, int] | None = None
+        """Where the last packet lies: start and end."""
+        self._shown: int | None = None
+        self._has_unread = False
+        """Bytes of no packet lie before the next of the pictures."""
+
+    def begin(self) -> None:
+        """Forget what came before: it is read from another place."""
+        self._block, self._shown, self._has_unread = None, None, False
+
+    def ends_with(self, packet: Any) -> bool:
+        """Whether frames are lost before a packet of the pictures; takes those of every stream."""
+        if packet.pos is None or packet.pos < 0 or not packet.size:
+            return False
+        start, end = self._block or (packet.pos, packet.pos)
+        if packet.pos != start:  # else they share a block
+            self._has_unread |= packet.pos - end >= _BETWEEN
+            start = end = packet.pos
+        self._block = (start, end + packet.size)
+        if packet.stream.index != self._index or packet.pts is None:
+            return False
+        has_unread, self._has_unread = self._has_unread, False
+        before, self._shown = self._shown, packet.pts
+        if before is None:
+            return False
+        self._shown = max(before, packet.pts)
+        if not has_unread:
+            return False
+        step = max(self._step, (packet.duration or 0) * self._tick)
+        if (packet.pts - before) * self._tick > 1.5 * step:
+            return self._is_sure
+        # Blocks hold more than packets, such as an alpha channel.
+        self._is_sure = False
+        return False
 
 
 def _cut_in_a_packet(container: Any) -> bool:
