@@ -153,7 +153,7 @@ def test_record(picture: Path, model: Path, tmp_path: Path) -> None:
 
 def test_score(manifest: Path, model: Path, tmp_path: Path) -> None:
     said = run("score", manifest.parent / "fake", "--out", tmp_path / "parts", "--model", model)
-    assert "52 done" in said
+    assert "52 scored" in said
     parts = (tmp_path / "parts").glob("part-*.parquet")
     assert sum(len(pd.read_parquet(part)) for part in parts) == 52
 
