@@ -3,6 +3,7 @@
 const ENDINGS = new Set([
   "jpg jpeg jpe jfif png apng webp avif gif tif tiff bmp heic heif hif jp2 j2k jpx jpf",
   "ppm pgm pbm pnm tga mpo ico jxl",
+  "dng cr2 cr3 crw nef nrw arw sr2 srw raf orf rw2 rwl pef x3f mrw 3fr",
   "mp4 m4v mov mkv webm avi mpg mpeg ts wmv flv 3gp",
 ].join(" ").split(" "));
 
