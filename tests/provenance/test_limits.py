@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from distildire.provenance import declares, findings
+from distildire.provenance.credentials import c2pa_summary
 from provenance.made_files import PROMPT, box, chunk, first, jumbf, png, png_text, segment
 
 
@@ -108,4 +109,6 @@ def test_a_file_is_validated_once_and_not_where_it_has_very_many_parts(
         (found,) = findings(data)
         assert found.value == "trainedAlgorithmicMedia, digitalCapture"
         assert validated == [data] * times
+        c2pa_summary(data)
+        assert validated == [data] * 2 * times
         validated.clear()

@@ -7,6 +7,7 @@ import json
 from typing import Any, NamedTuple
 
 from distildire.provenance.limits import MAX_VALUE, clean
+from distildire.provenance.pieces import has_few_parts
 from distildire.provenance.statements import (
     NEGATED,
     SOURCE_TYPES,
@@ -52,7 +53,7 @@ def c2pa_summary(data: bytes) -> dict[str, Any]:
     was made from `digital_source_types`, the `kind` and words (`says`) that they come to, as in
     `findings` apart from the signature, and `declares_generated`: that `kind` is "generated".
     """
-    store = manifest_store(data)
+    store = manifest_store(data) if has_few_parts(data) else "unreadable"
     if isinstance(store, str):
         return {"status": store}
     try:
