@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from distildire.data.lists import LISTS, LayoutError, read_list, read_lists
 from distildire.data.manifest import FAKE, REAL, refuse_odd_names
 from distildire.io.finding import is_litter_folder
-from distildire.io.pictures import PICTURE_SUFFIXES, RAW_SUFFIXES
+from distildire.io.pictures import DEVELOPED_SUFFIXES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,14 +290,14 @@ def read_pairs(real: str | Path, fake: str | Path) -> pd.DataFrame:
 
 def find_pictures(root: Path) -> list[Path]:
     """Pictures below `root` by the ends of their names, links included, in order; no raw files."""
-    suffixes, found = PICTURE_SUFFIXES - RAW_SUFFIXES, []
+    found = []
     for folder, folders, names in os.walk(root, followlinks=True):
         # Hidden folders hold thumbnails and the like; a link upwards would never end.
         folders[:] = sorted(d for d in folders if not _hidden(d) and not _loops(folder, d))
         found += [
             Path(folder, name)
             for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
+            if not name.startswith(".") and Path(name).suffix.lower() in DEVELOPED_SUFFIXES
         ]
     return sorted(found)
 

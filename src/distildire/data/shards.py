@@ -6,7 +6,7 @@ import json
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from distildire.io.pictures import PICTURE_SUFFIXES, RAW_SUFFIXES
+from distildire.io.pictures import DEVELOPED_SUFFIXES
 from distildire.io.tars import BETWEEN, SUFFIX, braces, members, read_member
 from distildire.io.text import storable, words_of
 
@@ -67,8 +67,7 @@ def _rows_of(shard: str) -> list[dict[str, Any]]:
         if words.startswith("not a plain"):
             words += f": {_COMPRESSED}"
         raise ShardsError(f"{shard}: cannot be read as a manifest: {words}") from None
-    suffixes = PICTURE_SUFFIXES - RAW_SUFFIXES
-    pictures = [n for n in names if PurePosixPath(n).suffix.lower() in suffixes]
+    pictures = [n for n in names if PurePosixPath(n).suffix.lower() in DEVELOPED_SUFFIXES]
     if not pictures:
         raise ShardsError(f"{shard}: holds no picture")
     about: dict[str, dict[str, Any]] = {_key(name): {} for name in pictures}

@@ -63,13 +63,17 @@ RAW_SUFFIXES = frozenset(
 )
 """Of cameras' raw files, which are found so that each is told of, and refused."""
 
-PICTURE_SUFFIXES = RAW_SUFFIXES | frozenset(
+DEVELOPED_SUFFIXES = frozenset(
     [
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif"),
         *(".tif", ".tiff", ".bmp", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf"),
         *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".ico", ".jxl"),
     ]
 )
+"""Of pictures that can be read, and trained on."""
+
+PICTURE_SUFFIXES = DEVELOPED_SUFFIXES | RAW_SUFFIXES
+"""Of what is found where pictures are looked for."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "MPO", "HEIF", "JPEG2000", "PPM",
            "ICO", "JXL")  # fmt: skip
